@@ -1,0 +1,49 @@
+"""One way to name a network everywhere: zoo name, JSON file, run directory, safetensors file."""
+
+import json
+from pathlib import Path
+
+from triscale.arch.files import from_json, load
+from triscale.arch.spec import Architecture, SpecError
+from triscale.arch.zoo import ZOO, published
+
+MODEL_FILE = "model.safetensors"
+MAX_HEADER = 100_000_000  # bytes; what the safetensors format itself allows
+
+
+def resolve(name: str | Path) -> Architecture:
+    """The architecture that a name means. Raises `SpecError` naming what was tried and what there is."""
+    if str(name) in ZOO:
+        return published(str(name))
+    path = Path(name)
+    if path.is_dir():
+        path = path / MODEL_FILE
+        if not path.is_file():
+            raise SpecError(f"{name}: a directory without {MODEL_FILE}; name a finished run, or a JSON file")
+    if path.suffix == ".safetensors" and path.is_file():
+        return from_json(read_metadata(path)["architecture"], str(path))
+    if path.suffix == ".json" or path.is_file():
+        return load(path)
+    raise SpecError(
+        f"{str(name)!r} is no network: neither a zoo name ({', '.join(ZOO)}) nor a JSON file, a run directory or a "
+        "safetensors file; `triscale models` lists the zoo"
+    )
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a model file says of itself, without its tensors. Raises `SpecError` for a file that Triscale did not write.
+
+    The format: eight bytes of header length, little-endian, then a JSON object whose `__metadata__` holds texts.
+    """
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = file.read(length) if 2 <= length <= MAX_HEADER else b""
+        metadata = json.loads(header)["__metadata__"]
+    except OSError as error:
+        raise SpecError(f"{path}: {error.strerror or error}; name a model file that can be read") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        metadata = None
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("architecture"), str):
+        raise SpecError(f"{path}: no architecture in its metadata; it is no model that Triscale wrote")
+    return metadata

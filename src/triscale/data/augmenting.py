@@ -1,0 +1,90 @@
+"""Chance changes to training pictures, each decided by (seed, epoch, position in the split) alone."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from triscale.data.chance import uniform
+from triscale.data.decoding import Pixels
+from triscale.data.preprocessing import Box
+from triscale.errors import UserError
+
+_ASPECTS = (3 / 4, 4 / 3)
+_STREAM = 2
+CACHE_MARGIN = 1.15
+
+
+@dataclass(frozen=True)
+class Augment:
+    """What may happen to a training picture.
+
+    ``shift``: moved by up to this share of each side, uniformly, edges replicated; for small uniform pictures.
+    ``flip``: mirrored left to right half of the time; wrong for digits and letters. ``crop_scale``: for photographs,
+    a random box of (from, to) share of the picture's area with an aspect of 3/4 to 4/3 is resized to the resolution;
+    it takes the place of ``shift``. Raises `UserError` for values out of range.
+    """
+
+    shift: float = 0.125
+    flip: bool = False
+    crop_scale: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.shift < 1:
+            raise UserError(f"augment: shift {self.shift} is not in [0, 1); write a share of the side such as 0.125")
+        if self.crop_scale is not None and not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
+            raise UserError(f"augment: crop_scale {self.crop_scale} is not 0 < from <= to <= 1; write e.g. (0.35, 1.0)")
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """The random numbers of n pictures, in [0, 1): four for shape and place, one for the mirror."""
+
+    values: npt.NDArray[np.float64]
+
+    @classmethod
+    def at(cls, seed: int, epoch: int, index: npt.NDArray[np.int64]) -> "Draws":
+        return cls(uniform((seed, _STREAM, epoch), index, 5))
+
+    def mirrored(self, augment: Augment) -> npt.NDArray[np.bool_]:
+        return (self.values[:, 4] < 0.5) & augment.flip
+
+    def box(self, i: int, size: tuple[int, int], resolution: tuple[int, int], augment: Augment) -> Box:
+        """A random box (left, top, right, bottom) of picture ``i``, ``size`` (h, w), aspect relative to the target's.
+
+        One draw, clipped to the picture, where torchvision draws up to ten times: nothing depends on luck's history.
+        """
+        assert augment.crop_scale is not None
+        (h, w), (low, high) = size, augment.crop_scale
+        area = (low + (high - low) * self.values[i, 0]) * h * w
+        narrow, wide = math.log(_ASPECTS[0]), math.log(_ASPECTS[1])
+        aspect = math.exp(narrow + (wide - narrow) * self.values[i, 1]) * resolution[1] / resolution[0]
+        height = min(float(h), max(1.0, math.sqrt(area / aspect)))
+        width = min(float(w), max(1.0, math.sqrt(area * aspect)))
+        left, top = (w - width) * self.values[i, 2], (h - height) * self.values[i, 3]
+        return left, top, min(float(w), left + width), min(float(h), top + height)
+
+
+def shift_and_flip(pictures: Pixels, index: npt.NDArray[np.int64], augment: Augment, draws: Draws) -> Pixels:
+    """``pictures`` uint8 [n, h, w, c] at ``index`` int64 [b] → uint8 [b, h, w, c], each shifted and mirrored its way.
+
+    One gather for the whole batch: every output pixel knows its source row and column, and clipping those to the
+    picture replicates the edges.
+    """
+    _, h, w, c = pictures.shape
+    rows, columns = np.arange(h), np.arange(w)
+    down = _steps(draws.values[:, 0], int(augment.shift * h))
+    right = _steps(draws.values[:, 1], int(augment.shift * w))
+    from_row = np.clip(rows + down[:, None], 0, h - 1)
+    from_column = np.clip(columns + right[:, None], 0, w - 1)
+    from_column = np.where(draws.mirrored(augment)[:, None], from_column[:, ::-1], from_column)
+    flat = (index[:, None, None] * h + from_row[:, :, None]) * w + from_column[:, None, :]
+    # mode="clip" is numpy's fast path; nothing is out of range.
+    moved: Pixels = pictures.reshape(-1, c).take(flat.ravel(), axis=0, mode="clip").reshape(len(index), h, w, c)
+    return moved
+
+
+def _steps(draw: npt.NDArray[np.float64], most: int) -> npt.NDArray[np.int64]:
+    """[0, 1) → -most … most, each as likely."""
+    return (draw * (2 * most + 1)).astype(np.int64) - most

@@ -1,0 +1,183 @@
+"""Folders of class folders, with or without train, val and test above them."""
+
+import os
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from triscale.data.decoding import SUFFIXES
+from triscale.errors import UserError
+
+SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One labelled file: its name relative to the data, where it is, its class and its split as the data says."""
+
+    name: str
+    path: Path
+    label: str
+    split: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a folder or a manifest lists, sorted by name."""
+
+    kind: str
+    entries: tuple[Entry, ...]
+    ignored: int = 0
+
+
+@dataclass
+class _Walk:
+    """One pass over one class folder."""
+
+    seen: set[str]
+    ignored: int = 0
+    found: list[tuple[str, Path]] = field(default_factory=list)
+
+
+def is_picture_name(name: str) -> bool:
+    """Whether the suffix, in either case, is one of `SUFFIXES`."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES
+
+
+def normal(name: str) -> str:
+    """One spelling per name: file systems differ in how they store an é."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that points at itself
+        return False
+
+
+def _scan(folder: Path) -> list[os.DirEntry[str]]:
+    """Visible entries, sorted. Raises `UserError` for a folder that cannot be listed."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
+    except OSError as error:
+        raise UserError(
+            f"data: the folder '{folder}' cannot be read ({error.strerror}); make it readable or move it elsewhere"
+        ) from None
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return [folder / entry.name for entry in _scan(folder) if _is_folder(entry)]
+
+
+def _loose(folder: Path) -> list[str]:
+    return [entry.name for entry in _scan(folder) if not _is_folder(entry)]
+
+
+def _walk(folder: Path, prefix: str, walk: _Walk) -> None:
+    """Collect pictures below ``folder``; each real folder once, so links in a circle come to an end."""
+    for entry in _scan(folder):
+        name = f"{prefix}/{entry.name}"
+        if _is_folder(entry):
+            real = os.path.realpath(entry.path)
+            if real not in walk.seen:
+                walk.seen.add(real)
+                _walk(folder / entry.name, name, walk)
+        elif is_picture_name(entry.name):
+            walk.found.append((normal(name), folder / entry.name))
+        else:
+            walk.ignored += 1
+
+
+def _class_entries(folders: list[Path], prefix: str, split: str, above: set[str]) -> Iterator[tuple[list[Entry], int]]:
+    # A link from inside one class to the root, or to a sister class, must not relabel the sister's pictures.
+    fences = above | {os.path.realpath(folder) for folder in folders}
+    for folder in folders:
+        walk = _Walk(set(fences))
+        _walk(folder, f"{prefix}{folder.name}", walk)
+        if not walk.found:
+            raise UserError(f"data: the class folder '{folder}' holds no picture ({_suffixes()}); fill it or remove it")
+        label = normal(folder.name)
+        yield [Entry(name, path, label, split) for name, path in walk.found], walk.ignored
+
+
+def _suffixes() -> str:
+    return " ".join(sorted(suffix[1:] for suffix in SUFFIXES))
+
+
+def _has_split_layout(folders: list[Path]) -> bool:
+    """Whether class folders lie below train/val/test. A class may itself be called "train": it holds pictures."""
+    return any(
+        folder.name.lower() in SPLIT_NAMES
+        and _subfolders(folder)
+        and not any(is_picture_name(name) for name in _loose(folder))
+        for folder in folders
+    )
+
+
+def _split_folders(root: Path, folders: list[Path]) -> dict[str, Path]:
+    """split → folder. Raises `UserError` for two folders of one split, for no train, and for an unknown split."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        split = SPLIT_NAMES.get(folder.name.lower())
+        if split is None:
+            if _holds_pictures(folder):
+                raise UserError(
+                    f"data: '{folder}' holds pictures but is none of train, val and test; "
+                    "rename it, move it elsewhere, or list what counts in a manifest (path,label,split)"
+                )
+        elif split in found:
+            raise UserError(f"data: '{found[split]}' and '{folder}' are both the {split} split; keep one of them")
+        else:
+            found[split] = folder
+    if "train" not in found:
+        raise UserError(
+            f"data: '{root}' has {' and '.join(f.name for f in found.values())} but no train folder; add it"
+        )
+    return found
+
+
+def _holds_pictures(folder: Path) -> bool:
+    walk = _Walk({os.path.realpath(folder)})
+    _walk(folder, "", walk)
+    return bool(walk.found)
+
+
+def list_folder(root: Path) -> Listing:
+    """The pictures below ``root``, with their classes and splits.
+
+    Class folders may hold folders; links are followed; hidden files and folders are passed over; visible files that
+    are no pictures are counted. Raises `UserError` for an empty class folder, one that cannot be read, pictures
+    outside class folders where splits are expected, and splits that cannot be told apart.
+    """
+    folders = _subfolders(root)
+    ignored = len(_loose(root))
+    if not folders:
+        raise UserError(
+            f"data: '{root}' has no class folders; make one folder per class, or give a manifest.csv (path,label)"
+        )
+    entries: list[Entry] = []
+    above = {os.path.realpath(root)}
+    if not _has_split_layout(folders):
+        parts = [("train", "", folders)]
+    else:
+        splits = _split_folders(root, folders)
+        above |= {os.path.realpath(folder) for folder in splits.values()}
+        parts = []
+        for split, folder in splits.items():
+            classes = _subfolders(folder)
+            loose = _loose(folder)
+            if not classes or any(is_picture_name(name) for name in loose):
+                raise UserError(
+                    f"data: '{folder}' must hold one folder per class and no loose pictures; "
+                    "sort them into class folders, or move it elsewhere"
+                )
+            ignored += len(loose)
+            parts.append((split, f"{folder.name}/", classes))
+    for split, prefix, classes in parts:
+        for found, passed in _class_entries(classes, prefix, split, above):
+            entries += found
+            ignored += passed
+    return Listing("folder", tuple(sorted(entries, key=lambda entry: entry.name)), ignored)

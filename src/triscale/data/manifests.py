@@ -1,0 +1,66 @@
+"""A manifest: a CSV file with the header ``path,label`` or ``path,label,split``."""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from triscale.data.folders import SPLIT_NAMES, Entry, Listing, normal
+from triscale.errors import UserError
+
+_HEADERS = (["path", "label"], ["path", "label", "split"])
+
+
+def _rows(manifest: Path) -> Iterator[tuple[int, list[str]]]:
+    """(line number, cells) of every non-empty line; the header first. Raises `UserError` for what is no CSV."""
+    try:
+        with manifest.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            for row in reader:
+                if row:
+                    yield reader.line_num, row
+    except UnicodeDecodeError:
+        raise UserError(f"data: '{manifest}' is not UTF-8 text; save it as UTF-8") from None
+    except csv.Error as error:
+        raise UserError(f"data: '{manifest}' is not a CSV file ({error}); write one path,label per line") from None
+    except OSError as error:
+        raise UserError(f"data: '{manifest}' cannot be read ({error.strerror}); make it readable") from None
+
+
+def _entry(where: str, folder: Path, header: list[str], row: list[str]) -> Entry:
+    if len(row) != len(header):
+        raise UserError(f"data: {where}: {len(row)} cells instead of {','.join(header)}; quote cells with commas")
+    path, label = row[0], row[1]
+    if not path.strip() or "\0" in path:
+        raise UserError(f"data: {where}: the path {path!r} is no path; fill it or remove the line")
+    if not label or label != label.strip():
+        raise UserError(f"data: {where}: the label {label!r} is empty or has spaces around it; write the bare label")
+    split = row[2] if len(row) == 3 else "train"
+    if split not in SPLIT_NAMES:
+        raise UserError(f"data: {where}: unknown split {split!r}; write train, val or test")
+    return Entry(normal(path), folder / path, normal(label), SPLIT_NAMES[split])
+
+
+def list_manifest(manifest: Path) -> Listing:
+    """The pictures a manifest lists; paths are relative to the manifest's folder. Whether they exist is seen later.
+
+    Raises `UserError`, naming the line, for another header, a row of another length, an empty or padded label, an
+    unknown split, or a path listed twice.
+    """
+    rows = _rows(manifest)
+    _, header = next(rows, (1, []))
+    if header not in _HEADERS:
+        raise UserError(f"data: '{manifest}' begins with {','.join(header)!r}; begin it with path,label[,split]")
+    lines: dict[str, int] = {}
+    entries = []
+    for line, row in rows:
+        where = f"'{manifest}' line {line}"
+        entry = _entry(where, manifest.parent, header, row)
+        if entry.name in lines:
+            raise UserError(f"data: {where}: {entry.name!r} is in line {lines[entry.name]} already; keep one")
+        lines[entry.name] = line
+        entries.append(entry)
+    if not entries:
+        raise UserError(f"data: '{manifest}' lists no picture; write one path,label per line")
+    if not any(entry.split == "train" for entry in entries):
+        raise UserError(f"data: '{manifest}' has no line in the split train; mark some lines as train")
+    return Listing("manifest", tuple(sorted(entries, key=lambda entry: entry.name)))

@@ -1,0 +1,142 @@
+"""A split of labelled pictures as one value, whether its pixels lie in files or in memory."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from triscale.data.decoding import MAX_PIXELS, BadPicture, Pixels, decode, read_bytes
+from triscale.errors import UserError
+
+Indices = npt.NDArray[np.int64]
+
+
+class Source(Protocol):
+    """Where pixels come from, by position."""
+
+    def pixels(self, i: int) -> Pixels: ...
+
+    def array(self) -> Pixels | None: ...
+
+    def select(self, indices: Indices) -> "Source": ...
+
+
+@dataclass(frozen=True, eq=False)
+class Files:
+    """Pictures in files, decoded when asked for."""
+
+    paths: tuple[Path, ...]
+    channels: int
+    max_pixels: int = MAX_PIXELS
+
+    def pixels(self, i: int) -> Pixels:
+        try:
+            return decode(read_bytes(self.paths[i], self.max_pixels), self.channels, self.max_pixels)
+        except BadPicture as error:
+            raise UserError(
+                f"data: '{self.paths[i]}' cannot be read any more: {error}; put the file back as it was, or read again"
+            ) from None
+
+    def array(self) -> None:
+        return None
+
+    def select(self, indices: Indices) -> "Files":
+        return Files(tuple(self.paths[i] for i in indices), self.channels, self.max_pixels)
+
+
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """Pictures of one size in one uint8 array [n, h, w, c]."""
+
+    values: Pixels
+
+    def pixels(self, i: int) -> Pixels:
+        picture: Pixels = self.values[i]
+        return picture
+
+    def array(self) -> Pixels:
+        return self.values
+
+    def select(self, indices: Indices) -> "Memory":
+        return Memory(self.values[indices])
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """One split.
+
+    ``labels``: int64 [n], positions in the data's classes. ``names``: n ids, paths relative to the data for files,
+    ``train/00012`` for IDX. ``digests``: n SHA-256 digests of the content (file bytes, or IDX pixels).
+    """
+
+    labels: Indices
+    names: tuple[str, ...]
+    digests: tuple[bytes, ...]
+    source: Source
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def pixels(self, i: int) -> Pixels:
+        """Picture ``i`` as uint8 [h, w, c], upright. Raises `UserError` when its file has gone or changed to bad."""
+        return self.source.pixels(i)
+
+    def array(self) -> Pixels | None:
+        """All pictures as uint8 [n, h, w, c] when they lie in memory already, else None. Not to be written to."""
+        return self.source.array()
+
+    def select(self, indices: Sequence[int] | Indices) -> "Images":
+        """The pictures at ``indices``, in that order."""
+        chosen = np.asarray(indices, np.int64)
+        return Images(
+            self.labels[chosen],
+            tuple(self.names[i] for i in chosen),
+            tuple(self.digests[i] for i in chosen),
+            self.source.select(chosen),
+        )
+
+
+@dataclass(frozen=True)
+class BadFile:
+    """A file left out, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Labelled pictures in three splits, as `read` found them.
+
+    ``kind``: folder, manifest or idx. ``channels``: 1 when every picture is gray, else 3. ``size``: median (h, w) in
+    pixels; ``uniform``: all pictures have that size. ``fingerprint``: SHA-256 (hex) over classes and sorted
+    (name, split, label, bytes, content digest): the same after copying, other when a pixel, label or split is.
+    ``skipped``: bad files left out. ``ignored``: visible files that are no pictures. ``leaks``: test pictures whose
+    exact content is also in train or val; ``duplicates``: val pictures whose exact content is also in train.
+    """
+
+    path: Path
+    kind: str
+    classes: tuple[str, ...]
+    channels: int
+    size: tuple[int, int]
+    uniform: bool
+    train: Images
+    val: Images
+    test: Images
+    fingerprint: str
+    skipped: tuple[BadFile, ...] = ()
+    ignored: int = 0
+    leaks: int = 0
+    duplicates: int = 0
+
+    def splits(self) -> Mapping[str, Images]:
+        return {"train": self.train, "val": self.val, "test": self.test}
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """split → class → number of pictures; every class is listed in every split."""
+        tables = {name: np.bincount(split.labels, minlength=len(self.classes)) for name, split in self.splits().items()}
+        return {name: {label: int(table[i]) for i, label in enumerate(self.classes)} for name, table in tables.items()}

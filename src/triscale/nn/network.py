@@ -1,0 +1,358 @@
+"""How a network computes: modules built from an `Architecture`, in the order of Table 1 of the EfficientNet paper.
+
+Top to bottom: convolution with padding, normalisation and activation; squeeze-excite; the six kinds of block; stem,
+head and the network. Every convolution has the name that `costing` gives it.
+"""
+
+import math
+from functools import partial
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from triscale.arch.spec import (
+    Activation,
+    Architecture,
+    Basic,
+    Block,
+    Bottleneck,
+    Conv,
+    DepthwiseSeparable,
+    FusedMBConv,
+    Head,
+    MBConv,
+    Norm,
+    Padding,
+    Skip,
+    Stem,
+)
+from triscale.costing.convolutions import adds_input, inner, projects_input, squeezed
+
+_ACTIVATIONS: dict[Activation, type[nn.Module]] = {
+    "silu": nn.SiLU,
+    "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
+    "hardswish": nn.Hardswish,
+    "none": nn.Identity,
+}
+
+
+def same_padding(x: Tensor, kernel: int, stride: int, value: float = 0.0) -> Tensor:
+    """Pads (n, c, h, w) as TensorFlow's SAME does: the odd pixel goes below and to the right."""
+    pads = [max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in x.shape[-2:]]
+    (top, bottom), (left, right) = ((pad // 2, pad - pad // 2) for pad in pads)
+    return F.pad(x, (left, right, top, bottom), value=value)
+
+
+class Conv2d(nn.Conv2d):
+    """Convolution without bias whose padding is the architecture's: `same` and `symmetric` differ at strides above 1."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, groups: int, padding: Padding) -> None:
+        # At stride 1 both paddings are k//2 on every side; the convolution does it without a copy.
+        self.dynamic = padding == "same" and stride > 1
+        super().__init__(
+            inputs, outputs, kernel, stride, 0 if self.dynamic else kernel // 2, groups=groups, bias=False
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, inputs, h, w) → (n, outputs, ⌈h/stride⌉, ⌈w/stride⌉)."""
+        if self.dynamic:
+            x = same_padding(x, self.kernel_size[0], self.stride[0])
+        return super().forward(x)
+
+
+class ConvNorm(nn.Module):
+    """Convolution, batch normalisation, activation."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        kernel: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        activation: Activation = "none",
+        padding: Padding,
+        norm: Norm,
+    ) -> None:
+        super().__init__()
+        self.conv = Conv2d(inputs, outputs, kernel, stride, groups, padding)
+        # The spec keeps the share of the old average (TensorFlow's way), PyTorch the share of the new value.
+        self.norm = nn.BatchNorm2d(outputs, eps=norm.epsilon, momentum=1 - norm.momentum)
+        self.activation = _ACTIVATIONS[activation]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, inputs, h, w) → (n, outputs, ⌈h/stride⌉, ⌈w/stride⌉)."""
+        out: Tensor = self.activation(self.norm(self.conv(x)))
+        return out
+
+
+class SqueezeExcite(nn.Module):
+    """Scales each channel by a gate computed from the averages of all (arXiv 1709.01507; paper, section 4)."""
+
+    def __init__(self, channels: int, squeeze: int, activation: Activation) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, squeeze, 1)
+        self.activation = _ACTIVATIONS[activation]()
+        self.expand = nn.Conv2d(squeeze, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, channels, h, w) → the same shape."""
+        gate = self.expand(self.activation(self.reduce(x.mean((2, 3), keepdim=True))))
+        return x * gate.sigmoid()
+
+
+class Shortcut(nn.Module):
+    """Adds a block's input to its output, after stochastic depth dropped the output of whole samples (1603.09382)."""
+
+    def __init__(self, drop: float, stride: int, pooled: bool) -> None:
+        super().__init__()
+        self.drop, self.stride, self.pooled = drop, stride, pooled
+
+    def forward(self, x: Tensor, out: Tensor) -> Tensor:
+        """(n, c, h, w) and (n, c', h', w') → (n, c', h', w')."""
+        if self.pooled:
+            # Averages over what a window covers, so that a border pixel weighs as much as any other.
+            x = F.avg_pool2d(x, self.stride, ceil_mode=True, count_include_pad=False) if self.stride > 1 else x
+            x = F.pad(x, (0, 0, 0, 0, 0, out.shape[1] - x.shape[1]))
+        if self.training and self.drop > 0:
+            keep = 1 - self.drop
+            mask = torch.empty((out.shape[0], 1, 1, 1), dtype=out.dtype, device=out.device).bernoulli_(keep)
+            out = out * mask / keep
+        return x + out
+
+
+class Sequence(nn.Module):
+    """A block: its layers one after another, then the shortcut, then (ResNet) an activation."""
+
+    def __init__(
+        self,
+        layers: dict[str, nn.Module],
+        add: Shortcut | None,
+        shortcut: nn.Module | None = None,
+        last: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.steps = tuple(layers)
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+        self.shortcut, self.add, self.last = shortcut, add, last
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, inputs, h, w) → (n, outputs, ⌈h/stride⌉, ⌈w/stride⌉)."""
+        out = x
+        for name in self.steps:
+            out = getattr(self, name)(out)
+        if self.add is not None:
+            out = self.add(x if self.shortcut is None else self.shortcut(x), out)
+        return out if self.last is None else self.last(out)
+
+
+class Convolve(Protocol):
+    """`ConvNorm` with the architecture's padding and normalisation already given."""
+
+    def __call__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        kernel: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        activation: Activation = "none",
+    ) -> nn.Module:
+        """The layer."""
+
+
+def _mbconv(block: MBConv, inputs: int, outputs: int, stride: int, conv: Convolve) -> dict[str, nn.Module]:
+    hidden, act = inputs * block.expansion, block.activation
+    layers: dict[str, nn.Module] = {}
+    if block.expansion != 1:
+        layers["expand"] = conv(inputs, hidden, activation=act)
+    layers["depthwise"] = conv(
+        hidden, hidden, kernel=block.kernel, stride=stride, groups=hidden, activation=act
+    )
+    if block.squeeze_excite:
+        layers["squeeze_excite"] = SqueezeExcite(hidden, squeezed(inputs, block.squeeze_excite), act)
+    layers["project"] = conv(hidden, outputs)
+    return layers
+
+
+def _fused_mbconv(block: FusedMBConv, inputs: int, outputs: int, stride: int, conv: Convolve) -> dict[str, nn.Module]:
+    hidden = outputs if block.expansion == 1 else inputs * block.expansion
+    layers = {"expand": conv(inputs, hidden, kernel=block.kernel, stride=stride, activation=block.activation)}
+    if block.squeeze_excite:
+        layers["squeeze_excite"] = SqueezeExcite(hidden, squeezed(inputs, block.squeeze_excite), block.activation)
+    if block.expansion != 1:
+        layers["project"] = conv(hidden, outputs)
+    return layers
+
+
+def _depthwise_separable(
+    block: DepthwiseSeparable, inputs: int, outputs: int, stride: int, conv: Convolve
+) -> dict[str, nn.Module]:
+    act = block.activation
+    return {
+        "depthwise": conv(inputs, inputs, kernel=block.kernel, stride=stride, groups=inputs, activation=act),
+        "pointwise": conv(inputs, outputs, activation=act),
+    }
+
+
+def _basic(block: Basic, inputs: int, outputs: int, stride: int, conv: Convolve) -> dict[str, nn.Module]:
+    return {
+        "conv1": conv(inputs, outputs, kernel=block.kernel, stride=stride, activation=block.activation),
+        "conv2": conv(outputs, outputs, kernel=block.kernel),
+    }
+
+
+def _bottleneck(block: Bottleneck, inputs: int, outputs: int, stride: int, conv: Convolve) -> dict[str, nn.Module]:
+    middle, act = inner(block, outputs), block.activation
+    return {
+        "reduce": conv(inputs, middle, activation=act),
+        "conv": conv(middle, middle, kernel=block.kernel, stride=stride, activation=act),
+        "expand": conv(middle, outputs),
+    }
+
+
+def _block(
+    block: Block, skip: Skip, inputs: int, outputs: int, stride: int, drop: float, conv: Convolve
+) -> Sequence:
+    add, shortcut = None, None
+    if adds_input(block, skip, inputs, outputs, stride):
+        projects = projects_input(block, skip, inputs, outputs, stride)
+        shortcut = conv(inputs, outputs, stride=stride) if projects else None
+        add = Shortcut(drop, stride, pooled=not projects and (stride != 1 or inputs != outputs))
+    match block:
+        case MBConv():
+            return Sequence(_mbconv(block, inputs, outputs, stride, conv), add)
+        case FusedMBConv():
+            return Sequence(_fused_mbconv(block, inputs, outputs, stride, conv), add)
+        case DepthwiseSeparable():
+            return Sequence(_depthwise_separable(block, inputs, outputs, stride, conv), add)
+        case Conv():
+            layer = conv(inputs, outputs, kernel=block.kernel, stride=stride, activation=block.activation)
+            return Sequence({"conv": layer}, add)
+        case Basic():
+            layers = _basic(block, inputs, outputs, stride, conv)
+        case Bottleneck():
+            layers = _bottleneck(block, inputs, outputs, stride, conv)
+    return Sequence(layers, add, shortcut, _ACTIVATIONS[block.activation]())
+
+
+class StemLayers(nn.Module):
+    """The first convolution, and ResNet's 3×3 max-pooling where there is one."""
+
+    def __init__(self, stem: Stem, channels: int, padding: Padding, conv: Convolve) -> None:
+        super().__init__()
+        self.conv = conv(
+            channels, stem.channels, kernel=stem.kernel, stride=stem.stride, activation=stem.activation
+        )
+        self.pool, self.padding = stem.pool, padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, channels, h, w) → (n, stem channels, ⌈h/stride⌉, ⌈w/stride⌉)."""
+        x = self.conv(x)
+        if self.pool == 1:
+            return x
+        if self.padding == "same":
+            return F.max_pool2d(same_padding(x, 3, self.pool, float("-inf")), 3, self.pool)
+        return F.max_pool2d(x, 3, self.pool, padding=1)
+
+
+class HeadLayers(nn.Module):
+    """A 1×1 convolution where there is one, global average pooling, dropout, the linear layer."""
+
+    def __init__(self, head: Head, inputs: int, conv: Convolve) -> None:
+        super().__init__()
+        self.conv: nn.Module = (
+            nn.Identity() if head.channels is None else conv(inputs, head.channels, activation=head.activation)
+        )
+        self.dropout = nn.Dropout(head.dropout)
+        self.classifier = nn.Linear(inputs if head.channels is None else head.channels, head.classes)
+
+    def pool(self, x: Tensor) -> Tensor:
+        """(n, inputs, h, w) → (n, features)."""
+        pooled: Tensor = self.conv(x).mean((2, 3))
+        return pooled
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, inputs, h, w) → logits (n, classes)."""
+        logits: Tensor = self.classifier(self.dropout(self.pool(x)))
+        return logits
+
+
+class Network(nn.Module):
+    """The module of an `Architecture`: `stem`, `stages` (each a sequence of blocks), `head`."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        conv = partial(ConvNorm, padding=architecture.padding, norm=architecture.norm)
+        self.stem = StemLayers(architecture.stem, architecture.channels, architecture.padding, conv)
+        inputs, index, stages = architecture.stem.channels, 0, []
+        for stage in architecture.stages:
+            blocks = []
+            for i in range(stage.repeats):
+                # Block i of N is dropped with probability rate·i/N: the first never, later ones more often.
+                drop = architecture.stochastic_depth * index / architecture.blocks
+                stride = stage.stride if i == 0 else 1
+                blocks.append(_block(stage.block, stage.skip, inputs, stage.channels, stride, drop, conv))
+                inputs, index = stage.channels, index + 1
+            stages.append(nn.Sequential(*blocks))
+        self.stages = nn.ModuleList(stages)
+        self.head = HeadLayers(architecture.head, inputs, conv)
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """(n, channels, h, w) → the stem's output and every stage's, each (n, its channels, its h, its w)."""
+        found = [self.stem(x)]
+        for stage in self.stages:
+            found.append(stage(found[-1]))
+        return found
+
+    def features(self, x: Tensor) -> Tensor:
+        """(n, channels, h, w) → what the linear layer sees, (n, features)."""
+        return self.head.pool(self._body(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, channels, h, w) → logits (n, classes)."""
+        logits: Tensor = self.head(self._body(x))
+        return logits
+
+    def _body(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for stage in self.stages:
+            x = stage(x)
+        return x
+
+
+def build(architecture: Architecture, *, seed: int = 0) -> Network:
+    """The network with random weights on the CPU: the same for the same seed, and no other generator is touched."""
+    with torch.device("meta"):  # PyTorch's own initialisation would be drawn for nothing
+        network = Network(architecture)
+    network = network.to_empty(device="cpu")
+    initialise(network, seed)
+    return network
+
+
+@torch.no_grad()
+def initialise(network: Network, seed: int) -> None:
+    """As the official code: convolutions normal with variance 2/(k²·fan out), the linear layer uniform ±1/√classes.
+
+    The fan out of a depthwise convolution is 1. Biases are 0, normalisation starts as the identity.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups
+            module.weight.normal_(0, math.sqrt(2 / fan_out), generator=generator)
+            if module.bias is not None:
+                module.bias.zero_()
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+        elif isinstance(module, nn.Linear):
+            bound = 1 / math.sqrt(module.out_features)
+            module.weight.uniform_(-bound, bound, generator=generator)
+            module.bias.zero_()

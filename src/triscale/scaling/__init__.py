@@ -1,0 +1,23 @@
+"""How a network grows: multipliers, rules, budgets, the solver. No torch."""
+
+from triscale.scaling.budget import Budget
+from triscale.scaling.multipliers import Coefficients, Exponents, Multipliers
+from triscale.scaling.rules import RULES, Power, Rule, Tiny, find_rule
+from triscale.scaling.solver import Scaled, grow, solve
+from triscale.scaling.trim import Step
+
+__all__ = [
+    "RULES",
+    "Budget",
+    "Coefficients",
+    "Exponents",
+    "Multipliers",
+    "Power",
+    "Rule",
+    "Scaled",
+    "Step",
+    "Tiny",
+    "find_rule",
+    "grow",
+    "solve",
+]

@@ -1,0 +1,217 @@
+"""Growing a network: by a factor, by φ, or until a budget is used up."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from triscale.arch.rounding import multiply
+from triscale.arch.spec import Architecture, SpecError
+from triscale.costing.cost import Cost, cost
+from triscale.errors import UserError
+from triscale.scaling.budget import Budget, show
+from triscale.scaling.multipliers import Multipliers
+from triscale.scaling.rules import Rule
+from triscale.scaling.trim import Step, steps_between, trim
+
+SMALLEST = 1e-30  # a factor at which every rule has reached one repeat, the fewest channels, the fewest pixels
+PRECISION = 1e-9  # relative, of the factor: finer than any rounding
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """A grown (or shrunk) network and how it came about.
+
+    asked: the factor in MACs that was wanted (2^φ for a step of φ, as the paper promises; the budget over the
+    baseline's MACs; for budgets of other terms the factor that was solved for). nominal: what the unrounded multipliers
+    give. realised: what rounding and trim really built. trim: channel steps after the official rounding. budget: the
+    value reached in each limited term.
+    """
+
+    baseline: Architecture
+    architecture: Architecture
+    rule: str
+    multipliers: Multipliers
+    asked: float
+    trim: tuple[Step, ...] = ()
+    limits: Mapping[str, float] | None = None
+    values: Mapping[str, float] | None = None
+
+    @property
+    def nominal(self) -> float:
+        """d·w²·r²."""
+        return self.multipliers.factor
+
+    @property
+    def realised(self) -> float:
+        """MACs over the baseline's."""
+        return self.cost.macs / cost(self.baseline).macs
+
+    @property
+    def cost(self) -> Cost:
+        """The cost of the network that was built."""
+        return cost(self.architecture)
+
+
+def grow(baseline: Architecture, rule: Rule, *, factor: float | None = None, phi: float | None = None) -> Scaled:
+    """The baseline grown by a nominal factor in MACs, or by a step of φ, with the official rounding and no trim."""
+    if (factor is None) == (phi is None):
+        raise UserError("give either a factor or φ")
+    if factor is not None:
+        if not 0 < factor < float("inf"):
+            raise UserError(f"factor {factor:g} is not positive; 2 doubles the MACs, 0.5 halves them")
+        multipliers, asked = rule.at_factor(factor), factor
+    else:
+        assert phi is not None
+        if not abs(phi) < 64:
+            raise UserError(f"φ = {phi:g} is out of reach; each step of φ doubles the MACs")
+        multipliers, asked = rule.at_phi(phi), 2.0**phi
+    return Scaled(baseline, _member(baseline, multipliers), rule.name, multipliers, asked)
+
+
+def solve(baseline: Architecture, rule: Rule, budget: Budget) -> Scaled:
+    """The largest member of the rule's family that holds every limit, then trimmed where the rule moves width.
+
+    Analytic limits are checked before anything is measured, and nothing is measured twice. Raises `UserError` where a
+    limit does not move with the rule, where the smallest member exceeds one, or where the spec's own limits come first.
+    """
+    used = _memory(budget)
+    smallest = _at(baseline, rule, SMALLEST)
+    assert smallest is not None
+    _check_moves(baseline, rule, budget, smallest)
+    if used(smallest) > 1:
+        raise UserError(_too_small(baseline, rule, budget, smallest))
+    factor = _largest_factor(baseline, rule, used)
+    multipliers = rule.at_factor(factor)
+    official = _member(baseline, multipliers)
+    final = _fill(official, baseline, multipliers, budget, used) if rule.moves_width else official
+    asked = budget.limits["macs"] / cost(baseline).macs if "macs" in budget.limits else factor
+    return Scaled(
+        baseline,
+        final,
+        rule.name,
+        multipliers,
+        asked,
+        steps_between(official, final),
+        dict(budget.limits),
+        budget.values(final),
+    )
+
+
+def _member(baseline: Architecture, multipliers: Multipliers) -> Architecture:
+    grown = multiply(baseline, multipliers.depth, multipliers.width, multipliers.resolution)
+    return replace(grown, name=baseline.name if grown == baseline else f"{baseline.name}-scaled")
+
+
+def _at(baseline: Architecture, rule: Rule, factor: float) -> Architecture | None:
+    """The member at a factor; None beyond the limits of what a spec can say, or of what the rule covers."""
+    try:
+        return _member(baseline, rule.at_factor(factor))
+    except UserError:
+        return None
+
+
+def _memory(budget: Budget) -> Callable[[Architecture], float]:
+    """The share of the budget that a network uses; measured terms only where the analytic ones hold, and once."""
+    known: dict[Architecture, float] = {}
+
+    def used(architecture: Architecture) -> float:
+        if architecture not in known:
+            share = budget.used(budget.values(architecture, budget.analytic)) if budget.analytic else 0.0
+            if share <= 1 and budget.needs_measuring:
+                share = max(share, budget.used(budget.values(architecture, budget.needs_measuring)))
+            known[architecture] = share
+        return known[architecture]
+
+    return used
+
+
+def _largest_factor(baseline: Architecture, rule: Rule, used: Callable[[Architecture], float]) -> float:
+    """By doubling, then halving the interval: the cost of a family's members grows with the factor."""
+
+    def fits(factor: float) -> bool:
+        member = _at(baseline, rule, factor)
+        return member is not None and used(member) <= 1
+
+    low = high = 1.0
+    if fits(1.0):
+        while fits(high):
+            low, high = high, high * 2
+    else:
+        while not fits(low):
+            low, high = low / 2, low
+    while high / low > 1 + PRECISION:
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    if _at(baseline, rule, high * (1 + PRECISION)) is None:
+        return _beyond(baseline, rule, low)
+    return low
+
+
+def _beyond(baseline: Architecture, rule: Rule, factor: float) -> float:
+    try:
+        rule.at_factor(factor * (1 + 1e-3))
+    except UserError as error:  # tiny stops at the baseline: the baseline is then its largest member
+        raise UserError(f"the budget is above the baseline {baseline.name}; {error}") from None
+    raise UserError(
+        f"the budget is beyond the largest network that rule {rule.name} can describe from {baseline.name} "
+        f"(a factor of {factor:.4g}); give a smaller one, or a rule that moves more than one dimension"
+    )
+
+
+def _check_moves(baseline: Architecture, rule: Rule, budget: Budget, smallest: Architecture) -> None:
+    """A limit that the rule cannot move would pass or fail in silence."""
+    factor = 1e6
+    while (largest := _at(baseline, rule, factor)) is None:
+        factor /= 2
+    low, high = budget.values(smallest, budget.analytic), budget.values(largest, budget.analytic)
+    for term, value in low.items():
+        if value == high[term]:
+            raise UserError(
+                f"rule {rule.name} does not move {term}: {baseline.name} has {show(term, value)} whatever the factor; "
+                f"take another rule (width moves every budget) or leave the budget of {term} out"
+            )
+
+
+def _too_small(baseline: Architecture, rule: Rule, budget: Budget, smallest: Architecture) -> str:
+    values = budget.values(smallest)
+    over = max(values, key=lambda term: values[term] / budget.limits[term])
+    height, width = smallest.resolution
+    return (
+        f"no network that small: a budget of {show(over, budget.limits[over])} {over} is below the smallest that rule "
+        f"{rule.name} gives from {baseline.name}: {show(over, values[over])} {over} "
+        f"({smallest.blocks} blocks, {smallest.stem.channels} channels in the stem, {height}×{width} pixels); "
+        "raise the budget or take another rule"
+    )
+
+
+def _fill(
+    official: Architecture,
+    baseline: Architecture,
+    multipliers: Multipliers,
+    budget: Budget,
+    used: Callable[[Architecture], float],
+) -> Architecture:
+    """First as much more width as fits at the same depth and resolution, stage by stage in step; then single steps."""
+    width = _widest(baseline, multipliers, used)
+    widened = _member(baseline, replace(multipliers, width=width))
+    start = widened if used(widened) <= 1 else official
+    if not budget.analytic:
+        return start
+    trimmed = trim(start, budget)
+    # A trim is chosen by analytic cost alone; it stands only where the measured limits hold too.
+    return trimmed if used(trimmed) <= 1 else start
+
+
+def _widest(baseline: Architecture, multipliers: Multipliers, used: Callable[[Architecture], float]) -> float:
+    def fits(width: float) -> bool:
+        try:
+            return used(_member(baseline, replace(multipliers, width=width))) <= 1
+        except SpecError:
+            return False
+
+    low, high = multipliers.width, multipliers.width * 2
+    while fits(high):
+        low, high = high, high * 2
+    while high / low > 1 + PRECISION:
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low

@@ -1,0 +1,70 @@
+"""Quantities as people type them: ``400M``, ``1.2G``, ``10ms``, ``50MB``, ``5m``; and as people read them."""
+
+import math
+import re
+from collections.abc import Mapping
+
+from triscale.errors import UserError
+
+_COUNTS: Mapping[str, float] = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
+_BYTES: Mapping[str, float] = {"b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_SECONDS: Mapping[str, float] = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+
+_QUANTITY = re.compile(r"\s*([0-9][0-9_,]*\.?[0-9]*(?:[eE][+-]?[0-9]+)?|\.[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([a-zA-Zµ]*)\s*")
+
+
+def _parse(text: str, what: str, units: Mapping[str, float], example: str) -> float:
+    match = _QUANTITY.fullmatch(text)
+    if match is None or match[2].lower() not in units:
+        raise UserError(f"{what}: {text!r} is not a quantity; write for example {example}")
+    value = float(match[1].replace(",", "").replace("_", "")) * units[match[2].lower()]
+    if not math.isfinite(value) or value <= 0:
+        raise UserError(f"{what}: {text!r} is not a positive quantity; write for example {example}")
+    return value
+
+
+def parse_count(text: str, what: str = "count") -> int:
+    """``400M`` → 400,000,000 (k, M, G or B, T; decimal). Raises `UserError`."""
+    value = round(_parse(text, what, _COUNTS, "400M or 1.2G"))
+    if value < 1:
+        raise UserError(f"{what}: {text!r} is less than one; write for example 400M or 1.2G")
+    return value
+
+
+def parse_bytes(text: str, what: str = "size") -> int:
+    """``50MB`` → 50,000,000 bytes (MB = 10⁶ bytes, MiB = 2²⁰). Raises `UserError`."""
+    return max(1, round(_parse(text, what, _BYTES, "50MB or 1.5GB")))
+
+
+def parse_seconds(text: str, what: str = "time") -> float:
+    """``10ms`` → 0.010, ``5m`` → 300 seconds. Raises `UserError`."""
+    return _parse(text, what, _SECONDS, "10ms, 90s, 5m or 1h")
+
+
+def format_count(value: float) -> str:
+    """Four significant digits with the field's suffix: 385,814,752 → ``385.8M``."""
+    for suffix, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= size * 0.99995:
+            return f"{value / size:.4g}{suffix}"
+    return f"{value:.4g}"
+
+
+def format_bytes(value: float) -> str:
+    """Decimal units: 21,154,192 → ``21.15 MB``."""
+    for suffix, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if abs(value) >= size * 0.99995:
+            return f"{value / size:.4g} {suffix}"
+    return f"{value:.0f} B"
+
+
+def format_seconds(value: float) -> str:
+    """``4.2 ms``, ``37 s``, ``5 min 10 s``, ``2 h 5 min``."""
+    if value < 1:
+        return f"{value * 1e3:.3g} ms"
+    if value < 60:
+        return f"{value:.3g} s"
+    minutes, seconds = divmod(round(value), 60)
+    if minutes < 60:
+        return f"{minutes} min {seconds} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"

@@ -1,0 +1,222 @@
+"""What `read` promises when the data is wrong: one line that names the culprit and a way out."""
+
+import os
+import struct
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from triscale.data import read
+from triscale.errors import UserError
+
+
+def folders(root: Path, *classes: str, n: int = 4) -> Path:
+    for k, label in enumerate(classes):
+        (root / label).mkdir(parents=True, exist_ok=True)
+        for i in range(n):
+            Image.new("RGB", (8, 8), (k * n + i, 1, 2)).save(root / label / f"{i}.png")
+    return root
+
+
+def complaint(path: Path, *words: str) -> str:
+    with pytest.raises(UserError) as caught:
+        read(path)
+    text = str(caught.value)
+    assert "\n" not in text
+    for word in words:
+        assert word in text, text
+    return text
+
+
+def noise() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+
+
+def truncated(path: Path, suffix: str) -> None:
+    noise().save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def bomb(path: Path) -> None:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)))
+
+
+BAD: dict[str, tuple[str, Callable[[Path], object], str]] = {
+    "truncated jpeg": ("x.jpg", lambda p: truncated(p, "jpg"), "damaged"),
+    "truncated png": ("x.png", lambda p: truncated(p, "png"), "damaged"),
+    "truncated tiff": ("x.tif", lambda p: truncated(p, "tif"), "damaged"),
+    "truncated bmp": ("x.bmp", lambda p: truncated(p, "bmp"), "damaged"),
+    "truncated webp": ("x.webp", lambda p: truncated(p, "webp"), "damaged"),
+    "zero bytes": ("x.jpg", lambda p: p.write_bytes(b""), "empty"),
+    "text": ("x.jpg", lambda p: p.write_text("not a picture"), "not a picture"),
+    "one byte": ("x.pgm", lambda p: p.write_bytes(b"P"), "damaged"),
+    "bomb": ("x.png", bomb, "20000×20000"),
+    "dangling link": ("x.png", lambda p: p.symlink_to("nowhere"), "no such file"),
+    "link to itself": ("x.png", lambda p: p.symlink_to(p), "symbolic links"),
+    "pipe": ("x.png", lambda p: os.mkfifo(p), "not a regular file"),
+    "floats": ("x.tif", lambda p: Image.new("F", (4, 4), 0.5).save(p), "floating-point"),
+    "wide integers": ("x.tif", lambda p: Image.new("I", (4, 4), 70_000).save(p), "16 bits"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_file_is_named_or_skipped_as_asked(tmp_path: Path, case: str) -> None:
+    name, make, reason = BAD[case]
+    root = folders(tmp_path, "a", "b")
+    make(root / "a" / name)
+    complaint(root, f"a/{name}", reason, "1 of 9", "--on-bad skip")
+    data = read(root, on_bad="skip")
+    assert [bad.name for bad in data.skipped] == [f"a/{name}"]
+    assert reason in data.skipped[0].reason
+    assert sum(len(split) for split in data.splits().values()) == 8
+
+
+def test_the_cap_is_the_callers(tmp_path: Path) -> None:
+    root = folders(tmp_path, "a", "b")
+    assert len(read(root, max_pixels=64).train) == 4
+    with pytest.raises(UserError, match="8×8"):
+        read(root, max_pixels=63)
+
+
+def test_a_class_with_no_readable_picture_is_named_even_when_skipping(tmp_path: Path) -> None:
+    root = folders(tmp_path, "a", "b")
+    (root / "c").mkdir()
+    (root / "c" / "x.png").write_bytes(b"")
+    with pytest.raises(UserError, match="'c'"):
+        read(root, on_bad="skip")
+
+
+def test_what_is_not_there_or_not_data(tmp_path: Path) -> None:
+    complaint(tmp_path / "nowhere", "nowhere", "does not exist")
+    (tmp_path / "x.tsv").write_text("path\tlabel")
+    complaint(tmp_path / "x.tsv", "x.tsv", "manifest")
+    (tmp_path / "hollow").mkdir()
+    complaint(tmp_path / "hollow", "hollow", "class folders")
+    with pytest.raises(UserError, match="'ignore'"):
+        read(tmp_path, on_bad="ignore")  # type: ignore[arg-type]
+
+
+def test_one_class(tmp_path: Path) -> None:
+    complaint(folders(tmp_path, "only"), "one class", "'only'")
+
+
+def test_empty_class_folder(tmp_path: Path) -> None:
+    root = folders(tmp_path, "a", "b")
+    (root / "empty").mkdir()
+    (root / "empty" / "notes.txt").write_text("x")
+    complaint(root, "empty", "no picture")
+
+
+def test_too_few_to_carve(tmp_path: Path) -> None:
+    complaint(folders(tmp_path, "a", "b", n=2), "val", "bring more")
+
+
+def test_class_unknown_to_train(tmp_path: Path) -> None:
+    folders(tmp_path / "train", "a", "b")
+    folders(tmp_path / "test", "a", "zebra")
+    complaint(tmp_path, "'zebra'", "test", "not in train")
+
+
+def test_splits_that_cannot_be_told_apart(tmp_path: Path) -> None:
+    folders(tmp_path / "val", "a", "b")
+    folders(tmp_path / "test", "a", "b")
+    complaint(tmp_path, "no train folder")
+    folders(tmp_path / "train", "a", "b")
+    folders(tmp_path / "dev", "a", "b")
+    complaint(tmp_path, "dev", "none of train, val and test")
+    (tmp_path / "dev").rename(tmp_path / "valid")
+    complaint(tmp_path, "both the val split")
+
+
+def test_loose_pictures_where_classes_belong(tmp_path: Path) -> None:
+    folders(tmp_path / "train", "a", "b")
+    (tmp_path / "test").mkdir()
+    noise().save(tmp_path / "test" / "x.png")
+    complaint(tmp_path, "test", "one folder per class")
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root reads everything")
+def test_unreadable_folder_and_file(tmp_path: Path) -> None:
+    root = folders(tmp_path, "a", "b")
+    (root / "b" / "0.png").chmod(0)
+    complaint(root, "b/0.png", "ermission")
+    (root / "a").chmod(0)
+    try:
+        complaint(root, str(root / "a"), "cannot be read")
+    finally:
+        (root / "a").chmod(0o700)
+
+
+def test_a_folder_the_system_refuses_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = folders(tmp_path, "a", "b")
+    scandir = os.scandir
+
+    def refusing(path: Path) -> object:
+        if Path(path).name == "a":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    complaint(root, str(root / "a"), "Permission denied")
+
+
+MANIFESTS = {
+    "label first": ("label,path\n", "label,path"),
+    "capital": ("Path,label\n0.png,a\n", "Path,label"),
+    "extra column": ("path,label,split,weight\n", "path,label[,split]"),
+    "spaces": ("path, label\n0.png,a\n", "path, label"),
+    "nothing": ("", "path,label[,split]"),
+    "header alone": ("path,label\n", "lists no picture"),
+    "unknown split": ("path,label,split\n0.png,a,train\n1.png,b,dev\n", "line 3: unknown split 'dev'"),
+    "no split": ("path,label,split\n0.png,a,\n", "unknown split ''"),
+    "short row": ("path,label,split\n0.png,a\n", "line 2: 2 cells"),
+    "padded label": ("path,label\n0.png,a \n", "'a '"),
+    "no label": ("path,label\n0.png,\n", "label ''"),
+    "no path": ("path,label\n,a\n", "path ''"),
+    "twice": ("path,label\n0.png,a\n1.png,b\n0.png,b\n", "line 4"),
+    "no train": ("path,label,split\n0.png,a,val\n1.png,b,test\n", "no line in the split train"),
+    "stray quote": ('path,label\n"0.png"x,a\n', "not a CSV file"),
+    "missing file": ("path,label\n0.png,a\nlost.png,b\n", "'lost.png' (no such file)"),
+    "a folder": ("path,label\n0.png,a\nd,b\n", "'d' (not a regular file)"),
+}
+
+
+@pytest.mark.parametrize("case", MANIFESTS)
+def test_a_wrong_manifest_is_refused_with_its_line(tmp_path: Path, case: str) -> None:
+    text, words = MANIFESTS[case]
+    (tmp_path / "d").mkdir()
+    for i in range(2):
+        noise().save(tmp_path / f"{i}.png")
+    manifest = tmp_path / "list.csv"
+    manifest.write_text(text)
+    complaint(manifest, words)
+
+
+def test_a_manifest_in_another_encoding(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_bytes("path,label\né.png,a\n".encode("latin-1"))
+    complaint(tmp_path / "list.csv", "UTF-8")
+
+
+def test_a_manifest_with_a_byte_order_mark_is_fine(tmp_path: Path) -> None:
+    root = folders(tmp_path, "a", "b")
+    rows = [f"{label}/{i}.png,{label}" for label in "ab" for i in range(4)]
+    (root / "list.csv").write_text("\n".join(["path,label", *rows]), encoding="utf-8-sig")
+    assert read(root / "list.csv").classes == ("a", "b")
+
+
+def test_a_file_that_goes_bad_after_reading_is_named(tmp_path: Path) -> None:
+    root = folders(tmp_path, "a", "b")
+    data = read(root)
+    (root / data.train.names[0]).unlink()
+    with pytest.raises(UserError, match=data.train.names[0]):
+        data.train.pixels(0)
