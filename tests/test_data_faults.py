@@ -59,11 +59,11 @@ BAD: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "truncated webp": ("x.webp", lambda p: truncated(p, "webp"), "damaged"),
     "zero bytes": ("x.jpg", lambda p: p.write_bytes(b""), "empty"),
     "text": ("x.jpg", lambda p: p.write_text("not a picture"), "not a picture"),
-    "one byte": ("x.pgm", lambda p: p.write_bytes(b"P"), "damaged"),
+    "one byte": ("x.pgm", lambda p: p.write_bytes(b"P"), "not a picture"),
     "bomb": ("x.png", bomb, "20000×20000"),
     "dangling link": ("x.png", lambda p: p.symlink_to("nowhere"), "no such file"),
     "link to itself": ("x.png", lambda p: p.symlink_to(p), "symbolic links"),
-    "pipe": ("x.png", lambda p: os.mkfifo(p), "not a regular file"),
+    "pipe": ("x.png", os.mkfifo, "not a regular file"),
     "floats": ("x.tif", lambda p: Image.new("F", (4, 4), 0.5).save(p), "floating-point"),
     "wide integers": ("x.tif", lambda p: Image.new("I", (4, 4), 70_000).save(p), "16 bits"),
 }
@@ -150,10 +150,15 @@ def test_unreadable_folder_and_file(tmp_path: Path) -> None:
     root = folders(tmp_path, "a", "b")
     (root / "b" / "0.png").chmod(0)
     complaint(root, "b/0.png", "ermission")
-    (root / "a").chmod(0)
     try:
+        root.chmod(0)
+        complaint(root, str(root), "cannot be read")
+        complaint(root / "list.csv", "list.csv", "cannot be read")
+        root.chmod(0o700)
+        (root / "a").chmod(0)
         complaint(root, str(root / "a"), "cannot be read")
     finally:
+        root.chmod(0o700)
         (root / "a").chmod(0o700)
 
 

@@ -61,7 +61,8 @@ def test_mnist_files_come_back_pixel_for_pixel(tmp_path: Path, suffix: str, join
     assert [len(split) for split in data.splits().values()] == [54, 6, 20]
     for split in (data.train, data.val):
         held = split.array()
-        assert held is not None and held.shape == (len(split), 9, 7, 1)
+        assert held is not None
+        assert held.shape == (len(split), 9, 7, 1)
         for i, name in enumerate(split.names):
             part, number = name.split("/")
             assert part == "train"

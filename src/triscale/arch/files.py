@@ -62,6 +62,8 @@ def load(path: Path) -> Architecture:
             text = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise SpecError(f"{path}: {error.strerror or error}; name a JSON file that can be read") from None
+    except ValueError as error:  # a name with a null character
+        raise SpecError(f"{str(path)!r}: {error}; name a JSON file that can be read") from None
     if len(text) > MAX_BYTES:
         raise SpecError(f"{path}: larger than {MAX_BYTES:,} bytes; that is no network description")
     return from_json(text, str(path))
@@ -86,7 +88,10 @@ def _plain(value: Any) -> Any:
 
 
 def _short(value: object) -> str:
-    text = json.dumps(value, default=str, ensure_ascii=False)
+    try:
+        text = json.dumps(value, default=str)
+    except (ValueError, RecursionError):  # a number of thousands of digits, lists in lists to the interpreter's limit
+        return f"a {type(value).__name__} too large to show"
     return text if len(text) <= 60 else text[:57] + "…"
 
 
@@ -114,7 +119,7 @@ def _decode(kind: Any, value: Any, source: str, place: str) -> Any:
         return tuple(_decode(options[0], item, source, f"{join}{i}") for i, item in enumerate(value))
     if origin is Literal and value not in options:
         raise SpecError(f"{where}: must be one of {', '.join(map(str, options))}, not {_short(value)}")
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and abs(value) < 1e18:
         return float(value)
     if kind in (int, float, bool, str) and type(value) is not kind:
         names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}

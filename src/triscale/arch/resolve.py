@@ -16,13 +16,17 @@ def resolve(name: str | Path) -> Architecture:
     if str(name) in ZOO:
         return published(str(name))
     path = Path(name)
-    if path.is_dir():
-        path = path / MODEL_FILE
-        if not path.is_file():
-            raise SpecError(f"{name}: a directory without {MODEL_FILE}; name a finished run, or a JSON file")
-    if path.suffix == ".safetensors" and path.is_file():
+    try:
+        if path.is_dir():
+            path = path / MODEL_FILE
+            if not path.is_file():
+                raise SpecError(f"{path.parent}: a directory without {MODEL_FILE}; name a finished run, or a JSON file")
+        is_file = path.is_file()
+    except OSError as error:  # a name too long for a file, or a folder that may not be entered
+        raise SpecError(f"{str(name)[:200]!r} is no network: {error.strerror or error}") from None
+    if path.suffix == ".safetensors" and is_file:
         return from_json(read_metadata(path)["architecture"], str(path))
-    if path.suffix == ".json" or path.is_file():
+    if path.suffix == ".json" or is_file:
         return load(path)
     raise SpecError(
         f"{str(name)!r} is no network: neither a zoo name ({', '.join(ZOO)}) nor a JSON file, a run directory or a "

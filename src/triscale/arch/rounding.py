@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from triscale.arch.spec import MAX_CHANNELS, MAX_REPEATS, MAX_RESOLUTION, Architecture, SpecError, Stage
 
+MAX_MULTIPLIER = 1e9  # far beyond every limit of the spec, and far from where products overflow
 LAST_MAP = 4  # pixels: below it a 3×3 depthwise convolution sees mostly padding
 
 
@@ -28,9 +29,13 @@ def smallest_resolution(architecture: Architecture) -> int:
     """The shortest side, in pixels, at which every stride still has a map to shrink."""
     side = 1
     for _, stride in reversed(list(architecture.strides())):
-        # A map of n pixels came from at least (n − 1)·stride + 1, and from no fewer than the stride itself.
-        side = max((side - 1) * stride + 1, stride)
+        side = smallest_side(side, stride)
     return side
+
+
+def smallest_side(after: int, stride: int) -> int:
+    """The fewest pixels that a stride turns into `after`, and no fewer than the stride itself."""
+    return max((after - 1) * stride + 1, stride)
 
 
 def round_resolution(resolution: tuple[int, int], multiplier: float, smallest: int = 1) -> tuple[int, int]:
@@ -49,8 +54,8 @@ def multiply(
     changes nothing. Raises `SpecError` for a multiplier that is not positive, or a network beyond the spec's limits.
     """
     for what, value in (("depth", depth), ("width", width), ("resolution", resolution)):
-        if not (math.isfinite(value) and value > 0):
-            raise SpecError(f"{what} multiplier must be above 0, not {value}")
+        if not 0 < value <= MAX_MULTIPLIER:
+            raise SpecError(f"{what} multiplier must be above 0 and at most {MAX_MULTIPLIER:g}, not {value:g}")
     rounding = architecture.rounding
 
     def channels(count: int) -> int:
@@ -105,11 +110,11 @@ def adapt(
     strides = list(architecture.strides())
     own = -(-min(architecture.resolution) // math.prod(stride for _, stride in strides))
     kept: dict[str, int] = {}
-    total = 1
+    needed = min(LAST_MAP, own)  # pixels of the map at this place
     for place, stride in reversed(strides):
-        fits = -(-min(height, width) // (total * stride)) >= min(LAST_MAP, own)
-        kept[place] = stride if fits else 1
-        total *= kept[place]
+        before = smallest_side(needed, stride)
+        kept[place] = stride if before <= min(height, width) else 1
+        needed = before if kept[place] == stride else needed
     stem = architecture.stem
     if kept["stem"] != stem.stride:
         stem = replace(stem, stride=1, kernel=min(stem.kernel, 3))

@@ -32,7 +32,8 @@ def _whole(what: str, value: int, low: int, high: int) -> None:
     if type(value) is not int:
         raise SpecError(f"{what} must be a whole number, not {value!r}")
     if not low <= value <= high:
-        raise SpecError(f"{what} must be from {low} to {high:,}, not {value:,}")
+        found = f"{value:,}" if abs(value) < 1e18 else f"a number of {value.bit_length()} bits"
+        raise SpecError(f"{what} must be from {low} to {high:,}, not {found}")
 
 
 def _odd(value: int) -> None:

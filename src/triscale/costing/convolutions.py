@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from triscale.arch.spec import (
+    Activation,
     Basic,
     Block,
     Bottleneck,
@@ -26,7 +27,8 @@ class Row(NamedTuple):
     """One convolution of a block.
 
     where: BEFORE, AFTER or ONCE. extra: NORM or BIAS. kept: how many tensors of the output's size training keeps for
-    the backward pass (the convolution's output, the normalisation's, the activation's where there is one).
+    the backward pass: the convolution's output, the normalisation's where the activation needs it, what the next layer
+    is given, squeeze-excite's product.
     """
 
     name: str
@@ -84,11 +86,11 @@ def block_shape(block: Block, skip: Skip, inputs: int, outputs: int, stride: int
     if isinstance(block, DepthwiseSeparable):
         return _depthwise_separable(block, inputs, outputs, held)
     if isinstance(block, Conv):
-        row = Row("conv", inputs, outputs, block.kernel, 1, AFTER, NORM, _kept(block))
+        row = Row("conv", inputs, outputs, block.kernel, 1, AFTER, NORM, kept_by(block.activation))
         return Shape((row,), ((inputs, outputs),))
     shape = _basic(block, inputs, outputs, held) if isinstance(block, Basic) else _bottleneck(block, inputs, outputs, held)
     if projects_input(block, skip, inputs, outputs, stride):
-        shortcut = Row("shortcut", inputs, outputs, 1, 1, AFTER, NORM, 2)
+        shortcut = Row("shortcut", inputs, outputs, 1, 1, AFTER, NORM, 1)
         return Shape((*shape.rows, shortcut), (*shape.alive, (held, 2 * outputs)))
     return shape
 
@@ -117,8 +119,11 @@ def inner(block: Bottleneck, outputs: int) -> int:
     return max(1, outputs // block.reduction)
 
 
-def _kept(block: Block) -> int:
-    return 2 if block.activation == "none" else 3
+def kept_by(activation: Activation) -> int:
+    """Tensors that training keeps of a convolution, its normalisation and its activation (see `Row.kept`)."""
+    # Normalisation keeps its input, the next convolution its own. ReLU's gradient needs only its result; the others
+    # keep what they were given as well.
+    return 2 if activation in ("relu", "none") else 3
 
 
 def _squeeze_excite(inputs: int, hidden: int, ratio: float) -> tuple[Row, ...]:
@@ -132,9 +137,10 @@ def _squeeze_excite(inputs: int, hidden: int, ratio: float) -> tuple[Row, ...]:
 
 
 def _mbconv(block: MBConv, inputs: int, outputs: int, held: int) -> Shape:
-    kept, hidden = _kept(block), inputs * block.expansion
+    kept, hidden = kept_by(block.activation), inputs * block.expansion
+    gated = 1 if block.squeeze_excite else 0
     rows = (
-        Row("depthwise", hidden, hidden, block.kernel, hidden, AFTER, NORM, kept),
+        Row("depthwise", hidden, hidden, block.kernel, hidden, AFTER, NORM, kept + gated),
         *_squeeze_excite(inputs, hidden, block.squeeze_excite),
         Row("project", hidden, outputs, 1, 1, AFTER, NORM, 2),
     )
@@ -147,8 +153,9 @@ def _mbconv(block: MBConv, inputs: int, outputs: int, held: int) -> Shape:
 
 def _fused_mbconv(block: FusedMBConv, inputs: int, outputs: int, held: int) -> Shape:
     hidden = outputs if block.expansion == 1 else inputs * block.expansion
+    kept = kept_by(block.activation) + (1 if block.squeeze_excite else 0)
     rows = (
-        Row("expand", inputs, hidden, block.kernel, 1, AFTER, NORM, _kept(block)),
+        Row("expand", inputs, hidden, block.kernel, 1, AFTER, NORM, kept),
         *_squeeze_excite(inputs, hidden, block.squeeze_excite),
     )
     if block.expansion == 1:
@@ -158,7 +165,7 @@ def _fused_mbconv(block: FusedMBConv, inputs: int, outputs: int, held: int) -> S
 
 
 def _depthwise_separable(block: DepthwiseSeparable, inputs: int, outputs: int, held: int) -> Shape:
-    kept = _kept(block)
+    kept = kept_by(block.activation)
     rows = (
         Row("depthwise", inputs, inputs, block.kernel, inputs, AFTER, NORM, kept),
         Row("pointwise", inputs, outputs, 1, 1, AFTER, NORM, kept),
@@ -167,7 +174,7 @@ def _depthwise_separable(block: DepthwiseSeparable, inputs: int, outputs: int, h
 
 
 def _basic(block: Basic, inputs: int, outputs: int, held: int) -> Shape:
-    kept = _kept(block)
+    kept = kept_by(block.activation)
     rows = (
         Row("conv1", inputs, outputs, block.kernel, 1, AFTER, NORM, kept),
         Row("conv2", outputs, outputs, block.kernel, 1, AFTER, NORM, kept),
@@ -176,7 +183,7 @@ def _basic(block: Basic, inputs: int, outputs: int, held: int) -> Shape:
 
 
 def _bottleneck(block: Bottleneck, inputs: int, outputs: int, held: int) -> Shape:
-    kept, middle = _kept(block), inner(block, outputs)
+    kept, middle = kept_by(block.activation), inner(block, outputs)
     rows = (
         Row("reduce", inputs, middle, 1, 1, BEFORE, NORM, kept),
         Row("conv", middle, middle, block.kernel, 1, AFTER, NORM, kept),

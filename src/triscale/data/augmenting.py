@@ -45,9 +45,11 @@ class Draws:
 
     @classmethod
     def at(cls, seed: int, epoch: int, index: npt.NDArray[np.int64]) -> "Draws":
+        """The draws of the pictures at positions ``index`` of the split, int64 [n]."""
         return cls(uniform((seed, _STREAM, epoch), index, 5))
 
     def mirrored(self, augment: Augment) -> npt.NDArray[np.bool_]:
+        """Which of the n pictures are mirrored."""
         return (self.values[:, 4] < 0.5) & augment.flip
 
     def box(self, i: int, size: tuple[int, int], resolution: tuple[int, int], augment: Augment) -> Box:

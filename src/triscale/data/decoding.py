@@ -42,24 +42,24 @@ _UPRIGHT = {
 }
 
 
-class BadPicture(Exception):
+class BadPictureError(Exception):
     """A file that is no readable picture; the message is the reason, without the file's name."""
 
 
 def read_bytes(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
-    """The file's content. Raises `BadPicture` for anything but a readable regular file of a sane size."""
+    """The file's content. Raises `BadPictureError` for anything but a readable regular file of a sane size."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise BadPicture("not a regular file")
+            raise BadPictureError("not a regular file")
         # Sixteen bits times four channels, uncompressed, is the most that a picture within the cap needs.
         if status.st_size > 8 * max_pixels + 2**24:
-            raise BadPicture(f"{status.st_size:,} bytes is more than {max_pixels:,} pixels (max_pixels) can need")
+            raise BadPictureError(f"{status.st_size:,} bytes is more than {max_pixels:,} pixels (max_pixels) can need")
         return path.read_bytes()
     except FileNotFoundError:
-        raise BadPicture("no such file") from None
+        raise BadPictureError("no such file") from None
     except (OSError, ValueError) as error:
-        raise BadPicture(getattr(error, "strerror", None) or str(error)) from None
+        raise BadPictureError(getattr(error, "strerror", None) or str(error)) from None
 
 
 def _open(content: bytes, max_pixels: int) -> Image.Image:
@@ -69,7 +69,7 @@ def _open(content: bytes, max_pixels: int) -> Image.Image:
     can be looked at; so the format's factory is called here directly.
     """
     if not content:
-        raise BadPicture("empty file (zero bytes)")
+        raise BadPictureError("empty file (zero bytes)")
     for name in _FORMATS:
         factory, accept = Image.OPEN[name]
         if accept is not None and accept(content[:16]) is not True:
@@ -77,10 +77,10 @@ def _open(content: bytes, max_pixels: int) -> Image.Image:
         image: ImageFile.ImageFile = factory(io.BytesIO(content), "")
         width, height = image.size
         if width * height > max_pixels:
-            raise BadPicture(f"its header says {width}×{height} pixels, more than {max_pixels:,} (max_pixels)")
+            raise BadPictureError(f"its header says {width}×{height} pixels, more than {max_pixels:,} (max_pixels)")
         image.load()
         return image
-    raise BadPicture("not a picture in a known format")
+    raise BadPictureError("not a picture in a known format")
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -96,7 +96,7 @@ def _from_wide(image: Image.Image) -> Image.Image:
     """16-bit gray → 8 bits, 65535 → 255; `Image.convert` would clip at 255."""
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
-        raise BadPicture("its integers do not fit 16 bits; convert it to 8 or 16 bits")
+        raise BadPictureError("its integers do not fit 16 bits; convert it to 8 or 16 bits")
     return Image.fromarray(((values + 128) // 257).astype(np.uint8))
 
 
@@ -106,11 +106,11 @@ def is_gray(image: Image.Image) -> bool:
 
 
 def flatten(image: Image.Image) -> Image.Image:
-    """Any mode → ``L`` or ``RGB``, upright, transparency on white. Raises `BadPicture` for floating-point pixels."""
+    """Any mode → ``L`` or ``RGB``, upright, transparency on white. Raises `BadPictureError` for floating point."""
     gray = is_gray(image)
     image = _upright(image)
     if image.mode == "F":
-        raise BadPicture("floating-point pixels have no fixed range; convert it to 8 or 16 bits")
+        raise BadPictureError("floating-point pixels have no fixed range; convert it to 8 or 16 bits")
     if image.mode.startswith("I"):
         return _from_wide(image)
     if image.mode in _ALPHA or "transparency" in image.info:
@@ -130,23 +130,23 @@ def to_array(image: Image.Image, channels: int) -> Pixels:
 def _decoded(content: bytes, max_pixels: int) -> Image.Image:
     try:
         return flatten(_open(content, max_pixels))
-    except BadPicture:
+    except BadPictureError:
         raise
     except Exception as error:  # damaged files surface from Pillow as nearly any exception
-        raise BadPicture(_reason(error)) from None
+        raise BadPictureError(_reason(error)) from None
 
 
 def decode(content: bytes, channels: int | None = None, max_pixels: int = MAX_PIXELS) -> Pixels:
     """A file's content → uint8 [h, w, c]; c is ``channels`` or, without it, 1 for grays and 3 for the rest.
 
-    Raises `BadPicture` with the reason when the content is cut short, damaged, too large or no picture.
+    Raises `BadPictureError` with the reason when the content is cut short, damaged, too large or no picture.
     """
     image = _decoded(content, max_pixels)
     return to_array(image, channels or len(image.getbands()))
 
 
 def check(content: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int, bool]:
-    """Decode fully and keep only (h, w, gray): h and w in pixels, upright. Raises `BadPicture` as `decode` does."""
+    """Decode fully and keep only (h, w, gray): upright, in pixels. Raises `BadPictureError` as `decode` does."""
     image = _decoded(content, max_pixels)
     return image.height, image.width, image.mode == "L"
 

@@ -4,7 +4,7 @@ import os
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from triscale.data.decoding import SUFFIXES
 from triscale.errors import UserError
@@ -42,7 +42,7 @@ class _Walk:
 
 def is_picture_name(name: str) -> bool:
     """Whether the suffix, in either case, is one of `SUFFIXES`."""
-    return os.path.splitext(name)[1].lower() in SUFFIXES
+    return PurePath(name).suffix.lower() in SUFFIXES
 
 
 def normal(name: str) -> str:

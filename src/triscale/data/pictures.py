@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from triscale.data.decoding import MAX_PIXELS, BadPicture, Pixels, decode, read_bytes
+from triscale.data.decoding import MAX_PIXELS, BadPictureError, Pixels, decode, read_bytes
 from triscale.errors import UserError
 
 Indices = npt.NDArray[np.int64]
@@ -17,11 +17,14 @@ Indices = npt.NDArray[np.int64]
 class Source(Protocol):
     """Where pixels come from, by position."""
 
-    def pixels(self, i: int) -> Pixels: ...
+    def pixels(self, i: int) -> Pixels:
+        """uint8 [h, w, c]."""
 
-    def array(self) -> Pixels | None: ...
+    def array(self) -> Pixels | None:
+        """uint8 [n, h, w, c] when all of it lies in memory, else None."""
 
-    def select(self, indices: Indices) -> "Source": ...
+    def select(self, indices: Indices) -> "Source":
+        """The pictures at ``indices``, in that order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,17 +36,20 @@ class Files:
     max_pixels: int = MAX_PIXELS
 
     def pixels(self, i: int) -> Pixels:
+        """uint8 [h, w, channels]. Raises `UserError` when the file has gone or changed to bad."""
         try:
             return decode(read_bytes(self.paths[i], self.max_pixels), self.channels, self.max_pixels)
-        except BadPicture as error:
+        except BadPictureError as error:
             raise UserError(
                 f"data: '{self.paths[i]}' cannot be read any more: {error}; put the file back as it was, or read again"
             ) from None
 
     def array(self) -> None:
-        return None
+        """Files are never held."""
+        return
 
     def select(self, indices: Indices) -> "Files":
+        """The pictures at ``indices``, in that order."""
         return Files(tuple(self.paths[i] for i in indices), self.channels, self.max_pixels)
 
 
@@ -54,13 +60,16 @@ class Memory:
     values: Pixels
 
     def pixels(self, i: int) -> Pixels:
+        """uint8 [h, w, c], a view."""
         picture: Pixels = self.values[i]
         return picture
 
     def array(self) -> Pixels:
+        """All of it, uint8 [n, h, w, c], not a copy."""
         return self.values
 
     def select(self, indices: Indices) -> "Memory":
+        """A copy of the pictures at ``indices``, in that order."""
         return Memory(self.values[indices])
 
 
@@ -134,6 +143,7 @@ class Data:
     duplicates: int = 0
 
     def splits(self) -> Mapping[str, Images]:
+        """train, val and test by name."""
         return {"train": self.train, "val": self.val, "test": self.test}
 
     def counts(self) -> dict[str, dict[str, int]]:

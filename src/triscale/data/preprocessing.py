@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from triscale.data.chance import sample
-from triscale.data.decoding import BadPicture, Pixels, decode, flatten, read_bytes, to_array
+from triscale.data.decoding import BadPictureError, Pixels, decode, flatten, read_bytes, to_array
 from triscale.data.pictures import Images
 from triscale.data.threads import ordered_map
 from triscale.errors import UserError
@@ -145,7 +145,7 @@ class Preprocess:
                 return decode(read_bytes(Path(image)), self.channels)
             if isinstance(image, Image.Image):
                 return to_array(flatten(image), self.channels)
-        except BadPicture as error:
+        except BadPictureError as error:
             what = f"'{image}'" if isinstance(image, str | Path) else "the image"
             raise UserError(f"{what} cannot be read: {error}; give a picture file that opens elsewhere") from None
         if image.ndim == 2:

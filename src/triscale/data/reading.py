@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from triscale.data.decoding import MAX_PIXELS, BadPicture, check, read_bytes
+from triscale.data.decoding import MAX_PIXELS, BadPictureError, check, read_bytes
 from triscale.data.folders import Entry, Listing, list_folder, normal
 from triscale.data.idx import class_names, is_idx, read_splits
 from triscale.data.manifests import list_manifest
@@ -70,9 +70,10 @@ def read(
     if on_bad not in ("error", "skip"):
         raise UserError(f"on_bad: {on_bad!r} is neither 'error' nor 'skip'; choose one")
     root = Path(path)
-    if root.is_dir() and is_idx(root):
+    kind = _kind(root)
+    if kind == "idx":
         return _read_idx(root, seed, max_pixels)
-    listing = _listing(root)
+    listing = list_folder(root) if kind == "folder" else list_manifest(root)
     _check_classes(root, listing.entries)
     checked, bad = _check_files(listing.entries, max_pixels, threads, progress)
     skipped = tuple(BadFile(entry.name, reason) for entry, reason in bad)
@@ -84,14 +85,18 @@ def read(
     return _from_files(root, listing, checked, skipped, seed, max_pixels)
 
 
-def _listing(root: Path) -> Listing:
-    if root.is_dir():
-        return list_folder(root)
-    if not root.exists():
+def _kind(root: Path) -> Literal["idx", "folder", "manifest"]:
+    try:
+        if root.is_dir():
+            return "idx" if is_idx(root) else "folder"
+        exists = root.exists()
+    except OSError as error:
+        raise UserError(f"data: '{root}' cannot be read ({error.strerror}); make it readable") from None
+    if not exists:
         raise UserError(f"data: '{root}' does not exist; give a folder of class folders, a manifest.csv or IDX files")
     if root.suffix.lower() != ".csv":
         raise UserError(f"data: '{root}' is no folder and no .csv manifest (path,label[,split]); give one of them")
-    return list_manifest(root)
+    return "manifest"
 
 
 def _check_classes(root: Path, entries: Sequence[Entry]) -> None:
@@ -124,7 +129,7 @@ def _check_files(
         try:
             content = read_bytes(entry.path, max_pixels)
             return _Checked(*check(content, max_pixels), len(content), hashlib.sha256(content).digest())
-        except BadPicture as error:
+        except BadPictureError as error:
             return str(error)
 
     good: dict[int, _Checked] = {}

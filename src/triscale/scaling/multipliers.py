@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from triscale.errors import UserError
 
+MAX_COEFFICIENT = 100.0  # one step of φ at most; no power of it within φ's range overflows
+
 
 @dataclass(frozen=True, slots=True)
 class Multipliers:
@@ -63,8 +65,10 @@ class Coefficients:
 
     def __post_init__(self) -> None:
         values = (self.alpha, self.beta, self.gamma)
-        if not all(math.isfinite(value) and value >= 1 for value in values):
-            raise UserError(f"coefficients {values} must be at least 1 each (paper, equation 3)")
+        if not all(1 <= value <= MAX_COEFFICIENT for value in values):
+            raise UserError(
+                f"coefficients {values} must be at least 1 each (paper, equation 3), and at most {MAX_COEFFICIENT:g}"
+            )
         if not self.product > 1:
             raise UserError(f"coefficients {values} grow nothing; at least one must be above 1")
 

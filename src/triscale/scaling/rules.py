@@ -139,7 +139,11 @@ def find_rule(rule: "str | Rule | Exponents | Coefficients") -> Rule:
             raise UserError(f"rule {rule!r}: three shares are numbers, such as 0.2,0.5,0.3") from None
         return Power(rule, Exponents(depth, width, resolution).coefficients())
     path = Path(rule)
-    if path.suffix == ".json" or path.is_file():
+    try:
+        is_file = path.is_file()
+    except OSError:  # a name too long for a file, or a folder that may not be entered
+        is_file = False
+    if path.suffix == ".json" or is_file:
         return Power(path.stem, read_coefficients(path), str(path))
     raise UserError(
         f"rule {rule!r} is not known; take {', '.join(RULES)}, a coefficients file (JSON with alpha, beta, gamma), "
@@ -153,6 +157,8 @@ def read_coefficients(path: Path) -> Coefficients:
         values = json.loads(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}; name a coefficients file that can be read") from None
+    except RecursionError:
+        raise UserError(f"{path}: nested too deep for a coefficients file") from None
     except ValueError as error:
         raise UserError(f"{path}: not JSON: {error}") from None
     found = [values.get(key) if isinstance(values, dict) else None for key in ("alpha", "beta", "gamma")]
@@ -160,5 +166,7 @@ def read_coefficients(path: Path) -> Coefficients:
         raise UserError(f'{path}: a coefficients file has the numbers "alpha", "beta" and "gamma"')
     try:
         return Coefficients(*map(float, found))  # type: ignore[arg-type]  # checked above
+    except OverflowError:
+        raise UserError(f"{path}: a coefficient too large for a number") from None
     except UserError as error:
         raise UserError(f"{path}: {error}") from None

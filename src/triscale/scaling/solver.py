@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 
 from triscale.arch.rounding import multiply
 from triscale.arch.spec import Architecture, SpecError
@@ -73,6 +74,7 @@ def solve(baseline: Architecture, rule: Rule, budget: Budget) -> Scaled:
     Analytic limits are checked before anything is measured, and nothing is measured twice. Raises `UserError` where a
     limit does not move with the rule, where the smallest member exceeds one, or where the spec's own limits come first.
     """
+    budget = _measuring_once(budget)
     used = _memory(budget)
     smallest = _at(baseline, rule, SMALLEST)
     assert smallest is not None
@@ -107,6 +109,11 @@ def _at(baseline: Architecture, rule: Rule, factor: float) -> Architecture | Non
         return _member(baseline, rule.at_factor(factor))
     except UserError:
         return None
+
+
+def _measuring_once(budget: Budget) -> Budget:
+    """The same budget, whose functions measure no network twice."""
+    return replace(budget, measured={term: cache(measure) for term, measure in budget.measured.items()})
 
 
 def _memory(budget: Budget) -> Callable[[Architecture], float]:
@@ -172,7 +179,9 @@ def _check_moves(baseline: Architecture, rule: Rule, budget: Budget, smallest: A
 
 
 def _too_small(baseline: Architecture, rule: Rule, budget: Budget, smallest: Architecture) -> str:
-    values = budget.values(smallest)
+    values = budget.values(smallest, budget.analytic)
+    if not values or budget.used(values) <= 1:
+        values = budget.values(smallest)
     over = max(values, key=lambda term: values[term] / budget.limits[term])
     height, width = smallest.resolution
     return (

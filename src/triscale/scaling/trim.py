@@ -25,7 +25,7 @@ class Step:
 
 def steps_between(official: Architecture, trimmed: Architecture) -> tuple[Step, ...]:
     """Every place where the trimmed network's channels differ from the officially rounded one's."""
-    before, after = _channels(official), _channels(trimmed)
+    before, after = dict(_places(official)), dict(_places(trimmed))
     return tuple(Step(place, before[place], after[place]) for place in before if before[place] != after[place])
 
 
@@ -86,17 +86,18 @@ def _closest(start: Architecture, budget: Budget, divisor: int, count: int) -> t
 
 
 def _channels(architecture: Architecture) -> dict[str, int]:
-    """The channels that width scaling moves, by place."""
-    return dict(_places(architecture))
+    """The channels that a step may move, by place."""
+    fixed = {"stem"} if not architecture.rounding.stem else set()
+    if architecture.rounding.head != "scaled":
+        fixed.add("head")
+    return {place: channels for place, channels in _places(architecture) if place not in fixed}
 
 
 def _places(architecture: Architecture) -> Iterator[tuple[str, int]]:
-    rounding = architecture.rounding
-    if rounding.stem:
-        yield "stem", architecture.stem.channels
+    yield "stem", architecture.stem.channels
     for index, stage in enumerate(architecture.stages):
         yield f"stages.{index}", stage.channels
-    if architecture.head.channels is not None and rounding.head == "scaled":
+    if architecture.head.channels is not None:
         yield "head", architecture.head.channels
 
 

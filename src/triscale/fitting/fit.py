@@ -1,0 +1,169 @@
+"""`fit`: images and a budget in, a tested model in a run directory out."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from triscale.arch import Architecture
+from triscale.data import Augment, Data, Prepared, prepare, read
+from triscale.evaluating import Predictions, predict_images
+from triscale.fitting.plan import (
+    RULE,
+    Plan,
+    make_network,
+    make_plan,
+    make_preprocess,
+    make_recipe,
+)
+from triscale.models.model import Model, new
+from triscale.reporting import write_report
+from triscale.runs import RunDirectory, write_whole
+from triscale.training import EpochMetrics, describe, fastest_precision, steady_allocator, train
+from triscale.training.engine import Progress, augmentation
+from triscale.training.machine import find_device
+
+
+class Listener:
+    """Told what happens, as it happens; does nothing with it. Whoever wants to show progress overrides a method."""
+
+    def reading(self, done: int, total: int) -> None:
+        """So many of the images were checked."""
+
+    def read(self, data: Data) -> None:
+        """All images were checked."""
+
+    def planned(self, plan: Plan, run: RunDirectory) -> None:
+        """The plan is frozen; training starts."""
+
+    def step(self, progress: Progress) -> None:
+        """A training step was made."""
+
+    def epoch(self, metrics: EpochMetrics) -> None:
+        """An epoch ended and was validated."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A finished run: where it lies, the model, what it was planned as, what it said of the test images."""
+
+    run: RunDirectory
+    model: Model
+    plan: Plan
+    test: Predictions
+    seconds: float
+
+
+def fit(
+    data: str | Path,
+    *,
+    out: str | Path,
+    limits: Mapping[str, float],
+    epochs: int = 20,
+    baseline: str | Path | Architecture = "efficientnet_b0",
+    rule: str = RULE,
+    batch: int | None = None,
+    flip: bool | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    on_bad: Literal["error", "skip"] = "error",
+    listener: Listener | None = None,
+) -> Fitted:
+    """The best network of the baseline's family within the limits, trained on the images and tested on held-out ones.
+
+    data: class folders, a manifest or IDX files. out: a new or empty directory for the run. limits: `Budget` terms
+    (macs, params, activations; size in bytes). Raises `UserError` for what was asked wrongly, before anything is
+    written; `TriscaleError` where the work itself fails.
+    """
+    started, listener = time.perf_counter(), listener or Listener()
+    place, where = Path(out), find_device(device)
+    steady_allocator()
+    images = read(data, seed=seed, on_bad=on_bad, progress=listener.reading)
+    listener.read(images)
+    recipe = make_recipe(images, epochs, batch, flip)
+    scaled, architecture = make_network(images, baseline, rule, limits)
+    preprocess = make_preprocess(images, architecture)
+    model = new(architecture, images.classes, preprocess, seed=seed)
+    machine = fastest_precision(model, min(recipe.batch, len(images.train)), where)
+    plan = make_plan(images, scaled, architecture, preprocess, recipe, machine, seed)
+
+    run = RunDirectory.create(place)
+    settings = _settings(images, plan, {"rule": rule, "baseline": str(getattr(baseline, "name", baseline))})
+    run.write_settings(settings)
+    listener.planned(plan, run)
+
+    trained = _train(model, images, plan, run, listener)
+    trained.save(run.model)
+    test = predict_images(trained, images.test, precision=machine.precision)
+    write_whole(run.predictions, test.to_csv())
+    fitted = Fitted(run, trained, plan, test, time.perf_counter() - started)
+    run.write_settings({**settings, "result": _result(fitted)})
+    write_report(run, test)
+    return fitted
+
+
+def _train(model: Model, images: Data, plan: Plan, run: RunDirectory, listener: Listener) -> Model:
+    augment: Augment = augmentation(plan.recipe)
+    training = prepare(images.train, plan.preprocess, augment)
+    held_out: Prepared | None = prepare(images.val, plan.preprocess) if len(images.val) else None
+
+    def validate(average: Model) -> float:
+        if held_out is None:
+            return float("nan")
+        return predict_images(average, held_out, precision=plan.machine.precision).top().value
+
+    def on_epoch(metrics: EpochMetrics) -> None:
+        run.add_metrics(asdict(metrics))
+        listener.epoch(metrics)
+
+    return train(
+        model,
+        training,
+        plan.recipe,
+        plan.machine,
+        seed=plan.seed,
+        validate=validate,
+        on_epoch=on_epoch,
+        on_step=listener.step,
+    )
+
+
+def _settings(data: Data, plan: Plan, asked: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "triscale": version("triscale"),
+        "versions": describe(),
+        "asked": {**asked, "limits": dict(plan.scaled.limits or {})},
+        "data": {
+            "path": str(data.path.resolve()),
+            "kind": data.kind,
+            "fingerprint": data.fingerprint,
+            "classes": list(data.classes),
+            "size": list(data.size),
+            "uniform": data.uniform,
+            "channels": data.channels,
+            "counts": data.counts(),
+            "skipped": [asdict(bad) for bad in data.skipped],
+            "leaks": data.leaks,
+            "duplicates": data.duplicates,
+        },
+        "plan": plan.to_dict(),
+    }
+
+
+def _result(fitted: Fitted) -> dict[str, Any]:
+    top = fitted.test.top()
+    low, high = top.interval()
+    return {
+        "test_images": top.n,
+        "test_accuracy": top.value,
+        "test_accuracy_interval_95": [low, high],
+        "test_top5": fitted.test.top(5).value if len(fitted.model.classes) > 5 else None,
+        "seconds": round(fitted.seconds, 2),
+        "peak_device_memory": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
+    }
+
+

@@ -1,0 +1,119 @@
+"""The plan of a run: decided before training starts, and frozen."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from triscale.arch import Architecture, adapt, resolve, to_dict
+from triscale.data import Data, Preprocess, statistics
+from triscale.errors import UserError
+from triscale.scaling import Budget, Scaled, find_rule, solve
+from triscale.training import Machine, Recipe
+from triscale.training.recipe import regularised
+
+SMALLEST_SIDE = 16  # pixels: smaller images are enlarged to it
+LARGEST_SIDE = 224  # pixels: the baselines were designed for it; the rule may go above
+PHOTOGRAPH = 64  # pixels: from here on a random crop of a third still shows something
+RULE = "fast"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which network, seen through which preprocessing, trained how, where."""
+
+    scaled: Scaled
+    architecture: Architecture
+    preprocess: Preprocess
+    recipe: Recipe
+    machine: Machine
+    seed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """For run.json."""
+        return {
+            "baseline": to_dict(self.scaled.baseline),
+            "architecture": to_dict(self.architecture),
+            "scaling": scaling_summary(self.scaled),
+            "preprocess": self.preprocess.to_json(),
+            "recipe": asdict(self.recipe),
+            "machine": asdict(self.machine),
+            "seed": self.seed,
+        }
+
+
+def scaling_summary(scaled: Scaled) -> dict[str, Any]:
+    """Rule, multipliers, asked / nominal / realised, trim and budget as plain values."""
+    limits, values = scaled.limits or {}, scaled.values or {}
+    return {
+        "rule": scaled.rule,
+        "multipliers": asdict(scaled.multipliers),
+        "asked": scaled.asked,
+        "nominal": scaled.nominal,
+        "realised": scaled.realised,
+        "trim": [asdict(step) for step in scaled.trim],
+        "budget": {
+            term: {"limit": limit, "value": values[term], "used": values[term] / limit}
+            for term, limit in limits.items()
+        },
+    }
+
+
+def image_resolution(data: Data) -> tuple[int, int]:
+    """The baseline's resolution for these images, (height, width).
+
+    Their own size, where all have it, with the shorter side between 16 and 224 pixels; otherwise a square of the
+    median image's shorter side, within the same bounds.
+    """
+    height, width = data.size if data.uniform else (min(data.size),) * 2
+    short = min(height, width)
+    wanted = min(max(short, SMALLEST_SIDE), LARGEST_SIDE)
+    return round(height * wanted / short), round(width * wanted / short)
+
+
+def make_recipe(data: Data, epochs: int, batch: int | None, flip: bool | None) -> Recipe:
+    """The recipe for these images: photographs are cropped and mirrored, small or gray images only shifted a little."""
+    photographs = min(data.size) >= PHOTOGRAPH and not data.uniform
+    size = min(128, max(2, len(data.train) // 16)) if batch is None else batch
+    return Recipe(
+        epochs=epochs,
+        batch=size,
+        flip=data.channels == 3 if flip is None else flip,
+        crop=0.35 if photographs else None,
+    )
+
+
+def make_network(
+    data: Data, baseline: str | Path | Architecture, rule: str, limits: Mapping[str, float]
+) -> tuple[Scaled, Architecture]:
+    """The baseline adapted to the images, grown or shrunk to the budget, and that network regularised for its size."""
+    published = baseline if isinstance(baseline, Architecture) else resolve(baseline)
+    adapted = adapt(
+        published, resolution=image_resolution(data), channels=data.channels, classes=len(data.classes)
+    )
+    scaled = solve(adapted, find_rule(rule), Budget(limits))
+    named = replace(regularised(scaled.architecture, published), name=f"{published.name}-fit")
+    return scaled, named
+
+
+def make_preprocess(data: Data, architecture: Architecture) -> Preprocess:
+    """Mean and deviation of the training images; centre crops of 87.5 % only for photographs of different sizes."""
+    crop = 1.0 if data.uniform or min(data.size) < PHOTOGRAPH else 0.875
+    mean, std = statistics(data.train, architecture.resolution, architecture.channels, crop=crop)
+    return Preprocess(architecture.resolution, architecture.channels, mean, std, crop=crop)
+
+
+def make_plan(
+    data: Data,
+    scaled: Scaled,
+    architecture: Architecture,
+    preprocess: Preprocess,
+    recipe: Recipe,
+    machine: Machine,
+    seed: int,
+) -> Plan:
+    """All of it as one value. Raises `UserError` where there is too little to learn from."""
+    if len(data.train) < 2 or not len(data.test):
+        counts = f"{len(data.train)} training and {len(data.test)} test images"
+        raise UserError(f"{data.path}: {counts}; a network needs at least two to learn from and one to be tested on")
+    return Plan(scaled, architecture, preprocess, recipe, machine, seed)

@@ -1,0 +1,109 @@
+"""A model: a network that knows its classes and how to look at a picture; saved as one safetensors file."""
+
+import json
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from PIL import Image
+from torch import Tensor
+
+from triscale.arch import ZOO, Architecture, from_json, published, to_json
+from triscale.arch.resolve import MODEL_FILE, read_metadata, resolve
+from triscale.data import Preprocess
+from triscale.errors import UserError
+from triscale.nn.network import Network, build
+from triscale.runs import write_whole
+
+FORMAT = "1"
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Model(Network):
+    """A network with `.architecture`, `.classes` (names in the order of the logits), `.preprocess(image)`.
+
+    trained: whether the weights were learned; a zoo name alone gives random ones.
+    """
+
+    def __init__(self, architecture: Architecture, classes: tuple[str, ...], preprocess: Preprocess) -> None:
+        if len(classes) != architecture.classes:
+            raise UserError(f"{len(classes)} class names for a network of {architecture.classes} classes; give one each")
+        super().__init__(architecture)
+        self.classes = classes
+        self.preprocess = preprocess
+        self.trained = False
+
+    @torch.inference_mode()
+    def predict(self, image: Image.Image | str | Path, top: int = 5) -> list[tuple[str, float]]:
+        """The `top` likeliest class names with their probabilities, for one picture."""
+        device = next(self.parameters()).device
+        mode = self.training
+        self.eval()
+        try:
+            probabilities = self(self.preprocess(image)[None].to(device))[0].softmax(0)
+        finally:
+            self.train(mode)
+        values, indices = probabilities.topk(min(top, len(self.classes)))
+        return [(self.classes[i], p) for i, p in zip(indices.tolist(), values.tolist(), strict=True)]
+
+    def save(self, path: Path) -> None:
+        """The weights with architecture, classes and preprocessing as metadata; written whole or not at all."""
+        metadata = {
+            "format": FORMAT,
+            "architecture": to_json(self.architecture),
+            "classes": json.dumps(self.classes, ensure_ascii=False),
+            "preprocess": json.dumps(self.preprocess.to_json()),
+        }
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        write_whole(path, safetensors.torch.save(tensors, metadata))
+
+
+def new(architecture: Architecture, classes: tuple[str, ...], preprocess: Preprocess, *, seed: int = 0) -> Model:
+    """A model with random weights, the same for the same seed."""
+    with torch.device("meta"):
+        model = Model(architecture, classes, preprocess)
+    weights: dict[str, Tensor] = build(architecture, seed=seed).state_dict()
+    model.load_state_dict(weights, assign=True)
+    return model
+
+
+def load(name: str | Path) -> Model:
+    """The model of a run directory, a safetensors file, a zoo name or a JSON file, in evaluation mode.
+
+    A zoo name or a JSON file has no weights of its own: the model comes with random ones, `.trained` is False, its
+    classes are numbers, its preprocessing the paper's (centre crop of 87.5 %, ImageNet's mean and deviation).
+    Raises `UserError` naming what is wrong with the file.
+    """
+    path = Path(name)
+    if str(name) not in ZOO and path.is_dir() and (path / MODEL_FILE).is_file():
+        path = path / MODEL_FILE
+    if str(name) not in ZOO and path.suffix == ".safetensors" and path.is_file():
+        return _load_file(path)
+    architecture = published(str(name)) if str(name) in ZOO else resolve(name)
+    channels = architecture.channels
+    mean = IMAGENET_MEAN if channels == 3 else (0.5,) * channels
+    std = IMAGENET_STD if channels == 3 else (0.25,) * channels
+    preprocess = Preprocess(architecture.resolution, channels, mean, std, crop=0.875)
+    return new(architecture, tuple(map(str, range(architecture.classes))), preprocess).eval()
+
+
+def _load_file(path: Path) -> Model:
+    metadata = read_metadata(path)
+    architecture = from_json(metadata["architecture"], str(path))
+    try:
+        classes = tuple(json.loads(metadata["classes"]))
+        preprocess = Preprocess.from_json(json.loads(metadata["preprocess"]))
+        tensors = safetensors.torch.load_file(path)
+        if metadata["format"] != FORMAT or not all(isinstance(label, str) for label in classes):
+            raise ValueError(f"format {metadata['format']}")
+        with torch.device("meta"):
+            model = Model(architecture, classes, preprocess)
+        model.load_state_dict(tensors, assign=True)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except (KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{path}: not a model that this version can read ({reason}); copy or train it again") from None
+    model.trained = True
+    return model.eval()

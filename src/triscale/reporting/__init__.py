@@ -1,0 +1,5 @@
+"""What people look at: pages made from plain values."""
+
+from triscale.reporting.page import write_report
+
+__all__ = ["write_report"]

@@ -1,0 +1,15 @@
+"""How a network learns: the recipe, the loop, the machine it runs on."""
+
+from triscale.training.engine import EpochMetrics, train
+from triscale.training.machine import Machine, describe, fastest_precision, steady_allocator
+from triscale.training.recipe import Recipe
+
+__all__ = [
+    "EpochMetrics",
+    "Machine",
+    "Recipe",
+    "describe",
+    "fastest_precision",
+    "steady_allocator",
+    "train",
+]

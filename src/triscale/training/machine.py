@@ -1,0 +1,117 @@
+"""The machine that trains: its device, its allocator, its faster precision. Measured once, then frozen with the run."""
+
+import ctypes
+import platform
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+import torch.nn.functional as F
+
+from triscale.errors import UserError
+from triscale.nn.network import Network
+
+PRECISIONS = ("fp32", "bf16")
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+_MOST_MMAP = 32 * 2**20  # glibc refuses a higher mmap threshold
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a run was planned for. step: measured seconds of a training step in each precision, empty if not measured."""
+
+    device: str
+    precision: str
+    threads: int
+    step: dict[str, float]
+
+
+def find_device(name: str | None) -> torch.device:
+    """The device of that name, or CUDA where there is one, else the CPU. Raises `UserError`."""
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError:
+        raise UserError(f"--device {name!r} is no device; take cpu or cuda") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"--device {name}: PyTorch sees no CUDA device here; take cpu")
+    return device
+
+
+def steady_allocator() -> bool:
+    """Lets glibc keep freed memory instead of returning every large tensor to the system and faulting it in again.
+
+    For the whole process, and only where glibc is the C library; tells whether it was done. An fp32 step on a CPU is
+    several times slower without it: a tensor of a few megabytes is thousands of page faults.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    try:
+        libc = ctypes.CDLL(None)
+        done = [
+            libc.mallopt(_M_MMAP_THRESHOLD, _MOST_MMAP),
+            libc.mallopt(_M_TRIM_THRESHOLD, 2**30),
+            libc.mallopt(_M_TOP_PAD, 64 * 2**20),
+        ]
+    except (OSError, AttributeError):
+        return False
+    return all(done)
+
+
+def autocast(device: torch.device | str, precision: str) -> torch.autocast:
+    """bf16 autocast, or none for fp32."""
+    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def training_step(network: Network, batch: int, device: torch.device, precision: str) -> Callable[[], None]:
+    """A function that runs one forward and backward pass on random images."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (batch, network.architecture.channels, *network.architecture.resolution)
+    x = torch.randn(shape, generator=generator).to(device, memory_format=torch.channels_last)
+    y = torch.randint(0, network.architecture.classes, (batch,), generator=generator).to(device)
+
+    def step() -> None:
+        with autocast(device, precision):
+            loss = F.cross_entropy(network(x), y)
+        loss.backward()
+        network.zero_grad(set_to_none=True)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return step
+
+
+def fastest_precision(network: Network, batch: int, device: torch.device, rounds: int = 4) -> Machine:
+    """bf16 on CUDA; on a CPU whichever precision takes less time for a training step, measured in turn on a copy."""
+    threads = torch.get_num_threads()
+    if device.type == "cuda":
+        return Machine(str(device), "bf16" if torch.cuda.is_bf16_supported() else "fp32", threads, {})
+    copy = deepcopy(network).to(device, memory_format=torch.channels_last).train()
+    state = torch.get_rng_state()  # stochastic depth and dropout draw; the run's own draws must not depend on it
+    steps = {precision: training_step(copy, batch, device, precision) for precision in PRECISIONS}
+    for step in steps.values():
+        step()
+        step()
+    times: dict[str, list[float]] = {precision: [] for precision in steps}
+    for _ in range(rounds):
+        for precision, step in steps.items():
+            start = time.perf_counter()
+            step()
+            times[precision].append(time.perf_counter() - start)
+    torch.set_rng_state(state)
+    measured = {precision: round(median(values), 6) for precision, values in times.items()}
+    return Machine(str(device), min(measured, key=measured.__getitem__), threads, measured)
+
+
+def describe() -> dict[str, str]:
+    """Versions and processor, for run.json."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+    }
