@@ -1,0 +1,54 @@
+"""Triscale finds the most accurate convolutional network that a budget can buy.
+
+The verbs are functions: `cost`, `scale`, `build`, `load`, `fit`, `eval`, `predict`. Importing this imports no
+torch; the verbs that need it bring it.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from triscale.arch import Architecture, adapt, resolve
+from triscale.costing import Cost
+from triscale.errors import TriscaleError, UserError
+from triscale.scaling import Scaled
+from triscale.verbs import cost, scale
+
+if TYPE_CHECKING:
+    from triscale.evaluating import evaluate as eval
+    from triscale.fitting import fit
+    from triscale.models import load, predict
+    from triscale.nn import build
+
+_LATER = {
+    "build": "triscale.nn",
+    "eval": "triscale.evaluating",
+    "fit": "triscale.fitting",
+    "load": "triscale.models",
+    "predict": "triscale.models",
+}
+
+__all__ = [
+    "Architecture",
+    "Cost",
+    "Scaled",
+    "TriscaleError",
+    "UserError",
+    "adapt",
+    "build",
+    "cost",
+    "eval",
+    "fit",
+    "load",
+    "predict",
+    "resolve",
+    "scale",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'triscale' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(_LATER[name]), "evaluate" if name == "eval" else name)
+    globals()[name] = value
+    return value

@@ -41,7 +41,9 @@ def from_dict(values: Mapping[str, Any], source: str = "architecture") -> Archit
         raise SpecError(
             f"{source}: schema {_short(values['schema'])} is not known here; this version reads schema {SCHEMA}"
         )
-    return _decode(Architecture, {key: value for key, value in values.items() if key != "schema"}, source, "")
+    fields = {key: value for key, value in values.items() if key != "schema"}
+    architecture: Architecture = _decode(Architecture, fields, source, "")
+    return architecture
 
 
 def from_json(text: str | bytes, source: str = "architecture") -> Architecture:

@@ -1,4 +1,4 @@
-"""From multipliers to whole layers, channels and pixels: the official EfficientNet rounding, and fitting to an input."""
+"""From multipliers to whole layers, channels and pixels: the official EfficientNet rounding; fitting to an input."""
 
 import math
 from dataclasses import replace

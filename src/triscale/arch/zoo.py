@@ -58,9 +58,7 @@ def _efficientnet_stages(squeeze_excite: float, activation: Activation, *, lite:
 def _sized(base: Architecture, name: str, width: float, depth: float, resolution: int, dropout: float) -> Architecture:
     # The published resolutions are whole numbers of pixels, not 224 times a multiplier.
     grown = multiply(base, depth=depth, width=width)
-    return replace(
-        grown, name=name, resolution=(resolution, resolution), head=replace(grown.head, dropout=dropout)
-    )
+    return replace(grown, name=name, resolution=(resolution, resolution), head=replace(grown.head, dropout=dropout))
 
 
 # width, depth, resolution, dropout

@@ -1,4 +1,4 @@
-"""The one walk over a block: which convolutions it makes, in the order in which `nn` runs them, and what they add up to.
+"""The one walk over a block: which convolutions it makes, in the order `nn` runs them, and what they add up to.
 
 A block's cost is linear in the pixels before and after its stride: the sums depend on channels alone, so they are kept
 for every resolution, and 20,000 networks a second can be costed.
@@ -88,7 +88,9 @@ def block_shape(block: Block, skip: Skip, inputs: int, outputs: int, stride: int
     if isinstance(block, Conv):
         row = Row("conv", inputs, outputs, block.kernel, 1, AFTER, NORM, kept_by(block.activation))
         return Shape((row,), ((inputs, outputs),))
-    shape = _basic(block, inputs, outputs, held) if isinstance(block, Basic) else _bottleneck(block, inputs, outputs, held)
+    shape = (
+        _basic(block, inputs, outputs, held) if isinstance(block, Basic) else _bottleneck(block, inputs, outputs, held)
+    )
     if projects_input(block, skip, inputs, outputs, stride):
         shortcut = Row("shortcut", inputs, outputs, 1, 1, AFTER, NORM, 1)
         return Shape((*shape.rows, shortcut), (*shape.alive, (held, 2 * outputs)))

@@ -181,3 +181,19 @@ def list_folder(root: Path) -> Listing:
             entries += found
             ignored += passed
     return Listing("folder", tuple(sorted(entries, key=lambda entry: entry.name)), ignored)
+
+
+def find_pictures(place: Path) -> list[Path]:
+    """The picture itself, or every picture below a folder in the order of names.
+
+    Raises `UserError` where nothing lies there, or a folder holds no picture.
+    """
+    if not place.exists():
+        raise UserError(f"'{place}' does not exist; name a picture or a folder of pictures")
+    if not place.is_dir():
+        return [place]
+    walk = _Walk({os.path.realpath(place)})
+    _walk(place, "", walk)
+    if not walk.found:
+        raise UserError(f"'{place}' holds no picture ({_suffixes()}); name a picture or a folder of pictures")
+    return [path for _, path in sorted(walk.found)]

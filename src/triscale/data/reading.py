@@ -51,7 +51,7 @@ class _Table:
 def read(
     path: str | Path,
     *,
-    seed: int = 0,
+    seed: int | None = 0,
     on_bad: Literal["error", "skip"] = "error",
     max_pixels: int = MAX_PIXELS,
     threads: int | None = None,
@@ -60,8 +60,9 @@ def read(
     """Labelled pictures from class folders, a manifest or IDX files, in three splits. Nothing is written.
 
     Where there is no test split, a stratified 20 % of train becomes it; where there is no val split, a stratified 10 %
-    of train: see `splitting.carve`. ``seed`` decides which. Every picture is decoded once, on ``threads`` threads
-    (default: all usable cores); ``progress`` is told (done, total).
+    of train: see `splitting.carve`. ``seed`` decides which; None carves nothing, and the splits are those that the data
+    brings, one class or an empty val and test included (pictures to evaluate, not to learn from). Every picture is
+    decoded once, on ``threads`` threads (default: all usable cores); ``progress`` is told (done, total).
 
     ``on_bad``: what to do with a file that cannot be decoded, or whose header claims more than ``max_pixels`` pixels:
     stop with a `UserError`, or leave it out and list it in `Data.skipped`. Raises `UserError` also for data in no known
@@ -74,7 +75,7 @@ def read(
     if kind == "idx":
         return _read_idx(root, seed, max_pixels)
     listing = list_folder(root) if kind == "folder" else list_manifest(root)
-    _check_classes(root, listing.entries)
+    _check_classes(root, listing.entries, fewest=2 if seed is not None else 1)
     checked, bad = _check_files(listing.entries, max_pixels, threads, progress)
     skipped = tuple(BadFile(entry.name, reason) for entry, reason in bad)
     if skipped and on_bad == "error":
@@ -99,7 +100,7 @@ def _kind(root: Path) -> Literal["idx", "folder", "manifest"]:
     return "manifest"
 
 
-def _check_classes(root: Path, entries: Sequence[Entry]) -> None:
+def _check_classes(root: Path, entries: Sequence[Entry], fewest: int) -> None:
     known = {entry.label for entry in entries if entry.split == "train"}
     for entry in entries:
         if entry.label not in known:
@@ -107,7 +108,7 @@ def _check_classes(root: Path, entries: Sequence[Entry]) -> None:
                 f"data: the class {entry.label!r} of {entry.split} (first {entry.name!r}) is not in train; "
                 "add it to train or take it out"
             )
-    if len(known) < 2:
+    if len(known) < fewest:
         raise UserError(
             f"data: '{root}' has one class only, {next(iter(known))!r}, and there is nothing to tell apart; "
             "bring at least two, or give the folder whose folders are the classes"
@@ -146,7 +147,12 @@ def _check_files(
 
 
 def _from_files(
-    root: Path, listing: Listing, checked: Mapping[int, _Checked], skipped: tuple[BadFile, ...], seed: int, cap: int
+    root: Path,
+    listing: Listing,
+    checked: Mapping[int, _Checked],
+    skipped: tuple[BadFile, ...],
+    seed: int | None,
+    cap: int,
 ) -> Data:
     entries = [listing.entries[i] for i in checked]
     facts = list(checked.values())
@@ -167,7 +173,7 @@ def _from_files(
     return _assemble(root, listing.kind, classes, channels, table, seed, skipped, listing.ignored)
 
 
-def _read_idx(root: Path, seed: int, max_pixels: int) -> Data:
+def _read_idx(root: Path, seed: int | None, max_pixels: int) -> Data:
     splits = read_splits(root, max_pixels)
     named = class_names(root, splits["train"].labels)
     position = {raw: i for i, raw in enumerate(named)}
@@ -197,16 +203,18 @@ def _assemble(
     classes: tuple[str, ...],
     channels: int,
     table: _Table,
-    seed: int,
+    seed: int | None,
     skipped: tuple[BadFile, ...],
     ignored: int,
 ) -> Data:
-    splits = carve(table.splits, table.labels, table.names, table.digests, seed)
+    splits = table.splits
+    if seed is not None:
+        splits = carve(table.splits, table.labels, table.names, table.digests, seed)
     of = np.array([SPLITS.index(split) for split in splits])
     everything = Images(table.labels, tuple(table.names), tuple(table.digests), table.source)
     train, val, test = (everything.select(np.flatnonzero(of == i)) for i in range(len(SPLITS)))
     for name, split in (("val", val), ("test", test)):
-        if not len(split):
+        if seed is not None and not len(split):
             raise UserError(
                 f"data: '{root}' has no {name} picture and no class with three pictures to carve one from; bring more"
             )

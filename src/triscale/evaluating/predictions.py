@@ -26,7 +26,8 @@ class Predictions:
     @property
     def predicted(self) -> npt.NDArray[np.int64]:
         """The likeliest class of each image, int64 [n]."""
-        return self.probabilities.argmax(1)
+        likeliest: npt.NDArray[np.int64] = self.probabilities.argmax(1)
+        return likeliest
 
     def top(self, k: int = 1) -> Proportion:
         """How many images have their true class among the k likeliest."""

@@ -1,7 +1,7 @@
 """`fit`: images and a budget in, a tested model in a run directory out."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -9,22 +9,23 @@ from typing import Any, Literal
 
 import torch
 
-from triscale.arch import Architecture
-from triscale.data import Augment, Data, Prepared, prepare, read
+from triscale.arch import Architecture, resolve
+from triscale.data import Data, prepare, read
 from triscale.evaluating import Predictions, predict_images
 from triscale.fitting.plan import (
     RULE,
     Plan,
+    check_recipe,
     make_network,
-    make_plan,
     make_preprocess,
     make_recipe,
 )
 from triscale.models.model import Model, new
 from triscale.reporting import write_report
 from triscale.runs import RunDirectory, write_whole
+from triscale.scaling import Budget, find_rule
 from triscale.training import EpochMetrics, describe, fastest_precision, steady_allocator, train
-from triscale.training.engine import Progress, augmentation
+from triscale.training.engine import Step, augmentation
 from triscale.training.machine import find_device
 
 
@@ -40,7 +41,7 @@ class Listener:
     def planned(self, plan: Plan, run: RunDirectory) -> None:
         """The plan is frozen; training starts."""
 
-    def step(self, progress: Progress) -> None:
+    def step(self, step: Step) -> None:
         """A training step was made."""
 
     def epoch(self, metrics: EpochMetrics) -> None:
@@ -62,7 +63,10 @@ def fit(
     data: str | Path,
     *,
     out: str | Path,
-    limits: Mapping[str, float],
+    macs: float | None = None,
+    params: float | None = None,
+    activations: float | None = None,
+    size: float | None = None,
     epochs: int = 20,
     baseline: str | Path | Architecture = "efficientnet_b0",
     rule: str = RULE,
@@ -75,25 +79,34 @@ def fit(
 ) -> Fitted:
     """The best network of the baseline's family within the limits, trained on the images and tested on held-out ones.
 
-    data: class folders, a manifest or IDX files. out: a new or empty directory for the run. limits: `Budget` terms
-    (macs, params, activations; size in bytes). Raises `UserError` for what was asked wrongly, before anything is
-    written; `TriscaleError` where the work itself fails.
+    data: class folders, a manifest or IDX files. out: a new or empty directory for the run. macs, params, activations,
+    size (bytes of fp32 weights): the budget, at least one of them. flip: whether images are mirrored; by default those
+    with colours. Raises `UserError` for what was asked wrongly, before anything is written; `TriscaleError` where the
+    work itself fails.
     """
+    terms = {"macs": macs, "params": params, "activations": activations, "size": size}
+    limits = {term: limit for term, limit in terms.items() if limit is not None}
     started, listener = time.perf_counter(), listener or Listener()
-    place, where = Path(out), find_device(device)
-    steady_allocator()
+    # Whatever can be wrong without looking at a single image is found before thousands are checked.
+    budget, growth, where = Budget(limits), find_rule(rule), find_device(device)
+    network = baseline if isinstance(baseline, Architecture) else resolve(baseline)
+    check_recipe(epochs, batch)
+    RunDirectory.check_free(out)
+
     images = read(data, seed=seed, on_bad=on_bad, progress=listener.reading)
     listener.read(images)
-    recipe = make_recipe(images, epochs, batch, flip)
-    scaled, architecture = make_network(images, baseline, rule, limits)
+    scaled, architecture = make_network(images, network, growth, budget)
     preprocess = make_preprocess(images, architecture)
+    recipe = make_recipe(images, epochs, batch, flip)
+    steady_allocator()
     model = new(architecture, images.classes, preprocess, seed=seed)
     machine = fastest_precision(model, min(recipe.batch, len(images.train)), where)
-    plan = make_plan(images, scaled, architecture, preprocess, recipe, machine, seed)
+    plan = Plan(scaled, architecture, preprocess, recipe, machine, seed)
 
-    run = RunDirectory.create(place)
-    settings = _settings(images, plan, {"rule": rule, "baseline": str(getattr(baseline, "name", baseline))})
+    run = RunDirectory.create(out)
+    settings = _settings(images, plan)
     run.write_settings(settings)
+    run.write_splits(_splits(images))
     listener.planned(plan, run)
 
     trained = _train(model, images, plan, run, listener)
@@ -107,13 +120,10 @@ def fit(
 
 
 def _train(model: Model, images: Data, plan: Plan, run: RunDirectory, listener: Listener) -> Model:
-    augment: Augment = augmentation(plan.recipe)
-    training = prepare(images.train, plan.preprocess, augment)
-    held_out: Prepared | None = prepare(images.val, plan.preprocess) if len(images.val) else None
+    training = prepare(images.train, plan.preprocess, augmentation(plan.recipe))
+    held_out = prepare(images.val, plan.preprocess)
 
     def validate(average: Model) -> float:
-        if held_out is None:
-            return float("nan")
         return predict_images(average, held_out, precision=plan.machine.precision).top().value
 
     def on_epoch(metrics: EpochMetrics) -> None:
@@ -132,11 +142,16 @@ def _train(model: Model, images: Data, plan: Plan, run: RunDirectory, listener: 
     )
 
 
-def _settings(data: Data, plan: Plan, asked: Mapping[str, str]) -> dict[str, Any]:
+def _splits(data: Data) -> Iterator[tuple[str, str, str]]:
+    for split, pictures in data.splits().items():
+        for name, digest in zip(pictures.names, pictures.digests, strict=True):
+            yield name, split, digest.hex()
+
+
+def _settings(data: Data, plan: Plan) -> dict[str, Any]:
     return {
         "triscale": version("triscale"),
         "versions": describe(),
-        "asked": {**asked, "limits": dict(plan.scaled.limits or {})},
         "data": {
             "path": str(data.path.resolve()),
             "kind": data.kind,
@@ -165,5 +180,3 @@ def _result(fitted: Fitted) -> dict[str, Any]:
         "seconds": round(fitted.seconds, 2),
         "peak_device_memory": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
     }
-
-

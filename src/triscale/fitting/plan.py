@@ -1,14 +1,12 @@
 """The plan of a run: decided before training starts, and frozen."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from triscale.arch import Architecture, adapt, resolve, to_dict
+from triscale.arch import Architecture, adapt, to_dict
 from triscale.data import Data, Preprocess, statistics
-from triscale.errors import UserError
-from triscale.scaling import Budget, Scaled, find_rule, solve
+from triscale.scaling import Budget, Rule, Scaled, solve
+from triscale.scaling.summary import summary
 from triscale.training import Machine, Recipe
 from triscale.training.recipe import regularised
 
@@ -34,29 +32,12 @@ class Plan:
         return {
             "baseline": to_dict(self.scaled.baseline),
             "architecture": to_dict(self.architecture),
-            "scaling": scaling_summary(self.scaled),
+            "scaling": summary(self.scaled),
             "preprocess": self.preprocess.to_json(),
             "recipe": asdict(self.recipe),
             "machine": asdict(self.machine),
             "seed": self.seed,
         }
-
-
-def scaling_summary(scaled: Scaled) -> dict[str, Any]:
-    """Rule, multipliers, asked / nominal / realised, trim and budget as plain values."""
-    limits, values = scaled.limits or {}, scaled.values or {}
-    return {
-        "rule": scaled.rule,
-        "multipliers": asdict(scaled.multipliers),
-        "asked": scaled.asked,
-        "nominal": scaled.nominal,
-        "realised": scaled.realised,
-        "trim": [asdict(step) for step in scaled.trim],
-        "budget": {
-            term: {"limit": limit, "value": values[term], "used": values[term] / limit}
-            for term, limit in limits.items()
-        },
-    }
 
 
 def image_resolution(data: Data) -> tuple[int, int]:
@@ -71,6 +52,11 @@ def image_resolution(data: Data) -> tuple[int, int]:
     return round(height * wanted / short), round(width * wanted / short)
 
 
+def check_recipe(epochs: int, batch: int | None) -> None:
+    """What of a recipe can be wrong before the images are known. Raises `UserError`."""
+    Recipe(epochs=epochs, batch=2 if batch is None else batch)
+
+
 def make_recipe(data: Data, epochs: int, batch: int | None, flip: bool | None) -> Recipe:
     """The recipe for these images: photographs are cropped and mirrored, small or gray images only shifted a little."""
     photographs = min(data.size) >= PHOTOGRAPH and not data.uniform
@@ -83,16 +69,11 @@ def make_recipe(data: Data, epochs: int, batch: int | None, flip: bool | None) -
     )
 
 
-def make_network(
-    data: Data, baseline: str | Path | Architecture, rule: str, limits: Mapping[str, float]
-) -> tuple[Scaled, Architecture]:
+def make_network(data: Data, baseline: Architecture, rule: Rule, budget: Budget) -> tuple[Scaled, Architecture]:
     """The baseline adapted to the images, grown or shrunk to the budget, and that network regularised for its size."""
-    published = baseline if isinstance(baseline, Architecture) else resolve(baseline)
-    adapted = adapt(
-        published, resolution=image_resolution(data), channels=data.channels, classes=len(data.classes)
-    )
-    scaled = solve(adapted, find_rule(rule), Budget(limits))
-    named = replace(regularised(scaled.architecture, published), name=f"{published.name}-fit")
+    adapted = adapt(baseline, resolution=image_resolution(data), channels=data.channels, classes=len(data.classes))
+    scaled = solve(adapted, rule, budget)
+    named = replace(regularised(scaled.architecture, baseline), name=f"{baseline.name}-fit")
     return scaled, named
 
 
@@ -101,19 +82,3 @@ def make_preprocess(data: Data, architecture: Architecture) -> Preprocess:
     crop = 1.0 if data.uniform or min(data.size) < PHOTOGRAPH else 0.875
     mean, std = statistics(data.train, architecture.resolution, architecture.channels, crop=crop)
     return Preprocess(architecture.resolution, architecture.channels, mean, std, crop=crop)
-
-
-def make_plan(
-    data: Data,
-    scaled: Scaled,
-    architecture: Architecture,
-    preprocess: Preprocess,
-    recipe: Recipe,
-    machine: Machine,
-    seed: int,
-) -> Plan:
-    """All of it as one value. Raises `UserError` where there is too little to learn from."""
-    if len(data.train) < 2 or not len(data.test):
-        counts = f"{len(data.train)} training and {len(data.test)} test images"
-        raise UserError(f"{data.path}: {counts}; a network needs at least two to learn from and one to be tested on")
-    return Plan(scaled, architecture, preprocess, recipe, machine, seed)

@@ -28,7 +28,9 @@ class Model(Network):
 
     def __init__(self, architecture: Architecture, classes: tuple[str, ...], preprocess: Preprocess) -> None:
         if len(classes) != architecture.classes:
-            raise UserError(f"{len(classes)} class names for a network of {architecture.classes} classes; give one each")
+            raise UserError(
+                f"{len(classes)} class names for a network of {architecture.classes} classes; give one each"
+            )
         super().__init__(architecture)
         self.classes = classes
         self.preprocess = preprocess

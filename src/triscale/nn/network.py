@@ -47,14 +47,12 @@ def same_padding(x: Tensor, kernel: int, stride: int, value: float = 0.0) -> Ten
 
 
 class Conv2d(nn.Conv2d):
-    """Convolution without bias whose padding is the architecture's: `same` and `symmetric` differ at strides above 1."""
+    """Convolution without bias, padded as the architecture says: the two ways differ at strides above 1."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, groups: int, padding: Padding) -> None:
         # At stride 1 both paddings are k//2 on every side; the convolution does it without a copy.
         self.dynamic = padding == "same" and stride > 1
-        super().__init__(
-            inputs, outputs, kernel, stride, 0 if self.dynamic else kernel // 2, groups=groups, bias=False
-        )
+        super().__init__(inputs, outputs, kernel, stride, 0 if self.dynamic else kernel // 2, groups=groups, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, inputs, h, w) → (n, outputs, ⌈h/stride⌉, ⌈w/stride⌉)."""
@@ -102,7 +100,8 @@ class SqueezeExcite(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(n, channels, h, w) → the same shape."""
         gate = self.expand(self.activation(self.reduce(x.mean((2, 3), keepdim=True))))
-        return x * gate.sigmoid()
+        scaled: Tensor = x * gate.sigmoid()
+        return scaled
 
 
 class Shortcut(nn.Module):
@@ -172,9 +171,7 @@ def _mbconv(block: MBConv, inputs: int, outputs: int, stride: int, conv: Convolv
     layers: dict[str, nn.Module] = {}
     if block.expansion != 1:
         layers["expand"] = conv(inputs, hidden, activation=act)
-    layers["depthwise"] = conv(
-        hidden, hidden, kernel=block.kernel, stride=stride, groups=hidden, activation=act
-    )
+    layers["depthwise"] = conv(hidden, hidden, kernel=block.kernel, stride=stride, groups=hidden, activation=act)
     if block.squeeze_excite:
         layers["squeeze_excite"] = SqueezeExcite(hidden, squeezed(inputs, block.squeeze_excite), act)
     layers["project"] = conv(hidden, outputs)
@@ -217,9 +214,7 @@ def _bottleneck(block: Bottleneck, inputs: int, outputs: int, stride: int, conv:
     }
 
 
-def _block(
-    block: Block, skip: Skip, inputs: int, outputs: int, stride: int, drop: float, conv: Convolve
-) -> Sequence:
+def _block(block: Block, skip: Skip, inputs: int, outputs: int, stride: int, drop: float, conv: Convolve) -> Sequence:
     add, shortcut = None, None
     if adds_input(block, skip, inputs, outputs, stride):
         projects = projects_input(block, skip, inputs, outputs, stride)
@@ -247,9 +242,7 @@ class StemLayers(nn.Module):
 
     def __init__(self, stem: Stem, channels: int, padding: Padding, conv: Convolve) -> None:
         super().__init__()
-        self.conv = conv(
-            channels, stem.channels, kernel=stem.kernel, stride=stem.stride, activation=stem.activation
-        )
+        self.conv = conv(channels, stem.channels, kernel=stem.kernel, stride=stem.stride, activation=stem.activation)
         self.pool, self.padding = stem.pool, padding
 
     def forward(self, x: Tensor) -> Tensor:

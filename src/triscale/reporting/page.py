@@ -4,8 +4,8 @@ from typing import Any
 
 import jinja2
 
-from triscale.costing import cost
 from triscale.arch import from_dict
+from triscale.costing import cost
 from triscale.evaluating import Predictions
 from triscale.runs import RunDirectory, write_whole
 from triscale.scaling.budget import show

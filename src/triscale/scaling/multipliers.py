@@ -84,5 +84,7 @@ class Coefficients:
     def exponents(self) -> Exponents:
         """The same mix as shares of a cost factor, normalised: ln α, 2·ln β, 2·ln γ over ln(α·β²·γ²)."""
         total = math.log(self.product)
-        depth, width = math.log(self.alpha) / total, 2 * math.log(self.beta) / total
-        return Exponents(depth, width, max(0.0, 1 - depth - width))
+        # Not what the others leave of 1: a coefficient of 1 has a share of exactly 0, and its multiplier stays 1.
+        return Exponents(
+            math.log(self.alpha) / total, 2 * math.log(self.beta) / total, 2 * math.log(self.gamma) / total
+        )

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -88,9 +89,7 @@ class Tiny:
             raise UserError(f"rule tiny only shrinks; a factor of {factor:.4g} grows: take compound, fast or width")
         points = [(math.log(d * w * w * (p / 224) ** 2), math.log(d), math.log(p / 224)) for d, w, p in self._POINTS]
         at = math.log(min(factor, 1.0))
-        upper, lower = next(
-            ((a, b) for a, b in zip(points, points[1:], strict=False) if at >= b[0]), (points[-2], points[-1])
-        )
+        upper, lower = next(((a, b) for a, b in pairwise(points) if at >= b[0]), (points[-2], points[-1]))
         share = (at - upper[0]) / (lower[0] - upper[0])
         depth = math.exp(upper[1] + share * (lower[1] - upper[1]))
         resolution = math.exp(upper[2] + share * (lower[2] - upper[2]))

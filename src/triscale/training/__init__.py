@@ -1,6 +1,6 @@
 """How a network learns: the recipe, the loop, the machine it runs on."""
 
-from triscale.training.engine import EpochMetrics, train
+from triscale.training.engine import EpochMetrics, Step, train
 from triscale.training.machine import Machine, describe, fastest_precision, steady_allocator
 from triscale.training.recipe import Recipe
 
@@ -8,6 +8,7 @@ __all__ = [
     "EpochMetrics",
     "Machine",
     "Recipe",
+    "Step",
     "describe",
     "fastest_precision",
     "steady_allocator",

@@ -1,7 +1,6 @@
 """The moving average of a network's weights: what is evaluated and kept."""
 
 from copy import deepcopy
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -13,7 +12,7 @@ class Average:
     """A copy of a model whose weights and running statistics follow the trained one's slowly (official code)."""
 
     def __init__(self, model: Model) -> None:
-        self.model = cast(Model, deepcopy(model)).eval().requires_grad_(False)
+        self.model: Model = deepcopy(model).eval().requires_grad_(False)
         pairs = list(zip(self.model.state_dict().values(), model.state_dict().values(), strict=True))
         self._floats: tuple[list[Tensor], list[Tensor]] = (
             [mine for mine, _ in pairs if mine.is_floating_point()],

@@ -12,7 +12,7 @@ from triscale.data import Augment, Batches, Prepared
 from triscale.errors import TriscaleError
 from triscale.models.model import Model
 from triscale.training.average import Average
-from triscale.training.machine import Machine, autocast
+from triscale.training.machine import Machine, autocast, to_device
 from triscale.training.recipe import Recipe
 
 
@@ -30,7 +30,7 @@ class EpochMetrics:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class Step:
     """What a progress bar needs, after each step."""
 
     step: int
@@ -62,7 +62,7 @@ def train(
     seed: int,
     validate: Callable[[Model], float],
     on_epoch: Callable[[EpochMetrics], None] = lambda metrics: None,
-    on_step: Callable[[Progress], None] = lambda progress: None,
+    on_step: Callable[[Step], None] = lambda step: None,
 ) -> Model:
     """Trains the model in place and returns the averaged one, in evaluation mode.
 
@@ -72,7 +72,7 @@ def train(
     """
     torch.manual_seed(seed)
     device = torch.device(machine.device)
-    model.to(device, memory_format=torch.channels_last).train()
+    to_device(model, device).train()
     average, optimizer = Average(model), _optimizer(model, recipe)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     count = len(images.images)
@@ -95,17 +95,17 @@ def train(
             losses.append(_step(model, optimizer, x.to(device), y.to(device), recipe, machine))
             average.update(recipe.average_decay(step, steps))
             step += 1
-            on_step(Progress(step, steps, epoch + 1, recipe.epochs))
+            on_step(Step(step, steps, epoch + 1, recipe.epochs))
         loss = torch.stack(losses).mean().item()
         if not loss < float("inf"):
-            raise TriscaleError(f"the loss became {loss} in epoch {epoch + 1}; a lower rate than {recipe.rate:g} may hold")
+            raise TriscaleError(
+                f"the loss became {loss} in epoch {epoch + 1}; a lower rate than {recipe.rate:g} may hold"
+            )
         seconds = time.perf_counter() - start
         rate = optimizer.param_groups[0]["lr"]
         images_per_second = round(per_epoch * min(recipe.batch, count) / seconds, 1)
         accuracy = validate(average.model)
-        on_epoch(
-            EpochMetrics(epoch + 1, step, round(loss, 5), rate, accuracy, round(seconds, 3), images_per_second)
-        )
+        on_epoch(EpochMetrics(epoch + 1, step, round(loss, 5), rate, accuracy, round(seconds, 3), images_per_second))
     average.model.trained = True
     return average.model
 
@@ -115,7 +115,7 @@ def _step(
 ) -> Tensor:
     with autocast(machine.device, machine.precision):
         loss = F.cross_entropy(model(model.preprocess.normalise(x)), y, label_smoothing=recipe.smoothing)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)

@@ -7,14 +7,18 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from statistics import median
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from triscale.errors import UserError
 from triscale.nn.network import Network
 
 PRECISIONS = ("fp32", "bf16")
+
+N = TypeVar("N", bound=nn.Module)
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _MOST_MMAP = 32 * 2**20  # glibc refuses a higher mmap threshold
@@ -22,7 +26,7 @@ _MOST_MMAP = 32 * 2**20  # glibc refuses a higher mmap threshold
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a run was planned for. step: measured seconds of a training step in each precision, empty if not measured."""
+    """What a run was planned for. step: measured seconds of a training step by precision, empty if not measured."""
 
     device: str
     precision: str
@@ -39,6 +43,15 @@ def find_device(name: str | None) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"--device {name}: PyTorch sees no CUDA device here; take cpu")
     return device
+
+
+def to_device(network: N, device: torch.device) -> N:
+    """Moves the network there in place, its convolutions in channels-last order, and returns it."""
+    network.to(device)
+    for parameter in network.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return network
 
 
 def steady_allocator() -> bool:
@@ -76,7 +89,7 @@ def training_step(network: Network, batch: int, device: torch.device, precision:
     def step() -> None:
         with autocast(device, precision):
             loss = F.cross_entropy(network(x), y)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         network.zero_grad(set_to_none=True)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
@@ -89,7 +102,7 @@ def fastest_precision(network: Network, batch: int, device: torch.device, rounds
     threads = torch.get_num_threads()
     if device.type == "cuda":
         return Machine(str(device), "bf16" if torch.cuda.is_bf16_supported() else "fp32", threads, {})
-    copy = deepcopy(network).to(device, memory_format=torch.channels_last).train()
+    copy = to_device(deepcopy(network), device).train()
     state = torch.get_rng_state()  # stochastic depth and dropout draw; the run's own draws must not depend on it
     steps = {precision: training_step(copy, batch, device, precision) for precision in PRECISIONS}
     for step in steps.values():

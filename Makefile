@@ -1,0 +1,43 @@
+# Two commands do everything: `make demo` and `make test`. Paths are relative, so a checkout may lie under any path.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+# Written last by an installation: what is older than the pins is installed again.
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo install test test-slow lint peers clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /: /'
+
+install: $(INSTALLED)  ## make .venv and install everything into it
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Triscale needs Python 3.11 or newer; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $(INSTALLED)
+
+demo: install  ## find, train and test a network on real images, in under two minutes
+	$(RUN) -m triscale demo
+
+test: install  ## all tests but the slow tier
+	$(RUN) -m pytest -m "not slow"
+
+test-slow: install  ## the slow tier
+	$(RUN) -m pytest -m slow
+
+lint: install  ## ruff, mypy, import direction
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+	$(RUN) -c 'from importlinter.cli import lint_imports; raise SystemExit(lint_imports())'
+
+peers: install  ## timm and torchvision, the oracles of some tests
+	$(RUN) -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable ".[peers]"
+
+clean:  ## remove .venv and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,71 @@
+"""Arguments that several verbs share, and how their texts become values."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from triscale.errors import UserError
+from triscale.units import parse_bytes, parse_count
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+Network = Annotated[
+    str, typer.Argument(help="A zoo name, a JSON file, a run directory or a safetensors file.", show_default=False)
+]
+Macs = Annotated[str | None, typer.Option(help="Budget of multiply-accumulates: 10M, 1.2G.", show_default=False)]
+Params = Annotated[str | None, typer.Option(help="Budget of parameters: 5M.", show_default=False)]
+Activations = Annotated[str | None, typer.Option(help="Budget of activations: 7M.", show_default=False)]
+Size = Annotated[str | None, typer.Option(help="Budget of fp32 weights: 20MB.", show_default=False)]
+Data = Annotated[
+    Path,
+    typer.Argument(help="A folder of class folders, a manifest (path,label[,split]) or IDX files.", show_default=False),
+]
+OnBad = Annotated[str, typer.Option("--on-bad", help="Unreadable images: error stops, skip leaves them out.")]
+Seed = Annotated[int, typer.Option(help="Decides splits, weights and batches.")]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.", show_default=False)]
+Resolution = Annotated[
+    str | None,
+    typer.Option(help="Adapt it to images of so many pixels: 32, or 480x640 (height x width).", show_default=False),
+]
+Channels = Annotated[int | None, typer.Option(help="Adapt it to so many input channels.", show_default=False)]
+Classes = Annotated[int | None, typer.Option(help="Adapt it to so many classes.", show_default=False)]
+
+
+def budgets(
+    macs: str | None, params: str | None = None, activations: str | None = None, size: str | None = None
+) -> dict[str, float]:
+    """The limits that were given, by term."""
+    limits: dict[str, float] = {}
+    for term, text in (("macs", macs), ("params", params), ("activations", activations)):
+        if text is not None:
+            limits[term] = parse_count(text, f"--{term}")
+    if size is not None:
+        limits["size"] = parse_bytes(size, "--size")
+    return limits
+
+
+def resolution(text: str | None) -> tuple[int, int] | None:
+    """``32`` → (32, 32), ``480x640`` → (480, 640). Raises `UserError`."""
+    if text is None:
+        return None
+    sides = text.lower().replace("×", "x").split("x")
+    if len(sides) > 2 or not all(side.isdecimal() and side.isascii() for side in sides):
+        raise UserError(f"--resolution: {text!r} is not a size in pixels; write 32, or 480x640 for height x width")
+    height, width = int(sides[0]), int(sides[-1])
+    return height, width
+
+
+def seed(value: int) -> int:
+    """A seed that every generator takes. Raises `UserError`."""
+    if not 0 <= value < 2**32:
+        raise UserError(f"--seed {value}: a seed is from 0 to {2**32 - 1}")
+    return value
+
+
+def on_bad(text: str) -> Literal["error", "skip"]:
+    """What to do with unreadable images. Raises `UserError`."""
+    if text == "error":
+        return "error"
+    if text == "skip":
+        return "skip"
+    raise UserError(f"--on-bad {text!r}: is neither error nor skip")

@@ -1,0 +1,69 @@
+"""`triscale eval`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from triscale.cli import arguments
+from triscale.cli.console import Output
+
+if TYPE_CHECKING:
+    from triscale.evaluating import Evaluation
+
+WHICH = {
+    "test": "the data's test split",
+    "held out": "the images that the run held out",
+    "val": "the data's validation split",
+    "all": "all images",
+}
+
+
+def command(
+    name: Annotated[str, typer.Argument(help="A run directory or a safetensors file.", show_default=False)],
+    data: Annotated[
+        Path | None, typer.Argument(help="Labelled images; what the run was made from if left out.", show_default=False)
+    ] = None,
+    device: arguments.Device = None,
+    on_bad: arguments.OnBad = "error",
+    as_json: arguments.Json = False,
+) -> None:
+    """How good a trained model is, on the images held out for it or on others.
+
+    Example: triscale eval RUN IMAGES
+    """
+    output = Output(as_json)
+    choice = arguments.on_bad(on_bad)
+    from triscale.evaluating import evaluate
+
+    found = evaluate(name, data, device=device, on_bad=choice)
+    top = found.predictions.top()
+    matrix = found.predictions.confusion()
+    values = {
+        "accuracy": top.value,
+        "accuracy_interval_95": list(top.interval()),
+        "top5": found.predictions.top(5).value if len(found.predictions.classes) > 5 else None,
+        "images": top.n,
+        "evaluated": found.which,
+        "data": str(found.data),
+        "learned": found.learned,
+        "skipped": found.skipped,
+        "classes": {
+            label: {"images": int(matrix[i].sum()), "right": int(matrix[i, i]), "called": int(matrix[:, i].sum())}
+            for i, label in enumerate(found.predictions.classes)
+        },
+    }
+    output.result(values, lambda console: _show(console, found))
+    output.next_command(f"triscale predict {name} PICTURE")
+
+
+def _show(console: Console, found: "Evaluation") -> None:
+    console.print(f"accuracy {found.predictions.top()}")
+    console.print(f"of {WHICH[found.which]} in {found.data}")
+    if len(found.predictions.classes) > 5:
+        console.print(f"among the five likeliest {found.predictions.top(5)}")
+    if found.learned:
+        console.print(f"{found.learned:,} of these images are exact copies of images that the model learned from")
+    if found.skipped:
+        console.print(f"{found.skipped:,} unreadable images were left out")

@@ -1,0 +1,175 @@
+"""`triscale fit`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from triscale.arch import to_dict
+from triscale.cli import arguments
+from triscale.cli.console import Output
+from triscale.errors import UserError
+from triscale.scaling.budget import show as show_term
+from triscale.scaling.summary import summary
+from triscale.units import format_count, format_seconds
+
+if TYPE_CHECKING:
+    from triscale.data import Data
+    from triscale.fitting import Fitted, Plan
+    from triscale.runs import RunDirectory
+    from triscale.training import EpochMetrics, Step
+
+
+def command(
+    data: arguments.Data,
+    out: Annotated[Path, typer.Option(help="Directory for the run; new or empty.", show_default=False)],
+    macs: arguments.Macs = None,
+    params: arguments.Params = None,
+    activations: arguments.Activations = None,
+    size: arguments.Size = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 20,
+    baseline: Annotated[
+        str, typer.Option(help="The network to scale: a zoo name, a JSON file, a run directory.")
+    ] = "efficientnet_b0",
+    rule: Annotated[str, typer.Option(help="How to scale it; see triscale scale --help.")] = "fast",
+    batch: Annotated[int | None, typer.Option(help="Images a step.", show_default="chosen")] = None,
+    flip: Annotated[
+        bool | None, typer.Option("--flip/--no-flip", help="Mirror images.", show_default="where they have colours")
+    ] = None,
+    seed: arguments.Seed = 0,
+    device: arguments.Device = None,
+    on_bad: arguments.OnBad = "error",
+    as_json: arguments.Json = False,
+) -> None:
+    """Find, train and test the best network of a family that holds the budget.
+
+    Example: triscale fit IMAGES --macs 10M --epochs 5 --out RUN
+    """
+    output = Output(as_json)
+    limits = arguments.budgets(macs, params, activations, size)
+    if not limits:
+        raise UserError("say what the network may cost: --macs 10M, --params 1M, --activations 1M or --size 5MB")
+    on_bad_choice = arguments.on_bad(on_bad)
+    arguments.seed(seed)
+    from triscale.fitting import fit
+
+    with Watcher(output) as watcher:
+        fitted = fit(
+            data,
+            out=out,
+            macs=limits.get("macs"),
+            params=limits.get("params"),
+            activations=limits.get("activations"),
+            size=limits.get("size"),
+            epochs=epochs,
+            baseline=baseline,
+            rule=rule,
+            batch=batch,
+            flip=flip,
+            seed=seed,
+            device=device,
+            on_bad=on_bad_choice,
+            listener=watcher.listener,
+        )
+    output.result(values(fitted), lambda console: show(console, fitted))
+    output.next_command(f"open {fitted.run.report}; triscale predict {fitted.run.path} PICTURE")
+
+
+def values(fitted: "Fitted") -> dict[str, Any]:
+    """What `fit` answers with --json."""
+    top = fitted.test.top()
+    total = fitted.plan.scaled.cost
+    return {
+        "run": str(fitted.run.path),
+        "report": str(fitted.run.report),
+        "test_accuracy": top.value,
+        "test_accuracy_interval_95": list(top.interval()),
+        "test_images": top.n,
+        "seconds": fitted.seconds,
+        "scaling": summary(fitted.plan.scaled),
+        "cost": {"params": total.params, "macs": total.macs, "activations": total.activations, "size": total.size},
+        "architecture": to_dict(fitted.plan.architecture),
+    }
+
+
+def show(console: Console, fitted: "Fitted") -> None:
+    """What `fit` answers to a person."""
+    scaled = fitted.plan.scaled
+    console.print(f"test accuracy {fitted.test.top()}")
+    for term, limit in (scaled.limits or {}).items():
+        value = (scaled.values or {})[term]
+        console.print(f"budget of {show_term(term, limit)} {term}: {show_term(term, value)} used ({value / limit:.1%})")
+    console.print(f"took {format_seconds(fitted.seconds)}; the run is {fitted.run.path}")
+    console.print(f"report: {fitted.run.report}")
+
+
+class Watcher:
+    """Shows a fit as it goes, on standard error: a bar where a person watches, a line an epoch where a file does."""
+
+    def __init__(self, output: Output) -> None:
+        from triscale.fitting import Listener
+
+        notes = output.notes
+        bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=notes,
+            transient=True,
+            disable=not notes.is_terminal,
+        )
+
+        class Show(Listener):
+            task: TaskID | None = None
+
+            def _advance(self, what: str, done: int, total: int) -> None:
+                if self.task is None:
+                    self.task = bar.add_task(what, total=total)
+                bar.update(self.task, description=what, completed=done, total=total)
+                if done == total:
+                    bar.remove_task(self.task)
+                    self.task = None
+
+            def reading(self, done: int, total: int) -> None:
+                self._advance("checking images", done, total)
+
+            def read(self, data: "Data") -> None:
+                sizes = ", ".join(f"{len(split):,} {name}" for name, split in data.splits().items())
+                kind = "gray" if data.channels == 1 else "colour"
+                notes.print(f"{sizes} images of {len(data.classes)} classes, {data.size[0]}×{data.size[1]}, {kind}")
+                for bad in data.skipped[:5]:
+                    notes.print(f"left out: {bad.name} ({bad.reason})", markup=False)
+                if data.skipped:
+                    notes.print(f"{len(data.skipped)} unreadable images left out; all are listed in run.json")
+                if data.leaks:
+                    notes.print(f"{data.leaks} test images are exact copies of training or validation images")
+
+            def planned(self, plan: "Plan", run: "RunDirectory") -> None:
+                arch, total = plan.architecture, plan.scaled.cost
+                notes.print(
+                    f"{plan.scaled.baseline.name} by rule {plan.scaled.rule}: {arch.blocks} blocks at "
+                    f"{arch.resolution[0]}×{arch.resolution[1]} pixels, {format_count(total.macs)} MACs, "
+                    f"{format_count(total.params)} parameters; {plan.machine.precision} on {plan.machine.device}"
+                )
+
+            def step(self, step: "Step") -> None:
+                self._advance(f"epoch {step.epoch} of {step.epochs}", step.step, step.steps)
+
+            def epoch(self, metrics: "EpochMetrics") -> None:
+                notes.print(
+                    f"epoch {metrics.epoch}: loss {metrics.loss:.4f}, validation {metrics.val_accuracy:.2%}, "
+                    f"{format_count(metrics.images_per_second)} images/s"
+                )
+
+        self.listener: Listener = Show()
+        self._bar = bar
+
+    def __enter__(self) -> "Watcher":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()

@@ -1,0 +1,87 @@
+"""`triscale`: one program, a verb a command. Exit codes: 0 done, 1 failed, 2 asked wrongly, 130 and 143 interrupted."""
+
+import json
+import os
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+import typer
+from typer.exceptions import TyperException
+
+from triscale.cli import cost, demo, evaluate, fit, models, predict, scale
+from triscale.errors import TriscaleError, UserError
+
+app = typer.Typer(
+    name="triscale",
+    help="Finds the most accurate convolutional network that a budget can buy.",
+    epilog="Start with: triscale demo · triscale fit IMAGES --macs 10M --out RUN",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("fit")(fit.command)
+app.command("models")(models.command)
+app.command("cost")(cost.command)
+app.command("scale")(scale.command)
+app.command("eval")(evaluate.command)
+app.command("predict")(predict.command)
+app.command("demo")(demo.command)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: bool = typer.Option(False, "--version", help="Print the version and stop.")) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(installed("triscale"))
+        raise typer.Exit
+
+
+class Terminated(BaseException):
+    """SIGTERM: unwinds like Ctrl-C, so that files are closed and nothing half-written stays."""
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise Terminated
+
+
+def _complain(message: str, code: int) -> int:
+    """One line on standard error; with --json an object on standard output."""
+    line = " ".join(message.split())
+    if "--json" in sys.argv:
+        sys.stdout.write(json.dumps({"error": line}, ensure_ascii=False) + "\n")
+    else:
+        sys.stderr.write(f"triscale: {line}\n")
+    return code
+
+
+def run() -> int:
+    """The command line of this process, to its exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = app(standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except UserError as error:
+        return _complain(str(error), 2)
+    except TriscaleError as error:
+        return _complain(str(error), 1)
+    except typer.Exit as leave:
+        return leave.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        return _complain("interrupted; your images are as they were", 130)
+    except Terminated:
+        return _complain("terminated; your images are as they were", 143)
+    except BrokenPipeError:  # the reader of a pipe went away: no fault of anybody's
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except TyperException as error:  # what the parser could not make sense of
+        return _complain(f"{error.format_message().rstrip('.')}; see triscale --help", 2)
+
+
+def main() -> NoReturn:
+    """Entry point of the `triscale` command."""
+    sys.exit(run())

@@ -1,0 +1,99 @@
+"""`eval`: a trained model on the images that were held out for it, or on others."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from triscale.data import Data, Images, read
+from triscale.errors import UserError
+from triscale.evaluating.predictions import Predictions, predict_images
+from triscale.models import Model, load
+from triscale.runs import RunDirectory
+from triscale.training.machine import find_device
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was evaluated. which: `test` split of the data, the `held out` images of the run, or `all` of the data.
+
+    learned: how many of the images have the exact content of one that the run trained on or validated with.
+    """
+
+    predictions: Predictions
+    data: Path
+    which: str
+    learned: int
+    skipped: int
+
+
+def evaluate(
+    name: str | Path | Model,
+    data: str | Path | None = None,
+    *,
+    device: str | None = None,
+    on_bad: Literal["error", "skip"] = "error",
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """A model (or the name of one) on labelled images.
+
+    Of data with a test split, that split. Of the data that the run was made from, the images that the run held out.
+    Of anything else, all images. Without `data`, what the run was made from. Classes are matched by name. Raises
+    `UserError` where the model was never trained, or an image's class is not among the model's.
+    """
+    model = name if isinstance(name, Model) else load(name)
+    if not model.trained:
+        raise UserError(f"{name}: has random weights; name a run that `triscale fit` wrote")
+    run = None if isinstance(name, Model) else _run_of(Path(name))
+    if data is None:
+        if run is None:
+            raise UserError(f"{name}: no run that says which images it was made from; name the images too")
+        data = run.settings()["data"]["path"]
+    images = read(data, seed=None, on_bad=on_bad, progress=progress)
+    kept = run.splits() if run else {}
+    chosen, which = _choose(images, kept)
+    labels = _labels(images, chosen, model)
+    learned = {digest for split, digest in kept.values() if split != "test"}
+    predictions = predict_images(model.to(find_device(device)), replace(chosen, labels=labels))
+    seen = sum(digest.hex() in learned for digest in chosen.digests)
+    return Evaluation(predictions, images.path, which, seen, len(images.skipped))
+
+
+def _run_of(path: Path) -> RunDirectory | None:
+    place = path if path.is_dir() else path.parent
+    try:
+        return RunDirectory.open(place)
+    except UserError:
+        return None
+
+
+def _choose(data: Data, kept: dict[str, tuple[str, str]]) -> tuple[Images, str]:
+    if len(data.test):
+        return data.test, "test"
+    everything = data.train
+    held_out = [
+        i
+        for i, (name, digest) in enumerate(zip(everything.names, everything.digests, strict=True))
+        if kept.get(name) == ("test", digest.hex())
+    ]
+    if held_out and len(held_out) == sum(split == "test" for split, _ in kept.values()):
+        return everything.select(held_out), "held out"
+    if len(data.val):
+        return data.val, "val"
+    return everything, "all"
+
+
+def _labels(data: Data, images: Images, model: Model) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """The images' labels as positions in the model's classes."""
+    position = {label: i for i, label in enumerate(model.classes)}
+    used = sorted({data.classes[label] for label in images.labels.tolist()})
+    unknown = [label for label in used if label not in position]
+    if unknown:
+        some = ", ".join(model.classes[:8]) + (", …" if len(model.classes) > 8 else "")
+        raise UserError(
+            f"{data.path}: the model has no class {unknown[0]!r} (its {len(model.classes)} classes: {some}); "
+            "rename the folder or take it out"
+        )
+    return np.array([position[data.classes[label]] for label in images.labels.tolist()], np.int64)
