@@ -9,7 +9,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 from published import FAMILY, NETWORKS
-from specs import architectures
+from specs import SKIPS, architectures
 
 from triscale.arch import (
     ZOO,
@@ -239,7 +239,7 @@ def test_two_networks_that_compute_differently_are_not_equal(skip: Skip) -> None
     one = Architecture((Stage(Conv(), 16, 2, skip=skip),), name="one")
     assert one == Architecture((Stage(Conv(), 16, 2, skip=skip),), name="other")
     assert hash(one) == hash(Architecture((Stage(Conv(), 16, 2, skip=skip),), name="other"))
-    others = [other for other in ("identity", "pool", "none") if other != skip]
+    others = [other for other in SKIPS if other != skip]
     assert all(one != Architecture((Stage(Conv(), 16, 2, skip=other),)) for other in others)
     assert one != Architecture((Stage(Conv(), 16, 2, skip=skip),), padding="symmetric")
 
@@ -260,11 +260,11 @@ def test_a_network_is_found_by_zoo_name_json_file_run_directory_and_model_file(t
         assert resolve(name) == small
 
 
-def test_a_name_that_is_nothing_names_what_there_is() -> None:
+def test_a_name_that_is_nothing_is_answered_with_names_close_to_it() -> None:
     with pytest.raises(SpecError) as caught:
         resolve("efficientnet_b9")
     assert "'efficientnet_b9'" in str(caught.value)
-    assert "efficientnet_b0" in str(caught.value)
+    assert "did you mean efficientnet_b8" in str(caught.value)
     assert "triscale models" in str(caught.value)
     with pytest.raises(SpecError, match="'b0' is not in the zoo; it has efficientnet_b0"):
         published("b0")

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from published import NETWORKS
 from specs import architectures
+from threads import one_thread  # noqa: F401
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -106,11 +107,9 @@ def test_every_zoo_network_costs_what_its_module_does_layer_by_layer(name: str) 
     check_against_module(on_meta(published(name)))
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_lite0", "mobilenet_v1", "mnasnet_a1", "resnet50"])
 @pytest.mark.parametrize("resolution", [(28, 28), (33, 47)])
-def test_every_zoo_network_fitted_to_small_images_costs_what_its_module_does(
-    name: str, resolution: tuple[int, int]
-) -> None:
+def test_networks_fitted_to_small_images_cost_what_their_modules_do(name: str, resolution: tuple[int, int]) -> None:
     check_against_module(on_meta(adapt(published(name), resolution=resolution, channels=1, classes=10)))
 
 
@@ -187,11 +186,11 @@ def test_training_memory_an_image_is_what_autograd_keeps(name: str, tolerance: f
     assert cost(architecture).memory.training_per_image == pytest.approx(real, rel=tolerance)
 
 
-class Live(TorchDispatchMode):
+class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """The most bytes of tensors alive at once while it is on; those given beforehand are left out."""
 
     def __init__(self, known: Iterable[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.left_out = {tensor.untyped_storage().data_ptr() for tensor in known}
         self.holders: dict[int, int] = {}
         self.now = self.most = 0

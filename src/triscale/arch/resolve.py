@@ -1,6 +1,7 @@
 """One way to name a network everywhere: zoo name, JSON file, run directory, safetensors file."""
 
 import json
+from difflib import get_close_matches
 from pathlib import Path
 
 from triscale.arch.files import from_json, load
@@ -28,9 +29,11 @@ def resolve(name: str | Path) -> Architecture:
         return from_json(read_metadata(path)["architecture"], str(path))
     if path.suffix == ".json" or is_file:
         return load(path)
+    near = get_close_matches(str(name), ZOO, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise SpecError(
-        f"{str(name)!r} is no network: neither a zoo name ({', '.join(ZOO)}) nor a JSON file, a run directory or a "
-        "safetensors file; `triscale models` lists the zoo"
+        f"{str(name)!r} is no network: neither in the zoo nor a JSON file, a run directory or a safetensors file; "
+        f"{hint}`triscale models` lists the zoo"
     )
 
 

@@ -27,7 +27,8 @@ class Output:
         if self.as_json:
             sys.stdout.write(json.dumps(_finite(values), ensure_ascii=False) + "\n")
         else:
-            show(Console(highlight=False))
+            # A pipe or a file has no width of its own: nothing is cut there.
+            show(Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200))
 
     def next_command(self, text: str) -> None:
         """The next useful command."""

@@ -11,6 +11,7 @@ from triscale.arch import to_dict
 from triscale.cli import arguments
 from triscale.cli.console import Output
 from triscale.errors import UserError
+from triscale.scaling.budget import label
 from triscale.scaling.budget import show as show_term
 from triscale.scaling.summary import summary
 from triscale.units import format_count, format_seconds
@@ -100,7 +101,9 @@ def show(console: Console, fitted: "Fitted") -> None:
     console.print(f"test accuracy {fitted.test.top()}")
     for term, limit in (scaled.limits or {}).items():
         value = (scaled.values or {})[term]
-        console.print(f"budget of {show_term(term, limit)} {term}: {show_term(term, value)} used ({value / limit:.1%})")
+        console.print(
+            f"budget of {show_term(term, limit)} {label(term)}: {show_term(term, value)} used ({value / limit:.1%})"
+        )
     console.print(f"took {format_seconds(fitted.seconds)}; the run is {fitted.run.path}")
     console.print(f"report: {fitted.run.report}")
 

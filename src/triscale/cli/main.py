@@ -41,12 +41,12 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
         raise typer.Exit
 
 
-class Terminated(BaseException):
-    """SIGTERM: unwinds like Ctrl-C, so that files are closed and nothing half-written stays."""
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM: unwinds everything, so that files are closed and nothing half-written stays."""
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise Terminated
+def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
+    raise Interrupted(number)
 
 
 def _complain(message: str, code: int) -> int:
@@ -59,9 +59,20 @@ def _complain(message: str, code: int) -> int:
     return code
 
 
+def _given(error: TyperException) -> str:
+    """What was typed for the option that the parser complains of: its own message does not name the value."""
+    names = getattr(getattr(error, "param", None), "opts", [])
+    for place, word in enumerate(sys.argv):
+        option, equals, value = word.partition("=")
+        if option in names and (equals or place + 1 < len(sys.argv)):
+            return f" ({option} {value if equals else sys.argv[place + 1]})"
+    return ""
+
+
 def run() -> int:
     """The command line of this process, to its exit code."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         code = app(standalone_mode=False)
         return code if isinstance(code, int) else 0
@@ -71,15 +82,13 @@ def run() -> int:
         return _complain(str(error), 1)
     except typer.Exit as leave:
         return leave.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        return _complain("interrupted; your images are as they were", 130)
-    except Terminated:
-        return _complain("terminated; your images are as they were", 143)
+    except Interrupted as stop:
+        return _complain("interrupted; your images are as they were, the run is unfinished", 128 + stop.args[0])
     except BrokenPipeError:  # the reader of a pipe went away: no fault of anybody's
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except TyperException as error:  # what the parser could not make sense of
-        return _complain(f"{error.format_message().rstrip('.')}; see triscale --help", 2)
+        return _complain(f"{error.format_message().rstrip('.')}{_given(error)}; see triscale --help", 2)
 
 
 def main() -> NoReturn:

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from triscale.cli import arguments
 from triscale.cli.console import Output, table
-from triscale.errors import TriscaleError, UserError
+from triscale.errors import UserError
 
 
 def command(
@@ -54,5 +54,6 @@ def command(
     for guess in failed:
         output.notes.print(guess.error, markup=False)
     output.next_command(f"triscale eval {name} LABELLED_IMAGES")
-    if failed and not as_json:
-        raise TriscaleError(f"{len(failed)} of {len(guesses)} pictures could not be read")
+    if failed:
+        output.notes.print(f"{len(failed)} of {len(guesses)} pictures could not be read")
+        raise typer.Exit(1)

@@ -15,6 +15,7 @@ from triscale.costing import cost
 from triscale.errors import UserError
 from triscale.runs import write_whole
 from triscale.scaling import Scaled
+from triscale.scaling.budget import label
 from triscale.scaling.budget import show as show_term
 from triscale.scaling.summary import summary
 from triscale.units import format_count
@@ -155,7 +156,9 @@ def _show(console: Console, scaled: Scaled) -> None:
     console.print(f"MACs: asked ×{scaled.asked:.4g}, nominal ×{scaled.nominal:.4g}, realised ×{scaled.realised:.4g}")
     for term, limit in (scaled.limits or {}).items():
         value = (scaled.values or {})[term]
-        console.print(f"budget of {show_term(term, limit)} {term}: {show_term(term, value)} used ({value / limit:.2%})")
+        console.print(
+            f"budget of {show_term(term, limit)} {label(term)}: {show_term(term, value)} used ({value / limit:.2%})"
+        )
     trimmed = ", ".join(f"{step.place} {step.official} → {step.channels}" for step in scaled.trim)
     console.print(f"channels trimmed after the official rounding: {trimmed or 'none'}")
     rows = table("", "pixels", "blocks", "parameters", "MACs", "activations")

@@ -58,7 +58,17 @@ class Model(Network):
             "preprocess": json.dumps(self.preprocess.to_json()),
         }
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        write_whole(path, safetensors.torch.save(tensors, metadata))
+        write_whole(path, _in_order(safetensors.torch.save(tensors, metadata)))
+
+
+def _in_order(content: bytes) -> bytes:
+    """The same safetensors file with its metadata in order: the library writes it in a new one each time."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors start at a multiple of eight bytes
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def new(architecture: Architecture, classes: tuple[str, ...], preprocess: Preprocess, *, seed: int = 0) -> Model:

@@ -8,7 +8,7 @@ from triscale.arch import from_dict
 from triscale.costing import cost
 from triscale.evaluating import Predictions
 from triscale.runs import RunDirectory, write_whole
-from triscale.scaling.budget import show
+from triscale.scaling.budget import label, show
 from triscale.units import format_bytes, format_count, format_seconds
 
 MOST_CLASSES = 40  # a confusion matrix beyond it is a carpet; the worst confusions are listed in any case
@@ -48,7 +48,7 @@ def _values(run: RunDirectory, test: Predictions) -> dict[str, Any]:
         "cost": cost(from_dict(plan["architecture"])),
         "baseline": cost(from_dict(plan["baseline"])),
         "budget": [
-            (term, show(term, entry["limit"]), show(term, entry["value"]), entry["used"])
+            (label(term), show(term, entry["limit"]), show(term, entry["value"]), entry["used"])
             for term, entry in plan["scaling"]["budget"].items()
         ],
         "metrics": list(run.metrics()),

@@ -60,6 +60,11 @@ class Budget:
         return tuple(term for term in self.limits if term in MEASURED)
 
 
+def label(term: str) -> str:
+    """A budget term as people write it."""
+    return "MACs" if term == "macs" else term
+
+
 def show(term: str, value: float) -> str:
     """A value of a budget term as people read it."""
     if term == "latency":

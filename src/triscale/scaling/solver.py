@@ -8,7 +8,7 @@ from triscale.arch.rounding import multiply
 from triscale.arch.spec import Architecture, SpecError
 from triscale.costing.cost import Cost, cost
 from triscale.errors import UserError
-from triscale.scaling.budget import Budget, show
+from triscale.scaling.budget import Budget, label, show
 from triscale.scaling.multipliers import Multipliers
 from triscale.scaling.rules import Rule
 from triscale.scaling.trim import Step, steps_between, trim
@@ -173,8 +173,8 @@ def _check_moves(baseline: Architecture, rule: Rule, budget: Budget, smallest: A
     for term, value in low.items():
         if value == high[term]:
             raise UserError(
-                f"rule {rule.name} does not move {term}: {baseline.name} has {show(term, value)} whatever the factor; "
-                f"take another rule (width moves every budget) or leave the budget of {term} out"
+                f"rule {rule.name} does not move {label(term)}: {baseline.name} has {show(term, value)} whatever the "
+                f"factor; take another rule (width moves every budget) or leave the budget of {label(term)} out"
             )
 
 
@@ -185,8 +185,8 @@ def _too_small(baseline: Architecture, rule: Rule, budget: Budget, smallest: Arc
     over = max(values, key=lambda term: values[term] / budget.limits[term])
     height, width = smallest.resolution
     return (
-        f"no network that small: a budget of {show(over, budget.limits[over])} {over} is below the smallest that rule "
-        f"{rule.name} gives from {baseline.name}: {show(over, values[over])} {over} "
+        f"no network that small: a budget of {show(over, budget.limits[over])} {label(over)} is below the smallest "
+        f"that rule {rule.name} gives from {baseline.name}: {show(over, values[over])} {label(over)} "
         f"({smallest.blocks} blocks, {smallest.stem.channels} channels in the stem, {height}×{width} pixels); "
         "raise the budget or take another rule"
     )

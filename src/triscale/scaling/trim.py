@@ -32,38 +32,41 @@ def steps_between(official: Architecture, trimmed: Architecture) -> tuple[Step, 
 def trim(start: Architecture, budget: Budget) -> Architecture:
     """The network with the fewest channel steps that uses at least 99 % of the budget and holds it.
 
-    `start` holds the budget. Steps are of the rounding's divisor; where no four of those get there, of 4 for inputs of
-    at most 64 pixels, then of ever halves. Where nothing gets there, the closest network below the budget.
+    `start` holds the budget. Steps are of the rounding's divisor, or of 4 for inputs of at most 64 pixels; only upward,
+    so that no stage is starved to widen another, unless no four of those get there. Very narrow networks may need
+    ever halves of such steps. Where nothing gets there, the closest network below the budget.
     """
     best, most = start, budget.used(budget.values(start, budget.analytic))
-    for size in _step_sizes(start):
+    for size, downward in _kinds_of_step(start):
         origin = best
         for count in range(1, MOST_STEPS + 1):
             if most >= CLOSE:
                 return best
-            found, used = _closest(origin, budget, size, count)
+            found, used = _closest(origin, budget, (size, -size) if downward else (size,), count)
             if used > most:
                 best, most = found, used
     return best
 
 
-def _step_sizes(architecture: Architecture) -> Iterator[int]:
-    """The rounding's divisor (4 for small images), then ever halves of it: very narrow networks need finer steps."""
-    size = architecture.rounding.divisor
-    yield size
-    if max(architecture.resolution) <= SMALL_IMAGE and size > SMALL_STEP:
-        size = 2 * SMALL_STEP
+def _kinds_of_step(architecture: Architecture) -> Iterator[tuple[int, bool]]:
+    """(size, whether steps may go down too), in the order in which they are tried."""
+    official = architecture.rounding.divisor
+    small = max(architecture.resolution) <= SMALL_IMAGE and official > SMALL_STEP
+    sizes = (official, SMALL_STEP) if small else (official,)
+    for downward in (False, True):
+        yield from ((size, downward) for size in sizes)
+    size = sizes[-1]
     while size > 1:
         size //= 2
-        yield size
+        yield size, True
 
 
-def _closest(start: Architecture, budget: Budget, divisor: int, count: int) -> tuple[Architecture, float]:
+def _closest(start: Architecture, budget: Budget, sizes: tuple[int, ...], count: int) -> tuple[Architecture, float]:
     """The best network that `count` steps make: combinations are ranked by adding up single steps, then costed."""
     base = budget.values(start, budget.analytic)
     moves: list[tuple[str, int, dict[str, float]]] = []
     for place in _channels(start):
-        for step in (divisor, -divisor):
+        for step in sizes:
             moved = _step(start, [(place, step)])
             if moved is not None:
                 values = budget.values(moved, budget.analytic)

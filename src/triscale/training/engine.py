@@ -71,6 +71,7 @@ def train(
     not finite.
     """
     torch.manual_seed(seed)
+    torch.set_num_threads(machine.threads)
     device = torch.device(machine.device)
     to_device(model, device).train()
     average, optimizer = Average(model), _optimizer(model, recipe)

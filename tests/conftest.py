@@ -1,0 +1,19 @@
+"""What several test files share: one small finished run, made once."""
+
+from pathlib import Path
+
+import pytest
+from pictures import digit_folder
+
+from triscale.fitting import Fitted, fit
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return digit_folder(tmp_path_factory.mktemp("images") / "digits")
+
+
+@pytest.fixture(scope="session")
+def fitted(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Fitted:
+    """A finished run of a few seconds: five epochs on sixty digits of three classes."""
+    return fit(digits, out=tmp_path_factory.mktemp("runs") / "run", macs=400_000, epochs=5, seed=3)

@@ -1,0 +1,18 @@
+"""Small real-looking data sets that tests write into temporary folders."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_digits
+
+
+def digit_folder(root: Path, classes: int = 3, each: int = 20) -> Path:
+    """`each` handwritten digits of `classes` classes, 8×8 gray PNG files in class folders."""
+    digits = load_digits()
+    for label in range(classes):
+        place = root / f"digit-{label}"
+        place.mkdir(parents=True)
+        for index, picture in enumerate(digits.images[digits.target == label][:each]):
+            Image.fromarray(np.round(picture * (255 / 16)).astype(np.uint8)).save(place / f"{index:03}.png")
+    return root

@@ -1,0 +1,271 @@
+"""The command line as a person or a script meets it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from triscale.arch import from_dict, load, published, to_json
+from triscale.cli.main import run
+from triscale.fitting import Fitted
+
+Captured = pytest.CaptureFixture[str]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent / "src")}
+VERBS = ("fit", "models", "cost", "scale", "eval", "predict", "demo")
+
+
+@pytest.fixture
+def triscale(monkeypatch: pytest.MonkeyPatch, capsys: Captured):  # noqa: ANN201
+    """Runs a command line in this process: (exit code, standard output, standard error)."""
+
+    def command(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["triscale", *map(str, words)])
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            code = run()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return command
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself_with_an_example(triscale, verb: str) -> None:  # noqa: ANN001
+    code, out, _ = triscale(verb, "--help")
+    assert code == 0
+    assert f"Example: triscale {verb}" in " ".join(out.split())
+    assert "--json" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["cost", "efficientnet_b9"], ["efficientnet_b9", "triscale models"]),
+        (["cost", "efficientnet_b0", "--resolution", "big"], ["big", "480x640"]),
+        (["cost", "efficientnet_b0", "--resolution", "0"], ["0"]),
+        (["cost", "efficientnet_b0", "--classes", "0"], ["0"]),
+        (["cost"], ["name", "--help"]),
+        (["costs"], ["costs", "--help"]),
+        (["cost", "efficientnet_b0", "--fast"], ["--fast", "--help"]),
+        (["scale", "efficientnet_b0"], ["--macs", "--factor", "--phi"]),
+        (["scale", "efficientnet_b0", "--macs", "banana"], ["banana", "400M"]),
+        (["scale", "efficientnet_b0", "--macs", "1"], ["1 MACs", "132k"]),
+        (["scale", "efficientnet_b0", "--macs", "-5M"], ["-5M"]),
+        (["scale", "efficientnet_b0", "--phi", "two"], ["--phi", "two"]),
+        (["scale", "efficientnet_b0", "--factor", "nan"], ["nan"]),
+        (["scale", "efficientnet_b0", "--factor", "0"], ["0"]),
+        (["scale", "efficientnet_b0", "--factor", "2", "--phi", "1"], ["one"]),
+        (["scale", "efficientnet_b0", "--macs", "1G", "--rule", "sideways"], ["sideways", "compound"]),
+        (["scale", "efficientnet_b0", "--macs", "1G", "--rule", "0.5,0.5,0.5"], ["1.5"]),
+        (["scale", "efficientnet_b0", "--params", "9M", "--rule", "resolution"], ["params"]),
+        (["scale", "efficientnet_b0", "--macs", "1e40"], ["largest"]),
+        (["scale", "efficientnet_b0", "--steps", "0..7"], ["--out"]),
+        (["scale", "efficientnet_b0", "--steps", "7..0", "--out", "x"], ["7..0"]),
+        (["fit", "missing-folder", "--macs", "1M", "--out", "run"], ["missing-folder"]),
+        (["fit", "one-class", "--macs", "1M", "--out", "run"], ["one class"]),
+        (["fit", "digits", "--out", "run"], ["--macs"]),
+        (["fit", "digits", "--macs", "1M"], ["--out"]),
+        (["fit", "digits", "--macs", "banana", "--out", "run"], ["banana"]),
+        (["fit", "digits", "--macs", "1", "--out", "run"], ["smallest"]),
+        (["fit", "digits", "--macs", "1M", "--out", "run", "--epochs", "many"], ["--epochs", "many"]),
+        (
+            ["fit", "digits", "--macs", "1M", "--out", "run", "--baseline", "broken.json"],
+            ["broken.json", "kernel", "4"],
+        ),
+        (["fit", "digits", "--macs", "1M", "--out", "run", "--on-bad", "maybe"], ["maybe"]),
+        (["fit", "digits", "--macs", "1M", "--out", "run", "--seed", "-1"], ["-1"]),
+        (["fit", "digits", "--macs", "1M", "--out", "digits"], ["digits", "new or empty"]),
+        (["eval", "missing-run"], ["missing-run"]),
+        (["eval", "efficientnet_b0", "digits"], ["random weights"]),
+        (["predict", "efficientnet_b0", "digits"], ["random weights"]),
+        (["predict", "missing-run", "digits"], ["missing-run"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
+)
+@pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
+def test_a_mistake_is_one_line_that_names_it_and_exit_code_two(
+    triscale,  # noqa: ANN001
+    digits: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    named: list[str],
+    as_json: bool,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").symlink_to(digits)
+    (tmp_path / "one-class").mkdir()
+    (tmp_path / "one-class" / "digit-0").symlink_to(digits / "digit-0")
+    (tmp_path / "broken.json").write_text(to_json(published("efficientnet_b0")).replace('"kernel": 5', '"kernel": 4'))
+    code, out, err = triscale(*words, *(["--json"] if as_json else []))
+    assert code == 2
+    if as_json:
+        message = json.loads(out)["error"]
+    else:
+        assert out == ""
+        message = err.strip().splitlines()[-1]
+        assert message.startswith("triscale: ")
+    for part in named:
+        assert part in message
+    assert "Traceback" not in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_cost_has_the_promised_keys(triscale) -> None:  # noqa: ANN001
+    code, out, err = triscale("cost", "efficientnet_b0", "--json")
+    values = json.loads(out)
+    assert code == 0
+    assert err == ""
+    assert {"params", "macs", "activations", "memory", "size", "layers"} <= set(values)
+    assert (values["params"], values["macs"]) == (5_288_548, 385_814_752)
+    assert from_dict(values["architecture"]) == published("efficientnet_b0")
+
+
+def test_cost_of_a_users_own_file_a_run_and_its_model_agree(triscale, fitted: Fitted, tmp_path: Path) -> None:  # noqa: ANN001
+    (tmp_path / "own.json").write_text(to_json(fitted.plan.architecture))
+    answers = [
+        json.loads(triscale("cost", name, "--json")[1])["macs"]
+        for name in (tmp_path / "own.json", fitted.run.path, fitted.run.model)
+    ]
+    assert answers == [fitted.plan.scaled.cost.macs] * 3
+
+
+def test_cost_is_answered_without_torch_and_numpy() -> None:
+    code = (
+        "import sys; sys.argv = ['triscale', 'cost', 'efficientnet_b7']\n"
+        "from triscale.cli.main import run; assert run() == 0; assert not {'torch', 'numpy'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+    assert "66,347,960" in done.stdout
+
+
+def test_importing_triscale_imports_no_torch() -> None:
+    code = "import sys, triscale; assert 'torch' not in sys.modules; triscale.fit; assert 'torch' in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_public_name_is_there() -> None:
+    import triscale
+
+    for name in triscale.__all__:
+        assert getattr(triscale, name) is not None
+    with pytest.raises(AttributeError, match="nothing_of_this_name"):
+        _ = triscale.nothing_of_this_name
+
+
+@pytest.mark.parametrize("how", [["--macs", "1G", "--rule", "compound"], ["--phi", "3"], ["--factor", "4"]])
+def test_scale_answers_with_the_promised_keys(triscale, how: list[str]) -> None:  # noqa: ANN001
+    code, out, _ = triscale("scale", "efficientnet_b0", *how, "--json")
+    values = json.loads(out)
+    assert code == 0
+    promised = {"multipliers", "asked", "nominal", "realised", "trim", "cost", "architecture"}
+    assert promised <= set(values)
+    assert values["realised"] == pytest.approx(values["cost"]["macs"] / 385_814_752)
+
+
+def test_scale_to_a_budget_ends_just_below_it(triscale) -> None:  # noqa: ANN001
+    _, out, _ = triscale("scale", "efficientnet_b0", "--macs", "1G", "--json")
+    assert 0.99e9 <= json.loads(out)["cost"]["macs"] <= 1e9
+
+
+def test_a_scaled_network_is_written_and_read_by_its_path(triscale, tmp_path: Path) -> None:  # noqa: ANN001
+    place = tmp_path / "net.json"
+    _, out, _ = triscale("scale", "mobilenet_v2", "--macs", "500M", "--out", place, "--json")
+    assert load(place) == from_dict(json.loads(out)["architecture"])
+    code, _, err = triscale("scale", "mobilenet_v2", "--macs", "400M", "--out", place)
+    assert code == 2
+    assert "exists already" in err
+
+
+def test_a_family_is_a_file_a_step(triscale, tmp_path: Path) -> None:  # noqa: ANN001
+    code, out, _ = triscale("scale", "efficientnet_b0", "--steps", "0..7", "--out", tmp_path / "family", "--json")
+    family = json.loads(out)["family"]
+    assert code == 0
+    assert [member["phi"] for member in family] == list(range(8))
+    assert [load(Path(member["file"])) for member in family] == [from_dict(m["architecture"]) for m in family]
+    assert family[0]["cost"]["macs"] == 385_814_752
+    costs = [member["cost"]["macs"] for member in family]
+    assert costs == sorted(costs)
+
+
+def test_coefficients_come_from_a_file(triscale, tmp_path: Path) -> None:  # noqa: ANN001
+    (tmp_path / "mine.json").write_text('{"alpha": 1.3, "beta": 1.1, "gamma": 1.05, "note": "measured"}')
+    _, out, _ = triscale("scale", "efficientnet_b0", "--phi", "2", "--rule", tmp_path / "mine.json", "--json")
+    assert json.loads(out)["multipliers"]["depth"] == pytest.approx(1.69)
+
+
+def test_models_lists_the_zoo(triscale) -> None:  # noqa: ANN001
+    _, out, _ = triscale("models", "--json")
+    listed = json.loads(out)["models"]
+    assert listed["resnet50"]["params"] == 25_557_032
+    assert all(entry["source"] for entry in listed.values())
+
+
+def test_nothing_is_cut_off_where_output_goes_to_a_file(triscale, tmp_path: Path) -> None:  # noqa: ANN001
+    _, out, _ = triscale("scale", "efficientnet_b0", "--steps", "0..3", "--out", tmp_path / "family")
+    assert "…" not in out
+    assert str(tmp_path / "family" / "efficientnet_b0-phi3.json") in out
+
+
+def test_fit_eval_and_predict_answer_in_json_alone(triscale, digits: Path, tmp_path: Path) -> None:  # noqa: ANN001
+    place = tmp_path / "run"
+    code, out, err = triscale("fit", digits, "--macs", "400k", "--epochs", "2", "--out", place, "--json")
+    assert code == 0
+    values = json.loads(out)
+    assert Path(values["report"]).is_file()
+    assert "epoch 2" in err
+    code, out, _ = triscale("eval", place, digits, "--json")
+    assert code == 0
+    assert json.loads(out)["accuracy"] == values["test_accuracy"]
+    code, out, _ = triscale("predict", place, digits / "digit-1", "--top", "2", "--json")
+    assert code == 0
+    predictions = json.loads(out)["predictions"]
+    assert len(predictions) == 20
+    assert all(len(guess["classes"]) == 2 for guess in predictions)
+
+
+def test_a_picture_that_cannot_be_read_makes_predict_fail_after_the_others(
+    triscale,  # noqa: ANN001
+    fitted: Fitted,
+    digits: Path,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "torn.png").write_bytes(b"no picture")
+    code, out, err = triscale("predict", fitted.run.path, tmp_path / "torn.png", digits / "digit-0" / "000.png")
+    assert code == 1
+    assert "000.png" in out
+    assert "torn.png" in err
+    assert triscale("predict", fitted.run.path, tmp_path / "torn.png")[0] == 2
+
+
+def test_each_verb_names_the_next_command(triscale, fitted: Fitted) -> None:  # noqa: ANN001
+    for words in (["models"], ["cost", "resnet18"], ["scale", "resnet18", "--factor", "2"], ["eval", fitted.run.path]):
+        assert "next: " in triscale(*words)[2]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_fit_says_so_in_one_line(
+    digits: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    words = ["fit", str(digits), "--macs", "2M", "--epochs", "10000", "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "triscale", *words], stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "run" / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert "Traceback" not in err
+    assert "your images are as they were" in err

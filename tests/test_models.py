@@ -1,0 +1,144 @@
+import json
+import pickle
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from triscale.arch import Architecture, Head, MBConv, Stage, Stem, to_json
+from triscale.data import Preprocess
+from triscale.errors import UserError
+from triscale.fitting import Fitted
+from triscale.models import Model, load, predict
+from triscale.models.model import new
+
+TINY = Architecture(
+    (Stage(MBConv(3, 2), 8, 2, 2),), stem=Stem(8), head=Head(3, 16), resolution=(32, 24), name="tiny-network"
+)
+LOOK = Preprocess((32, 24), 3, (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), crop=0.9)
+
+
+def tiny(seed: int = 0) -> Model:
+    return new(TINY, ("cat", "狗", "rocket"), LOOK, seed=seed).eval()
+
+
+def test_a_saved_model_comes_back_whole(tmp_path: Path) -> None:
+    model = tiny()
+    model.save(tmp_path / "m.safetensors")
+    again = load(tmp_path / "m.safetensors")
+    assert (again.architecture, again.architecture.name) == (TINY, "tiny-network")
+    assert again.classes == ("cat", "狗", "rocket")
+    assert again.preprocess == LOOK
+    assert again.trained
+    assert not again.training
+    x = torch.randn(2, 3, 32, 24)
+    with torch.no_grad():
+        assert torch.equal(model(x), again(x))
+
+
+def test_the_same_model_is_saved_as_the_same_bytes(tmp_path: Path) -> None:
+    tiny().save(tmp_path / "a.safetensors")
+    tiny().save(tmp_path / "b.safetensors")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+def test_a_zoo_name_gives_an_untrained_model_with_the_papers_preprocessing() -> None:
+    model = load("mobilenet_v2")
+    assert not model.trained
+    assert len(model.classes) == 1000
+    assert model.preprocess.crop == 0.875
+    assert model.preprocess(Image.fromarray(load_sample_image("china.jpg"))).shape == (3, 224, 224)
+
+
+def test_a_model_predicts_names_with_probabilities(fitted: Fitted, digits: Path) -> None:
+    model = load(fitted.run.path)
+    answer = model.predict(digits / "digit-0" / "000.png", top=2)
+    assert len(answer) == 2
+    assert answer[0][1] >= answer[1][1] > 0
+    assert {name for name, _ in answer} <= set(model.classes)
+
+
+def test_predicting_leaves_the_mode_as_it_was(digits: Path, fitted: Fitted) -> None:
+    model = load(fitted.run.path).train()
+    model.predict(digits / "digit-0" / "000.png")
+    assert model.training
+
+
+def test_random_weights_are_not_asked_for_answers(digits: Path) -> None:
+    with pytest.raises(UserError, match="random weights"):
+        predict("efficientnet_b0", digits)
+
+
+def test_a_picture_that_cannot_be_read_does_not_hide_the_others(fitted: Fitted, digits: Path, tmp_path: Path) -> None:
+    (tmp_path / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n1234")
+    guesses = list(predict(fitted.run.path, [tmp_path / "torn.png", digits / "digit-0" / "000.png"]))
+    assert guesses[0].error is not None
+    assert "torn.png" in guesses[0].error
+    assert guesses[1].error is None
+    assert guesses[1].classes
+
+
+def _damaged(tmp_path: Path, kind: str) -> Path:
+    place = tmp_path / "m.safetensors"
+    tiny().save(place)
+    data = place.read_bytes()
+    length = struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8 : 8 + length])
+    if kind == "truncated":
+        place.write_bytes(data[: len(data) // 2])
+    elif kind == "zero bytes":
+        place.write_bytes(b"")
+    elif kind == "a pickle":
+        place.write_bytes(pickle.dumps({"weights": [1, 2, 3]}))
+    elif kind == "huge header":
+        place.write_bytes(struct.pack("<Q", 2**62) + data[8:])
+    elif kind == "no metadata":
+        safetensors.torch.save_file({"x": torch.zeros(1)}, place)
+    else:
+        metadata = dict(header["__metadata__"])
+        if kind == "another network":
+            metadata["architecture"] = to_json(Architecture((Stage(MBConv(), 16),), stem=Stem(8), head=Head(3)))
+        elif kind == "too few classes":
+            metadata["classes"] = json.dumps(["cat"])
+        elif kind == "no preprocessing":
+            del metadata["preprocess"]
+        elif kind == "broken architecture":
+            metadata["architecture"] = metadata["architecture"].replace('"kernel": 3', '"kernel": 4')
+        safetensors.torch.save_file(tiny().state_dict(), place, metadata)
+    return place
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "truncated",
+        "zero bytes",
+        "a pickle",
+        "huge header",
+        "no metadata",
+        "another network",
+        "too few classes",
+        "no preprocessing",
+        "broken architecture",
+    ],
+)
+def test_a_damaged_model_file_is_refused_in_one_line_that_names_it(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load(_damaged(tmp_path, kind))
+    assert "m.safetensors" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_preprocessing_takes_paths_pictures_and_arrays_alike(tmp_path: Path) -> None:
+    array = load_sample_image("flower.jpg")
+    Image.fromarray(array).save(tmp_path / "flower.png")
+    expected = LOOK(array)
+    assert expected.shape == (3, 32, 24)
+    assert torch.equal(LOOK(Image.fromarray(array)), expected)
+    assert torch.equal(LOOK(tmp_path / "flower.png"), expected)
+    assert np.isfinite(expected.numpy()).all()

@@ -1,0 +1,170 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+from torch import nn
+
+from triscale.arch import Architecture, Head, MBConv, Stage, Stem, published
+from triscale.data import Images, Preprocess, prepare
+from triscale.data.pictures import Memory
+from triscale.errors import TriscaleError, UserError
+from triscale.models import Model
+from triscale.models.model import new
+from triscale.training import EpochMetrics, Machine, Recipe, fastest_precision, steady_allocator, train
+from triscale.training.average import Average
+from triscale.training.machine import find_device
+from triscale.training.recipe import regularised
+
+TINY = Architecture(
+    (Stage(MBConv(3, 2), 8, 1, 2), Stage(MBConv(3, 2), 16, 2, 2)),
+    stem=Stem(8, stride=1),
+    head=Head(4, None, dropout=0.0),
+    resolution=(16, 16),
+    channels=1,
+    stochastic_depth=0.0,
+)
+LOOK = Preprocess((16, 16), 1, (0.3,), (0.35,))
+CPU = Machine("cpu", "fp32", 1, {})
+
+
+def some_digits(n: int) -> Images:
+    digits = load_digits(n_class=4)
+    pixels = np.round(digits.images[:n] * (255 / 16)).astype(np.uint8)[..., None]
+    return Images(
+        digits.target[:n].astype(np.int64),
+        tuple(map(str, range(n))),
+        tuple(i.to_bytes(4, "little") for i in range(n)),
+        Memory(np.ascontiguousarray(pixels)),
+    )
+
+
+def trained(
+    recipe: Recipe, seed: int = 0, images: int = 96, precision: str = "fp32"
+) -> tuple[Model, list[EpochMetrics]]:
+    model = new(TINY, ("0", "1", "2", "3"), LOOK, seed=seed)
+    seen: list[EpochMetrics] = []
+    result = train(
+        model,
+        prepare(some_digits(images), LOOK),
+        recipe,
+        replace(CPU, precision=precision),
+        seed=seed,
+        validate=lambda model: 0.5,
+        on_epoch=seen.append,
+    )
+    return result, seen
+
+
+def test_training_learns() -> None:
+    _, seen = trained(Recipe(epochs=12, batch=16))
+    assert seen[-1].loss < 0.6 * seen[0].loss
+
+
+def test_the_same_seed_gives_the_same_weights() -> None:
+    recipe = Recipe(epochs=2, batch=16)
+    first, second, other = trained(recipe)[0], trained(recipe)[0], trained(recipe, seed=1)[0]
+    same = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in same)
+    differing = zip(first.parameters(), other.parameters(), strict=True)
+    assert any(not torch.equal(a, b) for a, b in differing)
+
+
+def test_fewer_images_than_a_batch_still_train() -> None:
+    result, seen = trained(Recipe(epochs=2, batch=64), images=10)
+    assert [metrics.step for metrics in seen] == [1, 2]
+    assert all(parameter.isfinite().all() for parameter in result.parameters())
+
+
+def test_bf16_trains_too() -> None:
+    _, seen = trained(Recipe(epochs=8, batch=16), precision="bf16")
+    assert seen[-1].loss < seen[0].loss
+
+
+def test_a_loss_that_is_not_finite_stops_the_training() -> None:
+    with pytest.raises(TriscaleError, match="rate"):
+        trained(Recipe(epochs=3, batch=16, rate=1e30, clip=math.inf))
+
+
+@given(st.integers(1, 5000))
+def test_the_rate_rises_to_its_height_once_and_falls_towards_zero(steps: int) -> None:
+    recipe = Recipe(epochs=1, rate=1e-2)
+    rates = [recipe.rate_at(step, steps) for step in range(steps)]
+    top = rates.index(max(rates))
+    assert max(rates) == pytest.approx(1e-2)
+    assert rates[: top + 1] == sorted(rates[: top + 1])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert min(rates) > 0
+
+
+@given(st.integers(1, 100_000), st.integers(0, 100_000))
+def test_the_average_keeps_less_early_and_never_everything(steps: int, step: int) -> None:
+    decay = Recipe(epochs=1).average_decay(step, steps)
+    assert 0 <= decay < 1
+    assert decay <= (1 + step) / (10 + step)
+
+
+def test_the_average_is_the_weighted_mean_of_weights_and_statistics() -> None:
+    model = new(TINY, ("0", "1", "2", "3"), LOOK)
+    average = Average(model)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            value.add_(1)
+    average.update(0.75)
+    for name, value in average.model.state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, before[name] + 0.25)
+        else:
+            assert torch.equal(value, before[name] + 1)
+
+
+def test_decay_is_for_convolutions_and_the_linear_layer_only() -> None:
+    from triscale.training.engine import _optimizer
+
+    model = new(TINY, ("0", "1", "2", "3"), LOOK)
+    decayed, others = _optimizer(model, Recipe(epochs=1)).param_groups
+    weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    assert {id(p) for p in decayed["params"]} == {id(weight) for weight in weights}
+    assert others["weight_decay"] == 0
+    assert len(decayed["params"]) + len(others["params"]) == len(list(model.parameters()))
+
+
+def test_regularisation_falls_in_proportion_to_the_macs() -> None:
+    b0 = published("efficientnet_b0")
+    assert regularised(b0, b0) == b0
+    small = regularised(TINY, b0)
+    assert small.stochastic_depth < 0.01
+    assert small.head.dropout < 0.01
+    assert regularised(published("efficientnet_b3"), b0).head.dropout == b0.head.dropout
+
+
+def test_measuring_precision_draws_nothing_from_the_runs_generator_and_leaves_the_network() -> None:
+    model = new(TINY, ("0", "1", "2", "3"), LOOK)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    machine = fastest_precision(model, 8, torch.device("cpu"), rounds=1)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert machine.precision == min(machine.step, key=machine.step.__getitem__)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_the_allocator_is_made_steady_where_glibc_is() -> None:
+    import platform
+
+    assert steady_allocator() == (platform.libc_ver()[0] == "glibc")
+
+
+@pytest.mark.parametrize("values", [{"epochs": 0}, {"epochs": 1, "batch": 1}])
+def test_a_recipe_that_cannot_train_is_refused(values: dict[str, int]) -> None:
+    with pytest.raises(UserError):
+        Recipe(**values)
+
+
+def test_a_device_that_is_none_is_named() -> None:
+    with pytest.raises(UserError, match="tpu"):
+        find_device("tpu")
