@@ -15,7 +15,7 @@ from triscale.data.pictures import Memory
 from triscale.errors import TriscaleError, UserError
 from triscale.models import Model
 from triscale.models.model import new
-from triscale.training import EpochMetrics, Machine, Recipe, fastest_precision, steady_allocator, train
+from triscale.training import EpochMetrics, Machine, Recipe, fastest_machine, steady_allocator, train
 from triscale.training.average import Average
 from triscale.training.machine import find_device
 from triscale.training.recipe import regularised
@@ -143,13 +143,15 @@ def test_regularisation_falls_in_proportion_to_the_macs() -> None:
     assert regularised(published("efficientnet_b3"), b0).head.dropout == b0.head.dropout
 
 
-def test_measuring_precision_draws_nothing_from_the_runs_generator_and_leaves_the_network() -> None:
+def test_measuring_draws_nothing_from_the_runs_generator_and_leaves_the_network() -> None:
     model = new(TINY, ("0", "1", "2", "3"), LOOK)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.get_rng_state()
-    machine = fastest_precision(model, 8, torch.device("cpu"), rounds=1)
+    threads = torch.get_num_threads()
+    machine = fastest_machine(model, 8, torch.device("cpu"))
     assert torch.equal(torch.get_rng_state(), state)
-    assert machine.precision == min(machine.step, key=machine.step.__getitem__)
+    assert torch.get_num_threads() == threads
+    assert f"{machine.precision}, {machine.threads} threads" in machine.step
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 

@@ -68,11 +68,12 @@ def block_sums(block: Block, skip: Skip, inputs: int, outputs: int, stride: int)
     """What a block adds to a network's totals, per pixel (see `Sums`)."""
     rows, alive = block_shape(block, skip, inputs, outputs, stride)
     params, macs, elements, kept = 0, [0, 0, 0], [0, 0, 0], [0, 0, 0]
-    for row in rows:
-        params += row.params
-        macs[row.where] += row.weights
-        elements[row.where] += row.outputs
-        kept[row.where] += row.outputs * row.kept
+    for _, fan_in, out, kernel, groups, where, extra, copies in rows:  # unpacked: twice as fast as by name
+        weights = fan_in // groups * out * kernel * kernel
+        params += weights + extra * out
+        macs[where] += weights
+        elements[where] += out
+        kept[where] += out * copies
     return params, *macs, *elements, *kept, alive  # type: ignore[return-value]  # lists of three
 
 

@@ -24,7 +24,7 @@ from triscale.models.model import Model, new
 from triscale.reporting import write_report
 from triscale.runs import RunDirectory, write_whole
 from triscale.scaling import Budget, find_rule
-from triscale.training import EpochMetrics, describe, fastest_precision, steady_allocator, train
+from triscale.training import EpochMetrics, describe, fastest_machine, steady_allocator, train
 from triscale.training.engine import Step, augmentation
 from triscale.training.machine import find_device
 
@@ -100,7 +100,7 @@ def fit(
     recipe = make_recipe(images, epochs, batch, flip)
     steady_allocator()
     model = new(architecture, images.classes, preprocess, seed=seed)
-    machine = fastest_precision(model, min(recipe.batch, len(images.train)), where)
+    machine = fastest_machine(model, min(recipe.batch, len(images.train)), where)
     plan = Plan(scaled, architecture, preprocess, recipe, machine, seed)
 
     run = RunDirectory.create(out)

@@ -60,7 +60,7 @@ def check_recipe(epochs: int, batch: int | None) -> None:
 def make_recipe(data: Data, epochs: int, batch: int | None, flip: bool | None) -> Recipe:
     """The recipe for these images: photographs are cropped and mirrored, small or gray images only shifted a little."""
     photographs = min(data.size) >= PHOTOGRAPH and not data.uniform
-    size = min(128, max(2, len(data.train) // 16)) if batch is None else batch
+    size = min(128, max(8, len(data.train) // 16)) if batch is None else batch
     return Recipe(
         epochs=epochs,
         batch=size,

@@ -1,7 +1,7 @@
 """How a network learns: the recipe, the loop, the machine it runs on."""
 
 from triscale.training.engine import EpochMetrics, Step, train
-from triscale.training.machine import Machine, describe, fastest_precision, steady_allocator
+from triscale.training.machine import Machine, describe, fastest_machine, steady_allocator
 from triscale.training.recipe import Recipe
 
 __all__ = [
@@ -10,7 +10,7 @@ __all__ = [
     "Recipe",
     "Step",
     "describe",
-    "fastest_precision",
+    "fastest_machine",
     "steady_allocator",
     "train",
 ]

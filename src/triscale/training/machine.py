@@ -17,6 +17,8 @@ from triscale.errors import UserError
 from triscale.nn.network import Network
 
 PRECISIONS = ("fp32", "bf16")
+TURNS = 4
+LONG_ENOUGH = 5.0  # seconds of measuring
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -26,7 +28,7 @@ _MOST_MMAP = 32 * 2**20  # glibc refuses a higher mmap threshold
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a run was planned for. step: measured seconds of a training step by precision, empty if not measured."""
+    """What a run was planned for. step: measured seconds of a training step, by what was tried."""
 
     device: str
     precision: str
@@ -97,26 +99,41 @@ def training_step(network: Network, batch: int, device: torch.device, precision:
     return step
 
 
-def fastest_precision(network: Network, batch: int, device: torch.device, rounds: int = 4) -> Machine:
-    """bf16 on CUDA; on a CPU whichever precision takes less time for a training step, measured in turn on a copy."""
-    threads = torch.get_num_threads()
+def fastest_machine(network: Network, batch: int, device: torch.device) -> Machine:
+    """How to train here: bf16 on CUDA; on a CPU the threads, then the precision, that take least time for a step.
+
+    Candidates are timed in turn on a copy of the network. More threads are taken only where they pay by a tenth: on a
+    machine that does other work too, threads that wait for each other are many times slower than one alone.
+    """
+    most = torch.get_num_threads()
     if device.type == "cuda":
-        return Machine(str(device), "bf16" if torch.cuda.is_bf16_supported() else "fp32", threads, {})
+        return Machine(str(device), "bf16" if torch.cuda.is_bf16_supported() else "fp32", most, {})
     copy = to_device(deepcopy(network), device).train()
     state = torch.get_rng_state()  # stochastic depth and dropout draw; the run's own draws must not depend on it
     steps = {precision: training_step(copy, batch, device, precision) for precision in PRECISIONS}
-    for step in steps.values():
-        step()
-        step()
-    times: dict[str, list[float]] = {precision: [] for precision in steps}
-    for _ in range(rounds):
-        for precision, step in steps.items():
+    by_threads = _times({("fp32", threads): steps["fp32"] for threads in sorted({1, max(1, most // 2), most})})
+    threads = min((time * (1 if key[1] == 1 else 1.1), key[1]) for key, time in by_threads.items())[1]
+    by_precision = _times({(precision, threads): step for precision, step in steps.items()})
+    precision = min(by_precision, key=by_precision.__getitem__)[0]
+    torch.set_num_threads(most)
+    torch.set_rng_state(state)
+    measured = {f"{name}, {n} threads": round(time, 6) for (name, n), time in {**by_threads, **by_precision}.items()}
+    return Machine(str(device), precision, threads, measured)
+
+
+def _times(steps: dict[tuple[str, int], Callable[[], None]]) -> dict[tuple[str, int], float]:
+    """Median seconds of each step, by (precision, threads): in turn, a few times, or until they took long enough."""
+    times: dict[tuple[str, int], list[float]] = {key: [] for key in steps}
+    started = time.perf_counter()
+    for turn in range(1 + TURNS):
+        for key, step in steps.items():
+            torch.set_num_threads(key[1])
             start = time.perf_counter()
             step()
-            times[precision].append(time.perf_counter() - start)
-    torch.set_rng_state(state)
-    measured = {precision: round(median(values), 6) for precision, values in times.items()}
-    return Machine(str(device), min(measured, key=measured.__getitem__), threads, measured)
+            times[key].append(time.perf_counter() - start)
+        if turn and time.perf_counter() - started > LONG_ENOUGH:
+            break
+    return {key: median(taken[1:]) for key, taken in times.items()}  # the first turn warms up
 
 
 def describe() -> dict[str, str]:
