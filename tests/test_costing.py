@@ -12,7 +12,6 @@ import torch
 from hypothesis import given, settings
 from published import NETWORKS
 from specs import architectures
-from threads import one_thread  # noqa: F401
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -20,6 +19,8 @@ from torch.utils._pytree import tree_leaves
 from triscale.arch import ZOO, Architecture, adapt, published
 from triscale.costing import cost, layers
 from triscale.nn import Network, build
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @dataclass

@@ -12,13 +12,14 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from specs import architectures
-from threads import one_thread  # noqa: F401
 from torch import Tensor, nn
 
 from triscale.arch import ZOO, Activation, Architecture, Basic, Conv, Head, MBConv, Skip, Stage, Stem, adapt, published
 from triscale.costing import layers
 from triscale.nn import Network, build
 from triscale.nn.network import Shortcut, same_padding
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 B0 = published("efficientnet_b0")
 SMALL = adapt(B0, resolution=(32, 32), classes=10)

@@ -7,11 +7,12 @@ from typing import Any
 import peers
 import pytest
 import torch
-from threads import one_thread  # noqa: F401
 from torch import nn
 
 from triscale.arch import Architecture, Norm, published
 from triscale.nn import Network
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 RELATIVE = 1e-5  # of the largest logit
 
