@@ -34,7 +34,12 @@ def command(
     baseline: Annotated[
         str, typer.Option(help="The network to scale: a zoo name, a JSON file, a run directory.")
     ] = "efficientnet_b0",
-    rule: Annotated[str, typer.Option(help="How to scale it; see triscale scale --help.")] = "fast",
+    rule: Annotated[
+        str | None,
+        typer.Option(
+            help="How to scale it; see triscale scale --help.", show_default="compound to grow, width to shrink"
+        ),
+    ] = None,
     batch: Annotated[int | None, typer.Option(help="Images a step.", show_default="chosen")] = None,
     flip: Annotated[
         bool | None, typer.Option("--flip/--no-flip", help="Mirror images.", show_default="where they have colours")

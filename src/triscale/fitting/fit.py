@@ -13,7 +13,6 @@ from triscale.arch import Architecture, resolve
 from triscale.data import Data, prepare, read
 from triscale.evaluating import Predictions, predict_images
 from triscale.fitting.plan import (
-    RULE,
     Plan,
     check_recipe,
     make_network,
@@ -69,7 +68,7 @@ def fit(
     size: float | None = None,
     epochs: int = 20,
     baseline: str | Path | Architecture = "efficientnet_b0",
-    rule: str = RULE,
+    rule: str | None = None,
     batch: int | None = None,
     flip: bool | None = None,
     seed: int = 0,
@@ -80,15 +79,16 @@ def fit(
     """The best network of the baseline's family within the limits, trained on the images and tested on held-out ones.
 
     data: class folders, a manifest or IDX files. out: a new or empty directory for the run. macs, params, activations,
-    size (bytes of fp32 weights): the budget, at least one of them. flip: whether images are mirrored; by default those
-    with colours. Raises `UserError` for what was asked wrongly, before anything is written; `TriscaleError` where the
-    work itself fails.
+    size (bytes of fp32 weights): the budget, at least one of them. rule: how to scale; see `plan.scale_to` for what is
+    taken without one. flip: whether images are mirrored; by default those with colours. Raises `UserError` for what
+    was asked wrongly, before anything is written; `TriscaleError` where the work itself fails.
     """
     terms = {"macs": macs, "params": params, "activations": activations, "size": size}
     limits = {term: limit for term, limit in terms.items() if limit is not None}
     started, listener = time.perf_counter(), listener or Listener()
     # Whatever can be wrong without looking at a single image is found before thousands are checked.
-    budget, growth, where = Budget(limits), find_rule(rule), find_device(device)
+    budget, where = Budget(limits), find_device(device)
+    growth = None if rule is None else find_rule(rule)
     network = baseline if isinstance(baseline, Architecture) else resolve(baseline)
     check_recipe(epochs, batch)
     RunDirectory.check_free(out)

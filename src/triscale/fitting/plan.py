@@ -5,7 +5,8 @@ from typing import Any
 
 from triscale.arch import Architecture, adapt, to_dict
 from triscale.data import Data, Preprocess, statistics
-from triscale.scaling import Budget, Rule, Scaled, solve
+from triscale.errors import UserError
+from triscale.scaling import RULES, Budget, Rule, Scaled, solve
 from triscale.scaling.summary import summary
 from triscale.training import Machine, Recipe
 from triscale.training.recipe import regularised
@@ -13,7 +14,6 @@ from triscale.training.recipe import regularised
 SMALLEST_SIDE = 16  # pixels: smaller images are enlarged to it
 LARGEST_SIDE = 224  # pixels: the baselines were designed for it; the rule may go above
 PHOTOGRAPH = 64  # pixels: from here on a random crop of a third still shows something
-RULE = "fast"
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,26 @@ def make_recipe(data: Data, epochs: int, batch: int | None, flip: bool | None) -
     )
 
 
-def make_network(data: Data, baseline: Architecture, rule: Rule, budget: Budget) -> tuple[Scaled, Architecture]:
+def scale_to(baseline: Architecture, rule: Rule | None, budget: Budget) -> Scaled:
+    """The baseline scaled to the budget by the rule; without one, by what suits the direction.
+
+    Growing takes the paper's compound rule. Shrinking takes width alone, which keeps every pixel of images that have
+    few, and `tiny` where the narrowest network is still too large. Raises `UserError` for an impossible budget.
+    """
+    if rule is not None:
+        return solve(baseline, rule, budget)
+    if budget.used(budget.values(baseline)) <= 1:
+        return solve(baseline, RULES["compound"], budget)
+    try:
+        return solve(baseline, RULES["width"], budget)
+    except UserError:
+        return solve(baseline, RULES["tiny"], budget)
+
+
+def make_network(data: Data, baseline: Architecture, rule: Rule | None, budget: Budget) -> tuple[Scaled, Architecture]:
     """The baseline adapted to the images, grown or shrunk to the budget, and that network regularised for its size."""
     adapted = adapt(baseline, resolution=image_resolution(data), channels=data.channels, classes=len(data.classes))
-    scaled = solve(adapted, rule, budget)
+    scaled = scale_to(adapted, rule, budget)
     named = replace(regularised(scaled.architecture, baseline), name=f"{baseline.name}-fit")
     return scaled, named
 
