@@ -1,0 +1,46 @@
+"""Files are written whole or not at all."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from triscale.errors import TriscaleError
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Writes beside `path`, forces the bytes to disk, then renames: a reader sees the old file or the new one.
+
+    Raises `TriscaleError` where the disk refuses; the old file is then as it was.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp gives 0600; a run is as readable as any file its owner makes.
+        mask = os.umask(0)
+        os.umask(mask)
+        Path(temporary).chmod(0o666 & ~mask)
+        Path(temporary).replace(path)
+        _sync_directory(path.parent)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise TriscaleError(
+            f"{path}: could not be written ({error.strerror or error}); what was there before is unchanged"
+        ) from None
+
+
+def _sync_directory(directory: Path) -> None:
+    """Makes the rename itself durable; where directories cannot be opened (Windows) the rename has to do."""
+    try:
+        handle = os.open(directory, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
