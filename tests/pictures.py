@@ -7,12 +7,12 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 
-def digit_folder(root: Path, classes: int = 3, each: int = 20) -> Path:
-    """`each` handwritten digits of `classes` classes, 8×8 gray PNG files in class folders."""
+def digit_folder(root: Path, classes: int = 3, each: int = 20, first: int = 0) -> Path:
+    """`each` handwritten digits of `classes` classes from the `first` on, 8×8 gray PNG files in class folders."""
     digits = load_digits()
     for label in range(classes):
         place = root / f"digit-{label}"
         place.mkdir(parents=True)
-        for index, picture in enumerate(digits.images[digits.target == label][:each]):
+        for index, picture in enumerate(digits.images[digits.target == label][first : first + each]):
             Image.fromarray(np.round(picture * (255 / 16)).astype(np.uint8)).save(place / f"{index:03}.png")
     return root

@@ -88,5 +88,7 @@ def architectures(draw: DrawFn) -> Architecture:
                 st.sampled_from(("scaled", "fixed", "never_narrower")),
             )
         ),
-        draw(st.text(max_size=12)),
+        draw(
+            st.text(min_size=1, max_size=12).filter(lambda s: s.isprintable() and s[0] != "." and not {*s} & {*"/\\"})
+        ),
     )

@@ -3,6 +3,7 @@
 import json
 import os
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -221,10 +222,11 @@ def test_any_network_fits_any_image_from_16_pixels(architecture: Architecture, h
     assert adapt(architecture, resolution=architecture.resolution) == architecture
 
 
-def test_a_network_whose_own_last_map_is_one_pixel_loses_strides_on_a_smaller_image() -> None:
+def test_on_another_image_no_last_map_is_one_pixel() -> None:
     deep = Architecture(tuple(Stage(MBConv(), 8, 1, 2) for _ in range(4)), resolution=(32, 32))
     assert last_map(deep) == 1
-    assert [stride for _, stride in adapt(deep, resolution=(16, 16)).strides()] == [1, 1, 2, 2, 2, 2]
+    assert [stride for _, stride in adapt(deep, resolution=(16, 16)).strides()] == [1, 1, 1, 2, 2, 2]
+    assert adapt(deep, classes=7) == replace(deep, head=replace(deep.head, classes=7))
 
 
 def test_adapting_to_nothing_is_a_spec_error() -> None:

@@ -58,13 +58,13 @@ def test_a_copied_run_works_elsewhere(fitted: Fitted, digits: Path, tmp_path: Pa
     assert evaluate(tmp_path / "copy", digits).predictions.top() == fitted.test.top()
 
 
-def test_other_images_are_evaluated_all_and_matched_by_name(fitted: Fitted, tmp_path: Path) -> None:
-    folder = digit_folder(tmp_path / "other", classes=2, each=30)
+def test_other_images_are_evaluated_all_and_matched_by_name(fitted: Fitted, digits: Path, tmp_path: Path) -> None:
+    folder = digit_folder(tmp_path / "other", classes=2, each=30, first=20)
+    learned = [name for name, (split, _) in fitted.run.splits().items() if split == "train" and "digit-0" in name][:4]
+    for index, name in enumerate(learned):
+        shutil.copy(digits / name, folder / "digit-0" / f"copied-{index}.png")
     found = evaluate(fitted.run.path, folder)
-    assert found.which == "all"
-    assert found.predictions.top().n == 60
-    learned = len(fitted.plan.scaled.baseline.stages) and found.learned
-    assert 0 < learned < 40, "twenty of each class were in the run's data; those it trained on are counted"
+    assert (found.which, found.predictions.top().n, found.learned) == ("all", 64, 4)
 
 
 def test_one_class_alone_can_be_evaluated(fitted: Fitted, tmp_path: Path) -> None:
@@ -81,3 +81,40 @@ def test_a_class_that_the_model_does_not_know_is_named(fitted: Fitted, tmp_path:
 def test_random_weights_are_not_evaluated(digits: Path) -> None:
     with pytest.raises(UserError, match="random weights"):
         evaluate("efficientnet_b0", digits)
+
+
+def test_held_out_images_that_are_gone_are_counted_and_the_others_evaluated(
+    fitted: Fitted, digits: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(digits, tmp_path / "digits")
+    (tmp_path / "digits" / fitted.test.names[0]).unlink()
+    found = evaluate(fitted.run.path, tmp_path / "digits")
+    assert (found.which, found.missing, found.learned) == ("held out", 1, 0)
+    assert found.predictions.top().n == len(fitted.test.names) - 1
+
+
+def test_a_run_that_lost_its_splits_is_not_evaluated_on_what_it_learned(fitted: Fitted, tmp_path: Path) -> None:
+    shutil.copytree(fitted.run.path, tmp_path / "run")
+    (tmp_path / "run" / "splits.csv").unlink()
+    with pytest.raises(UserError, match="splits"):
+        evaluate(tmp_path / "run")
+
+
+def test_a_model_without_a_run_does_not_say_that_nothing_was_learned(fitted: Fitted, digits: Path) -> None:
+    found = evaluate(fitted.model, digits)
+    assert found.which == "all"
+    assert found.learned is None
+
+
+@pytest.mark.parametrize("text", ["{}", '{"data": 5}', '{"data": {}}', "[]", "torn"])
+def test_an_edited_run_is_named(fitted: Fitted, tmp_path: Path, text: str) -> None:
+    shutil.copytree(fitted.run.path, tmp_path / "run")
+    (tmp_path / "run" / "run.json").write_text(text)
+    with pytest.raises(UserError, match=r"run\.json"):
+        evaluate(tmp_path / "run")
+
+
+def test_a_folder_with_a_test_split_alone_can_be_evaluated(fitted: Fitted, tmp_path: Path) -> None:
+    digit_folder(tmp_path / "later" / "test", classes=2, each=5)
+    found = evaluate(fitted.run.path, tmp_path / "later")
+    assert (found.which, found.predictions.top().n) == ("test", 10)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from pictures import digit_folder
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
@@ -28,7 +29,15 @@ def contents(folder: Path) -> dict[str, str]:
 def test_a_run_holds_what_it_says(fitted: Fitted) -> None:
     run = fitted.run
     names = {path.name for path in run.path.iterdir()}
-    assert names == {"run.json", "splits.csv", "metrics.jsonl", "model.safetensors", "predictions.csv", "report.html"}
+    assert names == {
+        "run.json",
+        "splits.csv",
+        "metrics.jsonl",
+        "model.safetensors",
+        "predictions.csv",
+        "report.html",
+        "checkpoints",
+    }
     settings = run.settings()
     assert settings["plan"]["architecture"]["stages"]
     assert settings["plan"]["machine"]["precision"] in ("fp32", "bf16")
@@ -89,10 +98,11 @@ def _idx(path: Path, array: np.ndarray) -> None:
 def test_idx_files_are_fitted_at_their_own_size(tmp_path: Path) -> None:
     digits = load_digits(n_class=3)
     pixels = np.round(digits.images * (255 / 16)).astype(np.uint8).repeat(3, 1).repeat(3, 2)
+    (tmp_path / "idx").mkdir()
     for name, part in (("train", slice(0, 120)), ("t10k", slice(120, 160))):
-        _idx(tmp_path / f"{name}-images-idx3-ubyte.gz", pixels[part])
-        _idx(tmp_path / f"{name}-labels-idx1-ubyte.gz", digits.target[part])
-    fitted = fit(tmp_path, out=tmp_path / "run", macs=500_000, epochs=1)
+        _idx(tmp_path / "idx" / f"{name}-images-idx3-ubyte.gz", pixels[part])
+        _idx(tmp_path / "idx" / f"{name}-labels-idx1-ubyte.gz", digits.target[part])
+    fitted = fit(tmp_path / "idx", out=tmp_path / "run", macs=500_000, epochs=1)
     assert fitted.plan.scaled.baseline.resolution == (24, 24)
     assert fitted.plan.scaled.baseline.channels == 1
     assert len(fitted.test.labels) == 40
@@ -117,6 +127,7 @@ def test_colour_photographs_of_any_size_are_fitted(tmp_path: Path) -> None:
         ((28, 28), (28, 28)),
         ((300, 500), (224, 373)),
         ((16, 1024), (16, 1024)),
+        ((4, 900), (16, 1024)),
         ((20, 10), (32, 16)),
     ],
 )
@@ -135,6 +146,31 @@ def test_any_budget_term_can_bound_the_fit(digits: Path, tmp_path: Path) -> None
     fitted = fit(digits, out=tmp_path / "run", params=20_000, activations=60_000, epochs=1)
     assert fitted.plan.scaled.cost.params <= 20_000
     assert fitted.plan.scaled.cost.activations <= 60_000
+
+
+def test_a_run_inside_the_images_is_refused(tmp_path: Path) -> None:
+    folder = digit_folder(tmp_path / "digits", classes=2, each=8)
+    for place in (folder, folder / "run", folder / "digit-0" / "run"):
+        with pytest.raises(UserError, match=r"inside|something lies"):
+            fit(folder, out=place, macs=300_000, epochs=1)
+    assert not (folder / "run").exists()
+
+
+def test_a_network_that_no_memory_holds_is_refused_before_it_is_built(digits: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="memory"):
+        fit(digits, out=tmp_path / "run", macs=1e14, epochs=1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_last_whole_epoch_is_a_model_like_any_other(fitted: Fitted) -> None:
+    saved, final = load(fitted.run.checkpoint), load(fitted.run.path)
+    assert saved.classes == final.classes
+    pairs = zip(saved.state_dict().values(), final.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_the_number_of_steps_is_planned(fitted: Fitted) -> None:
+    assert fitted.run.settings()["plan"]["steps"] == list(fitted.run.metrics())[-1]["step"]
 
 
 @pytest.mark.parametrize(

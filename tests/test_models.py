@@ -1,6 +1,8 @@
 import json
+import math
 import pickle
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -107,9 +109,18 @@ def _damaged(tmp_path: Path, kind: str) -> Path:
             metadata["classes"] = json.dumps(["cat"])
         elif kind == "no preprocessing":
             del metadata["preprocess"]
+        elif kind == "another resolution":
+            metadata["preprocess"] = metadata["preprocess"].replace("[32, 24]", "[100000, 100000]")
+        elif kind == "a class twice":
+            metadata["classes"] = json.dumps(["cat", "cat", "dog"])
         elif kind == "broken architecture":
             metadata["architecture"] = metadata["architecture"].replace('"kernel": 3', '"kernel": 4')
-        safetensors.torch.save_file(tiny().state_dict(), place, metadata)
+        tensors = tiny().state_dict()
+        if kind == "half precision":
+            tensors = {name: tensor.half() for name, tensor in tensors.items()}
+        elif kind == "not finite":
+            tensors["head.classifier.bias"][0] = math.nan
+        safetensors.torch.save_file(tensors, place, metadata)
     return place
 
 
@@ -125,6 +136,10 @@ def _damaged(tmp_path: Path, kind: str) -> Path:
         "too few classes",
         "no preprocessing",
         "broken architecture",
+        "another resolution",
+        "a class twice",
+        "half precision",
+        "not finite",
     ],
 )
 def test_a_damaged_model_file_is_refused_in_one_line_that_names_it(tmp_path: Path, kind: str) -> None:
@@ -142,3 +157,27 @@ def test_preprocessing_takes_paths_pictures_and_arrays_alike(tmp_path: Path) -> 
     assert torch.equal(LOOK(Image.fromarray(array)), expected)
     assert torch.equal(LOOK(tmp_path / "flower.png"), expected)
     assert np.isfinite(expected.numpy()).all()
+
+
+def test_a_network_of_any_number_of_channels_is_loaded_and_looks_at_arrays(tmp_path: Path) -> None:
+    (tmp_path / "five.json").write_text(to_json(replace(TINY, channels=5)))
+    model = load(tmp_path / "five.json")
+    x = model.preprocess(np.random.default_rng(0).integers(0, 256, (40, 50, 5), np.uint8))
+    assert x.shape == (5, 32, 24)
+    with pytest.raises(UserError, match="5"):
+        model.preprocess(Image.fromarray(load_sample_image("china.jpg")))
+
+
+def test_pictures_are_named_the_same_alone_and_in_a_batch(fitted: Fitted, digits: Path) -> None:
+    guesses = list(predict(fitted.run.path, digits, top=1))
+    model = load(fitted.run.path)
+    assert len(guesses) == 60
+    for guess in guesses[::7]:
+        name, share = model.predict(guess.path, top=1)[0]
+        assert guess.classes[0][0] == name
+        assert guess.classes[0][1] == pytest.approx(share, abs=1e-5)
+
+
+def test_a_picture_given_twice_is_answered_twice(fitted: Fitted, digits: Path) -> None:
+    picture = digits / "digit-0" / "000.png"
+    assert [guess.path for guess in predict(fitted.run.path, [picture, picture])] == [picture, picture]

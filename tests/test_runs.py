@@ -73,10 +73,6 @@ def test_an_empty_directory_becomes_a_run(tmp_path: Path) -> None:
     assert RunDirectory.create(tmp_path).path == tmp_path
 
 
-def test_numbered_runs_take_the_first_free_name(tmp_path: Path) -> None:
-    assert [RunDirectory.numbered(tmp_path, "demo").path.name for _ in range(3)] == ["demo", "demo-2", "demo-3"]
-
-
 def test_metrics_survive_a_torn_last_line(tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path / "run")
     run.add_metrics({"epoch": 1})

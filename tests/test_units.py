@@ -10,7 +10,15 @@ from triscale.units import format_bytes, format_count, format_seconds, parse_byt
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("400M", 400_000_000), ("1.2G", 1_200_000_000), ("10k", 10_000), ("7", 7), (" 5 m ", 5_000_000), ("1_000", 1000)],
+    [
+        ("400M", 400_000_000),
+        ("1.2G", 1_200_000_000),
+        ("10k", 10_000),
+        ("7", 7),
+        (" 5 m ", 5_000_000),
+        ("1_000", 1000),
+        ("1,200k", 1_200_000),
+    ],
 )
 def test_counts_are_read_as_people_type_them(text: str, value: int) -> None:
     assert parse_count(text) == value
@@ -27,7 +35,9 @@ def test_times_are_seconds() -> None:
     assert parse_seconds("1.5h") == 5400
 
 
-@pytest.mark.parametrize("text", ["banana", "", "-5M", "0", "1e999", "5 parsecs", "nan", "inf", "0.2", "1..2", "M"])
+@pytest.mark.parametrize(
+    "text", ["banana", "", "-5M", "0", "1e999", "5 parsecs", "nan", "inf", "0.2", "1..2", "M", "1,5M", "1,2G"]
+)
 def test_what_is_no_count_is_named_with_an_example(text: str) -> None:
     with pytest.raises(UserError) as caught:
         parse_count(text, "--macs")

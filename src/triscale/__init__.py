@@ -52,3 +52,7 @@ def __getattr__(name: str) -> Any:
     value = getattr(import_module(_LATER[name]), "evaluate" if name == "eval" else name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

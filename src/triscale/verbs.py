@@ -14,7 +14,7 @@ from triscale.scaling.budget import Measure
 def network(
     name: str | Path | Architecture,
     *,
-    resolution: tuple[int, int] | None = None,
+    resolution: int | tuple[int, int] | None = None,
     channels: int | None = None,
     classes: int | None = None,
 ) -> Architecture:
@@ -22,20 +22,22 @@ def network(
     found = name if isinstance(name, Architecture) else resolve(name)
     if resolution is None and channels is None and classes is None:
         return found
+    if isinstance(resolution, int):
+        resolution = (resolution, resolution)
     return adapt(found, resolution=resolution, channels=channels, classes=classes)
 
 
 def cost(
     name: str | Path | Architecture,
     *,
-    resolution: tuple[int, int] | None = None,
+    resolution: int | tuple[int, int] | None = None,
     channels: int | None = None,
     classes: int | None = None,
 ) -> Cost:
     """Exact parameters, MACs, activations and size of a network, estimated memory, layer by layer and in total.
 
     name: an `Architecture`, a zoo name, a JSON file, a run directory or a safetensors file. resolution: (height, width)
-    in pixels to adapt it to first. Raises `UserError` for a name that is none.
+    in pixels, or one side of a square, to adapt it to first. Raises `UserError` for a name that is none.
     """
     return cost_of(network(name, resolution=resolution, channels=channels, classes=classes))
 

@@ -101,20 +101,15 @@ def adapt(
     """The network for another input or another number of classes, with fewer strides where the image is small.
 
     Strides are kept from the last to the first as long as the last map keeps at least four pixels on its shorter side
-    (or as many as the network's own last map has, if fewer). At 28 pixels three of B0's five stay and the last map is
-    4×4: the early layers work at full resolution, as is usual for CIFAR-sized networks. A stem that loses its stride
+    (or two or three, if the network's own last map has no more). At 28 pixels three of B0's five stay and the last map
+    is 4×4: the early layers work at full resolution, as is usual for CIFAR-sized networks. A stem that loses its stride
     and had a kernel above 3 gets 3 (ResNet's practice on small images). Larger images keep all strides. Any shorter
     side from 16 pixels works, square or not.
     """
     height, width = architecture.resolution if resolution is None else resolution
-    strides = list(architecture.strides())
-    own = -(-min(architecture.resolution) // math.prod(stride for _, stride in strides))
-    kept: dict[str, int] = {}
-    needed = min(LAST_MAP, own)  # pixels of the map at this place
-    for place, stride in reversed(strides):
-        before = smallest_side(needed, stride)
-        kept[place] = stride if before <= min(height, width) else 1
-        needed = before if kept[place] == stride else needed
+    kept = dict(architecture.strides())
+    if (height, width) != architecture.resolution:  # at its own resolution a network's strides are its own
+        kept = _kept_strides(architecture, min(height, width))
     stem = architecture.stem
     if kept["stem"] != stem.stride:
         stem = replace(stem, stride=1, kernel=min(stem.kernel, 3))
@@ -126,3 +121,16 @@ def adapt(
         stages=tuple(replace(stage, stride=kept[f"stages.{i}"]) for i, stage in enumerate(architecture.stages)),
         head=architecture.head if classes is None else replace(architecture.head, classes=classes),
     )
+
+
+def _kept_strides(architecture: Architecture, side: int) -> dict[str, int]:
+    """Each place's stride, 1 where it had to go, for an input whose shorter side has so many pixels."""
+    strides = list(architecture.strides())
+    own = -(-min(architecture.resolution) // math.prod(stride for _, stride in strides))
+    kept: dict[str, int] = {}
+    needed = min(LAST_MAP, max(2, own))  # pixels of the map at this place
+    for place, stride in reversed(strides):
+        before = smallest_side(needed, stride)
+        kept[place] = stride if before <= side else 1
+        needed = before if kept[place] == stride else needed
+    return kept

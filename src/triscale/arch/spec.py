@@ -5,6 +5,7 @@ Padding, normalisation and rounding belong to the value, so two networks that co
 the name is the one thing that does not count.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -22,6 +23,9 @@ MAX_RESOLUTION = 8_192
 MAX_REPEATS = 1_024
 MAX_STAGES = 64
 MAX_CLASSES = 1_000_000
+
+# A name becomes part of file names.
+_NAME = re.compile(r"(?!\.)[^/\\]{1,120}")
 
 
 class SpecError(UserError):
@@ -282,8 +286,8 @@ class Architecture:
         _whole("channels", self.channels, 1, MAX_CHANNELS)
         _one_of("padding", self.padding, Padding)
         _share("stochastic_depth", self.stochastic_depth, 1, closed=False)
-        if not isinstance(self.name, str):
-            raise SpecError(f"name must be text, not {self.name!r}")
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name) or not self.name.isprintable():
+            raise SpecError(f"name must be 1 to 120 printable characters without slashes, not {self.name!r:.150}")
         self._check_maps()
 
     def _check_maps(self) -> None:

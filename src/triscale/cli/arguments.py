@@ -49,7 +49,7 @@ def resolution(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     sides = text.lower().replace("×", "x").split("x")
-    if len(sides) > 2 or not all(side.isdecimal() and side.isascii() for side in sides):
+    if len(sides) > 2 or not all(side.isdecimal() and side.isascii() and len(side) < 6 for side in sides):
         raise UserError(f"--resolution: {text!r} is not a size in pixels; write 32, or 480x640 for height x width")
     height, width = int(sides[0]), int(sides[-1])
     return height, width

@@ -2,13 +2,29 @@
 
 import json
 import math
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import NoReturn
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+
+class PlainConsole(Console):
+    """Prints texts as they are: a path or a class may be called ``[bold]``."""
+
+    def __init__(self, *, to_errors: bool = False) -> None:
+        stream = sys.stderr if to_errors else sys.stdout
+        # A pipe or a file has no width of its own: nothing is cut there.
+        width = None if stream.isatty() else 200
+        super().__init__(stderr=to_errors, highlight=False, markup=False, emoji=False, soft_wrap=True, width=width)
+
+    def on_broken_pipe(self) -> NoReturn:
+        """The reader of a pipe went away; Rich would end the process as failed."""
+        raise BrokenPipeError
 
 
 @dataclass(frozen=True)
@@ -20,34 +36,51 @@ class Output:
     @property
     def notes(self) -> Console:
         """Standard error: progress and notes."""
-        return Console(stderr=True, highlight=False, soft_wrap=True)
+        return PlainConsole(to_errors=True)
 
-    def result(self, values: dict[str, Any], show: Callable[[Console], None]) -> None:
+    def result(self, values: Mapping[str, object], show: Callable[[Console], None]) -> None:
         """The verb's answer, once: as JSON or as `show` prints it for a person."""
         if self.as_json:
-            sys.stdout.write(json.dumps(_finite(values), ensure_ascii=False) + "\n")
+            write_json(values)
         else:
-            # A pipe or a file has no width of its own: nothing is cut there.
-            show(Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200))
+            show(PlainConsole())
 
-    def next_command(self, text: str) -> None:
-        """The next useful command."""
+    def next_command(self, *words: object, hint: str = "") -> None:
+        """The next useful command, ready to be pasted."""
         if not self.as_json:
-            self.notes.print(f"[dim]next:[/dim] {text}", markup=True)
+            self.notes.print("next:", shlex.join(map(str, words)) + hint, style="dim")
+
+    def progress(self) -> Progress:
+        """A bar with the time left, where a person watches."""
+        notes = self.notes
+        return Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=notes,
+            transient=True,
+            disable=not notes.is_terminal,
+        )
 
 
-def _finite(value: Any) -> Any:
+def write_json(values: Mapping[str, object]) -> None:
+    """One line of ASCII on standard output, whatever its encoding."""
+    sys.stdout.write(json.dumps(_finite(values)) + "\n")
+
+
+def _finite(value: object) -> object:
     """JSON knows no NaN: a figure that does not exist is null."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def table(*columns: str, title: str | None = None) -> Table:
+def table(*columns: str) -> Table:
     """A plain table: the first column to the left, figures to the right."""
-    made = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for index, column in enumerate(columns):
         made.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
     return made

@@ -44,7 +44,7 @@ def command(
         "architecture": to_dict(arch),
     }
     output.result(values, lambda console: _show(console, arch.name, total, layers))
-    output.next_command(f"triscale scale {name} --macs {format_count(2 * total.macs)}")
+    output.next_command("triscale", "scale", name, "--macs", format_count(2 * total.macs))
 
 
 def _show(console: Console, name: str, total: Cost, layers: bool) -> None:

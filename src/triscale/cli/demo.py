@@ -1,5 +1,6 @@
 """`triscale demo`."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -7,7 +8,7 @@ import typer
 
 from triscale.cli import arguments
 from triscale.cli.console import Output
-from triscale.cli.fit import Watcher, show, values
+from triscale.cli.fit import show, values
 from triscale.errors import UserError
 
 MACS, EPOCHS = 3_000_000, 20
@@ -22,16 +23,26 @@ def command(
     Example: triscale demo
     """
     output = Output(as_json)
+    from triscale.cli.watching import Watcher
     from triscale.fitting import fit
-    from triscale.runs import RunDirectory
 
-    images = out / "digits"
-    run = RunDirectory.numbered(out, "demo")
+    run, images = _fresh(out)
     write_digits(images)
     with Watcher(output) as watcher:
-        fitted = fit(images, out=run.path, macs=MACS, epochs=EPOCHS, listener=watcher.listener)
+        fitted = fit(images, out=run, macs=MACS, epochs=EPOCHS, listener=watcher)
     output.result(values(fitted), lambda console: show(console, fitted))
-    output.next_command(f"open {fitted.run.report}; then triscale fit YOUR_IMAGES --macs 10M --out runs/mine")
+    output.next_command("triscale", "fit", "YOUR_IMAGES", "--macs", "10M", "--out", out / "mine")
+
+
+def _fresh(out: Path) -> tuple[Path, Path]:
+    """Where the run and its images go: names that nothing has yet, so that nothing is overwritten."""
+    number = 1
+    while True:
+        suffix = "" if number == 1 else f"-{number}"
+        run, images = out / f"demo{suffix}", out / f"digits{suffix}"
+        if not os.path.lexists(run) and not os.path.lexists(images):
+            return run, images
+        number += 1
 
 
 def write_digits(folder: Path) -> None:
@@ -46,7 +57,11 @@ def write_digits(folder: Path) -> None:
     from PIL import Image
 
     digits = load_digits()
+    try:
+        for label in set(digits.target):
+            (folder / str(label)).mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"--out {folder.parent}: {error.strerror}; name a directory that can be written to") from None
     for index, (picture, label) in enumerate(zip(digits.images, digits.target, strict=True)):
-        place = folder / str(label)
-        place.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.round(picture * (255 / 16)).astype(np.uint8)).save(place / f"{index:04}.png")
+        pixels = np.round(picture * (255 / 16)).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / str(label) / f"{index:04}.png")

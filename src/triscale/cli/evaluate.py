@@ -26,7 +26,9 @@ def command(
         Path | None, typer.Argument(help="Labelled images; what the run was made from if left out.", show_default=False)
     ] = None,
     device: arguments.Device = None,
-    on_bad: arguments.OnBad = "error",
+    on_bad: Annotated[
+        str | None, typer.Option("--on-bad", help="Unreadable images: error or skip.", show_default="as the run did")
+    ] = None,
     as_json: arguments.Json = False,
 ) -> None:
     """How good a trained model is, on the images held out for it or on others.
@@ -34,7 +36,7 @@ def command(
     Example: triscale eval RUN IMAGES
     """
     output = Output(as_json)
-    choice = arguments.on_bad(on_bad)
+    choice = None if on_bad is None else arguments.on_bad(on_bad)
     from triscale.evaluating import evaluate
 
     found = evaluate(name, data, device=device, on_bad=choice)
@@ -47,6 +49,7 @@ def command(
         "images": top.n,
         "evaluated": found.which,
         "data": str(found.data),
+        "missing": found.missing,
         "learned": found.learned,
         "skipped": found.skipped,
         "classes": {
@@ -55,7 +58,7 @@ def command(
         },
     }
     output.result(values, lambda console: _show(console, found))
-    output.next_command(f"triscale predict {name} PICTURE")
+    output.next_command("triscale", "predict", name, "PICTURE")
 
 
 def _show(console: Console, found: "Evaluation") -> None:
@@ -63,6 +66,10 @@ def _show(console: Console, found: "Evaluation") -> None:
     console.print(f"of {WHICH[found.which]} in {found.data}")
     if len(found.predictions.classes) > 5:
         console.print(f"among the five likeliest {found.predictions.top(5)}")
+    if found.missing:
+        console.print(f"{found.missing:,} images that the run held out are missing or changed")
+    if found.learned is None:
+        console.print("no run says what the model learned from: some of these images may be among it")
     if found.learned:
         console.print(f"{found.learned:,} of these images are exact copies of images that the model learned from")
     if found.skipped:

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from triscale.arch import to_dict
 from triscale.cli import arguments
@@ -14,13 +13,10 @@ from triscale.errors import UserError
 from triscale.scaling.budget import label
 from triscale.scaling.budget import show as show_term
 from triscale.scaling.summary import summary
-from triscale.units import format_count, format_seconds
+from triscale.units import format_seconds
 
 if TYPE_CHECKING:
-    from triscale.data import Data
-    from triscale.fitting import Fitted, Plan
-    from triscale.runs import RunDirectory
-    from triscale.training import EpochMetrics, Step
+    from triscale.fitting import Fitted
 
 
 def command(
@@ -59,6 +55,7 @@ def command(
         raise UserError("say what the network may cost: --macs 10M, --params 1M, --activations 1M or --size 5MB")
     on_bad_choice = arguments.on_bad(on_bad)
     arguments.seed(seed)
+    from triscale.cli.watching import Watcher
     from triscale.fitting import fit
 
     with Watcher(output) as watcher:
@@ -77,10 +74,10 @@ def command(
             seed=seed,
             device=device,
             on_bad=on_bad_choice,
-            listener=watcher.listener,
+            listener=watcher,
         )
     output.result(values(fitted), lambda console: show(console, fitted))
-    output.next_command(f"open {fitted.run.report}; triscale predict {fitted.run.path} PICTURE")
+    output.next_command("triscale", "predict", fitted.run.path, "PICTURE")
 
 
 def values(fitted: "Fitted") -> dict[str, Any]:
@@ -111,73 +108,3 @@ def show(console: Console, fitted: "Fitted") -> None:
         )
     console.print(f"took {format_seconds(fitted.seconds)}; the run is {fitted.run.path}")
     console.print(f"report: {fitted.run.report}")
-
-
-class Watcher:
-    """Shows a fit as it goes, on standard error: a bar where a person watches, a line an epoch where a file does."""
-
-    def __init__(self, output: Output) -> None:
-        from triscale.fitting import Listener
-
-        notes = output.notes
-        bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            console=notes,
-            transient=True,
-            disable=not notes.is_terminal,
-        )
-
-        class Show(Listener):
-            task: TaskID | None = None
-
-            def _advance(self, what: str, done: int, total: int) -> None:
-                if self.task is None:
-                    self.task = bar.add_task(what, total=total)
-                bar.update(self.task, description=what, completed=done, total=total)
-                if done == total:
-                    bar.remove_task(self.task)
-                    self.task = None
-
-            def reading(self, done: int, total: int) -> None:
-                self._advance("checking images", done, total)
-
-            def read(self, data: "Data") -> None:
-                sizes = ", ".join(f"{len(split):,} {name}" for name, split in data.splits().items())
-                kind = "gray" if data.channels == 1 else "colour"
-                notes.print(f"{sizes} images of {len(data.classes)} classes, {data.size[0]}×{data.size[1]}, {kind}")
-                for bad in data.skipped[:5]:
-                    notes.print(f"left out: {bad.name} ({bad.reason})", markup=False)
-                if data.skipped:
-                    notes.print(f"{len(data.skipped)} unreadable images left out; all are listed in run.json")
-                if data.leaks:
-                    notes.print(f"{data.leaks} test images are exact copies of training or validation images")
-
-            def planned(self, plan: "Plan", run: "RunDirectory") -> None:
-                arch, total = plan.architecture, plan.scaled.cost
-                notes.print(
-                    f"{plan.scaled.baseline.name} by rule {plan.scaled.rule}: {arch.blocks} blocks at "
-                    f"{arch.resolution[0]}×{arch.resolution[1]} pixels, {format_count(total.macs)} MACs, "
-                    f"{format_count(total.params)} parameters; {plan.machine.precision} on {plan.machine.device}"
-                )
-
-            def step(self, step: "Step") -> None:
-                self._advance(f"epoch {step.epoch} of {step.epochs}", step.step, step.steps)
-
-            def epoch(self, metrics: "EpochMetrics") -> None:
-                notes.print(
-                    f"epoch {metrics.epoch}: loss {metrics.loss:.4f}, validation {metrics.val_accuracy:.2%}, "
-                    f"{format_count(metrics.images_per_second)} images/s"
-                )
-
-        self.listener: Listener = Show()
-        self._bar = bar
-
-    def __enter__(self) -> "Watcher":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()

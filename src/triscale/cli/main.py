@@ -1,9 +1,11 @@
 """`triscale`: one program, a verb a command. Exit codes: 0 done, 1 failed, 2 asked wrongly, 130 and 143 interrupted."""
 
-import json
+import io
 import os
 import signal
 import sys
+import traceback
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -11,6 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from triscale.cli import cost, demo, evaluate, fit, models, predict, scale
+from triscale.cli.console import write_json
 from triscale.errors import TriscaleError, UserError
 
 app = typer.Typer(
@@ -52,11 +55,25 @@ def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
 def _complain(message: str, code: int) -> int:
     """One line on standard error; with --json an object on standard output."""
     line = " ".join(message.split())
-    if "--json" in sys.argv:
-        sys.stdout.write(json.dumps({"error": line}, ensure_ascii=False) + "\n")
-    else:
-        sys.stderr.write(f"triscale: {line}\n")
+    try:
+        if "--json" in sys.argv:
+            write_json({"error": line})
+            sys.stdout.flush()
+        else:
+            sys.stderr.write(f"triscale: {line}\n")
+    except OSError:  # nobody can be told
+        return code or 1
     return code
+
+
+def _any_stream() -> None:
+    """Whatever standard output is: closed, or of an encoding that lacks a letter; it never stops the work."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - as long as the process
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _given(error: TyperException) -> str:
@@ -73,8 +90,10 @@ def run() -> int:
     """The command line of this process, to its exit code."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
+    _any_stream()
     try:
-        code = app(standalone_mode=False)
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except UserError as error:
         return _complain(str(error), 2)
@@ -83,12 +102,21 @@ def run() -> int:
     except typer.Exit as leave:
         return leave.exit_code
     except Interrupted as stop:
-        return _complain("interrupted; your images are as they were, the run is unfinished", 128 + stop.args[0])
+        return _complain(
+            "interrupted; your images are as they were, a run that was begun is unfinished", 128 + stop.args[0]
+        )
     except BrokenPipeError:  # the reader of a pipe went away: no fault of anybody's
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except TyperException as error:  # what the parser could not make sense of
         return _complain(f"{error.format_message().rstrip('.')}{_given(error)}; see triscale --help", 2)
+    except OSError as error:
+        return _complain(f"{error.filename or 'output'}: {error.strerror or error}", 1)
+    except MemoryError:
+        return _complain("not enough memory; a smaller budget or --batch needs less", 1)
+    except Exception as error:  # a fault of this program: everything that helps to find it, and the promised line
+        traceback.print_exc()
+        return _complain(f"internal error: {type(error).__name__}: {error}", 1)
 
 
 def main() -> NoReturn:

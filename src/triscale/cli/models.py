@@ -35,4 +35,4 @@ def command(as_json: arguments.Json = False) -> None:
         console.print(rows)
 
     output.result({"models": values}, show)
-    output.next_command("triscale cost efficientnet_b0, or triscale fit IMAGES --macs 10M --out RUN")
+    output.next_command("triscale", "cost", "efficientnet_b0")

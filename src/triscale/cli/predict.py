@@ -24,7 +24,9 @@ def command(
     output = Output(as_json)
     from triscale.models import predict
 
-    guesses = list(predict(name, pictures, top=top))
+    with output.progress() as bar:
+        task = bar.add_task("looking at pictures", total=None)
+        guesses = list(predict(name, pictures, top=top, progress=lambda n, of: bar.update(task, completed=n, total=of)))
     failed = [guess for guess in guesses if guess.error]
     if len(failed) == len(guesses):
         raise UserError(failed[0].error or "")
@@ -52,8 +54,8 @@ def command(
 
     output.result(values, show)
     for guess in failed:
-        output.notes.print(guess.error, markup=False)
-    output.next_command(f"triscale eval {name} LABELLED_IMAGES")
+        output.notes.print(guess.error)
+    output.next_command("triscale", "eval", name, "LABELLED_IMAGES")
     if failed:
         output.notes.print(f"{len(failed)} of {len(guesses)} pictures could not be read")
         raise typer.Exit(1)

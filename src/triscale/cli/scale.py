@@ -78,9 +78,10 @@ def command(
     if out is not None:
         write_whole(_new_file(out), to_json(scaled.architecture))
     output.result(_values(scaled), lambda console: _show(console, scaled))
-    output.next_command(
-        f"triscale cost {out}" if out else "add --out network.json, then triscale cost network.json or triscale fit"
-    )
+    if out is not None:
+        output.next_command("triscale", "cost", out)
+    else:
+        output.next_command("triscale", "scale", baseline, hint=" …, with --out network.json, to use it by its path")
 
 
 def _steps(text: str) -> range:
@@ -130,7 +131,7 @@ def _write_family(output: Output, family: dict[int, Scaled], out: Path) -> None:
         console.print(rows)
 
     output.result({"family": members}, show)
-    output.next_command(f"triscale cost {files[max(files)]}")
+    output.next_command("triscale", "cost", files[max(files)])
 
 
 def _values(scaled: Scaled) -> dict[str, Any]:

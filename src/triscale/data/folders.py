@@ -1,6 +1,7 @@
 """Folders of class folders, with or without train, val and test above them."""
 
 import os
+import stat
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -61,11 +62,17 @@ def _scan(folder: Path) -> list[os.DirEntry[str]]:
     """Visible entries, sorted. Raises `UserError` for a folder that cannot be listed."""
     try:
         with os.scandir(folder) as entries:
-            return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
+            found = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
     except OSError as error:
         raise UserError(
             f"data: the folder '{folder}' cannot be read ({error.strerror}); make it readable or move it elsewhere"
         ) from None
+    for entry in found:
+        try:
+            entry.name.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"data: the name {entry.name!r} in '{folder}' is not UTF-8; rename it") from None
+    return found
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -117,7 +124,7 @@ def _has_split_layout(folders: list[Path]) -> bool:
     )
 
 
-def _split_folders(root: Path, folders: list[Path]) -> dict[str, Path]:
+def _split_folders(root: Path, folders: list[Path], to_learn: bool) -> dict[str, Path]:
     """split → folder. Raises `UserError` for two folders of one split, for no train, and for an unknown split."""
     found: dict[str, Path] = {}
     for folder in folders:
@@ -132,7 +139,7 @@ def _split_folders(root: Path, folders: list[Path]) -> dict[str, Path]:
             raise UserError(f"data: '{found[split]}' and '{folder}' are both the {split} split; keep one of them")
         else:
             found[split] = folder
-    if "train" not in found:
+    if to_learn and "train" not in found:
         raise UserError(
             f"data: '{root}' has {' and '.join(f.name for f in found.values())} but no train folder; add it"
         )
@@ -145,12 +152,13 @@ def _holds_pictures(folder: Path) -> bool:
     return bool(walk.found)
 
 
-def list_folder(root: Path) -> Listing:
+def list_folder(root: Path, *, to_learn: bool = True) -> Listing:
     """The pictures below ``root``, with their classes and splits.
 
     Class folders may hold folders; links are followed; hidden files and folders are passed over; visible files that
     are no pictures are counted. Raises `UserError` for an empty class folder, one that cannot be read, pictures
-    outside class folders where splits are expected, and splits that cannot be told apart.
+    outside class folders where splits are expected, splits that cannot be told apart, and where there is no train split
+    ``to_learn`` from.
     """
     folders = _subfolders(root)
     ignored = len(_loose(root))
@@ -163,7 +171,7 @@ def list_folder(root: Path) -> Listing:
     if not _has_split_layout(folders):
         parts = [("train", "", folders)]
     else:
-        splits = _split_folders(root, folders)
+        splits = _split_folders(root, folders, to_learn)
         above |= {os.path.realpath(folder) for folder in splits.values()}
         parts = []
         for split, folder in splits.items():
@@ -188,9 +196,12 @@ def find_pictures(place: Path) -> list[Path]:
 
     Raises `UserError` where nothing lies there, or a folder holds no picture.
     """
-    if not place.exists():
-        raise UserError(f"'{place}' does not exist; name a picture or a folder of pictures")
-    if not place.is_dir():
+    try:
+        kind = place.stat().st_mode
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"'{place}' cannot be read ({reason}); name a picture or a folder of pictures") from None
+    if not stat.S_ISDIR(kind):
         return [place]
     walk = _Walk({os.path.realpath(place)})
     _walk(place, "", walk)

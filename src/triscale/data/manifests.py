@@ -1,6 +1,7 @@
 """A manifest: a CSV file with the header ``path,label`` or ``path,label,split``."""
 
 import csv
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,7 +38,8 @@ def _entry(where: str, folder: Path, header: list[str], row: list[str]) -> Entry
     split = row[2] if len(row) == 3 else "train"
     if split not in SPLIT_NAMES:
         raise UserError(f"data: {where}: unknown split {split!r}; write train, val or test")
-    return Entry(normal(path), folder / path, normal(label), SPLIT_NAMES[split])
+    # ./a.png and a.png are one picture.
+    return Entry(normal(os.path.normpath(path)), folder / path, normal(label), SPLIT_NAMES[split])
 
 
 def list_manifest(manifest: Path) -> Listing:

@@ -43,6 +43,9 @@ def resample(pixels: Pixels, box: Box, resolution: tuple[int, int], channels: in
     h, w, have = pixels.shape
     if box == (0, 0, w, h) and (h, w) == resolution and have == channels:
         return pixels
+    if have not in (1, 3):
+        planes = [resample(pixels[:, :, i : i + 1], box, resolution, 1, interpolation) for i in range(have)]
+        return np.concatenate(planes, axis=2)
     image = Image.fromarray(pixels[:, :, 0] if have == 1 else pixels)
     if channels == 1 and have == 3:
         image = image.convert("L")
@@ -54,9 +57,10 @@ def resample(pixels: Pixels, box: Box, resolution: tuple[int, int], channels: in
 class Preprocess:
     """How a picture becomes a network's input; travels with the weights as JSON.
 
-    ``resolution``: (h, w). ``channels``: 1 or 3. ``mean``, ``std``: one per channel, for pixels in 0..1. ``crop``: the
-    share of the picture's short side that the centre crop keeps; 1.0 keeps all of it. ``squash``: the whole picture is
-    resized without regard to its aspect, and ``crop`` plays no part.
+    ``resolution``: (h, w). ``channels``: 1 (gray), 3 (RGB), or any other number, for arrays of so many. ``mean``,
+    ``std``: one per channel, for pixels in 0..1. ``crop``: the share of the picture's short side that the centre crop
+    keeps; 1.0 keeps all of it. ``squash``: the whole picture is resized without regard to its aspect, and ``crop``
+    plays no part.
 
     Raises `UserError` for values out of range.
     """
@@ -72,8 +76,8 @@ class Preprocess:
     def __post_init__(self) -> None:
         if len(self.resolution) != 2 or min(self.resolution) < 1:
             raise UserError(f"preprocess: resolution {self.resolution} is not (h, w) of at least 1; write two sizes")
-        if self.channels not in (1, 3):
-            raise UserError(f"preprocess: channels {self.channels} is neither 1 (gray) nor 3 (RGB); choose one")
+        if self.channels < 1:
+            raise UserError(f"preprocess: channels {self.channels} is not at least 1; write 1 (gray), 3 (RGB) or more")
         if not len(self.mean) == len(self.std) == self.channels:
             raise UserError(f"preprocess: mean {self.mean} and std {self.std} need {self.channels} values each")
         if not all(np.isfinite(self.mean)) or not all(np.isfinite(s) and s > 0 for s in self.std):
@@ -117,13 +121,15 @@ class Preprocess:
         )
 
     def fit(self, pixels: Pixels) -> Pixels:
-        """uint8 [h, w, 1 or 3] of any size → uint8 [H, W, channels]: resized to cover, then the centre.
+        """uint8 [h, w, 1, 3 or channels] of any size → uint8 [H, W, channels]: resized to cover, then the centre.
 
         Grays become RGB by repetition, RGB gray by luma. A picture that fits already comes back as it is, not a copy.
         Raises `UserError` for another type or shape.
         """
-        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or not pixels.size:
-            raise UserError(f"preprocess: pixels are {pixels.dtype} {pixels.shape}; bring uint8 (h, w, 1 or 3)")
+        fine = (1, 3) if self.channels in (1, 3) else (self.channels,)
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in fine or not pixels.size:
+            wanted = " or ".join(map(str, fine))
+            raise UserError(f"preprocess: pixels are {pixels.dtype} {pixels.shape}; bring uint8 (h, w, {wanted})")
         h, w, _ = pixels.shape
         box = (0.0, 0.0, float(w), float(h)) if self.squash else cover_box((h, w), self.resolution, self.crop)
         return resample(pixels, box, self.resolution, self.channels, self.interpolation)
@@ -140,6 +146,9 @@ class Preprocess:
         return self.normalise(batch)[0].contiguous()
 
     def _pixels(self, image: Image.Image | Pixels | str | Path) -> Pixels:
+        if self.channels not in (1, 3) and not isinstance(image, np.ndarray):
+            n = self.channels
+            raise UserError(f"preprocess: a picture has 1 or 3 channels, not {n}; bring an array (h, w, {n})")
         try:
             if isinstance(image, str | Path):
                 return decode(read_bytes(Path(image)), self.channels)

@@ -74,8 +74,9 @@ def read(
     kind = _kind(root)
     if kind == "idx":
         return _read_idx(root, seed, max_pixels)
-    listing = list_folder(root) if kind == "folder" else list_manifest(root)
-    _check_classes(root, listing.entries, fewest=2 if seed is not None else 1)
+    listing = list_folder(root, to_learn=seed is not None) if kind == "folder" else list_manifest(root)
+    if seed is not None:
+        _check_classes(root, listing.entries)
     checked, bad = _check_files(listing.entries, max_pixels, threads, progress)
     skipped = tuple(BadFile(entry.name, reason) for entry, reason in bad)
     if skipped and on_bad == "error":
@@ -100,7 +101,7 @@ def _kind(root: Path) -> Literal["idx", "folder", "manifest"]:
     return "manifest"
 
 
-def _check_classes(root: Path, entries: Sequence[Entry], fewest: int) -> None:
+def _check_classes(root: Path, entries: Sequence[Entry]) -> None:
     known = {entry.label for entry in entries if entry.split == "train"}
     for entry in entries:
         if entry.label not in known:
@@ -108,7 +109,7 @@ def _check_classes(root: Path, entries: Sequence[Entry], fewest: int) -> None:
                 f"data: the class {entry.label!r} of {entry.split} (first {entry.name!r}) is not in train; "
                 "add it to train or take it out"
             )
-    if len(known) < fewest:
+    if len(known) < 2:
         raise UserError(
             f"data: '{root}' has one class only, {next(iter(known))!r}, and there is nothing to tell apart; "
             "bring at least two, or give the folder whose folders are the classes"
@@ -157,7 +158,8 @@ def _from_files(
     entries = [listing.entries[i] for i in checked]
     facts = list(checked.values())
     classes = tuple(sorted({entry.label for entry in listing.entries}))
-    for label in set(classes) - {entry.label for entry in entries if entry.split == "train"}:
+    lost = set(classes) - {entry.label for entry in entries if entry.split == "train"} if seed is not None else ()
+    for label in lost:
         raise UserError(f"data: no train picture of the class {label!r} can be read; repair them or remove the class")
     channels = 1 if all(fact.gray for fact in facts) else 3
     position = {label: i for i, label in enumerate(classes)}

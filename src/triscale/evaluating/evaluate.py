@@ -17,15 +17,18 @@ from triscale.training.machine import find_device
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was evaluated. which: `test` split of the data, the `held out` images of the run, or `all` of the data.
+    """What was evaluated. which: the data's `test` or `val` split, the `held out` images of the run, or `all`.
 
-    learned: how many of the images have the exact content of one that the run trained on or validated with.
+    missing: how many of the images that the run held out are not there any more, or are changed. learned: how many of
+    the evaluated images have the exact content of one that the run trained on or validated with; None where no run
+    says what it learned from. skipped: how many unreadable files were left out.
     """
 
     predictions: Predictions
     data: Path
     which: str
-    learned: int
+    missing: int
+    learned: int | None
     skipped: int
 
 
@@ -34,14 +37,15 @@ def evaluate(
     data: str | Path | None = None,
     *,
     device: str | None = None,
-    on_bad: Literal["error", "skip"] = "error",
+    on_bad: Literal["error", "skip"] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """A model (or the name of one) on labelled images.
 
     Of data with a test split, that split. Of the data that the run was made from, the images that the run held out.
-    Of anything else, all images. Without `data`, what the run was made from. Classes are matched by name. Raises
-    `UserError` where the model was never trained, or an image's class is not among the model's.
+    Of anything else, all images. Without `data`, what the run was made from; without `on_bad`, as the run did. Classes
+    are matched by name. Raises `UserError` where the model was never trained, an image's class is not among the
+    model's, or a run does not say what it held out.
     """
     model = name if isinstance(name, Model) else load(name)
     if not model.trained:
@@ -50,15 +54,21 @@ def evaluate(
     if data is None:
         if run is None:
             raise UserError(f"{name}: no run that says which images it was made from; name the images too")
-        data = run.settings()["data"]["path"]
-    images = read(data, seed=None, on_bad=on_bad, progress=progress)
+        data = run.data_path()
+    own = run is not None and str(Path(data).resolve()) == run.data_path()
+    how = on_bad or ("skip" if run and run.skips_bad() else "error")
+    images = read(data, seed=None, on_bad=how, progress=progress)
     kept = run.splits() if run else {}
+    if run and own and not kept:
+        raise UserError(f"{name}: splits.csv is missing, so nobody knows which images were held out; name other images")
     chosen, which = _choose(images, kept)
     labels = _labels(images, chosen, model)
     learned = {digest for split, digest in kept.values() if split != "test"}
     predictions = predict_images(model.to(find_device(device)), replace(chosen, labels=labels))
     seen = sum(digest.hex() in learned for digest in chosen.digests)
-    return Evaluation(predictions, images.path, which, seen, len(images.skipped))
+    held_out = sum(split == "test" for split, _ in kept.values())
+    missing = held_out - len(chosen) if which == "held out" else 0
+    return Evaluation(predictions, images.path, which, missing, seen if kept else None, len(images.skipped))
 
 
 def _run_of(path: Path) -> RunDirectory | None:
@@ -78,7 +88,7 @@ def _choose(data: Data, kept: dict[str, tuple[str, str]]) -> tuple[Images, str]:
         for i, (name, digest) in enumerate(zip(everything.names, everything.digests, strict=True))
         if kept.get(name) == ("test", digest.hex())
     ]
-    if held_out and len(held_out) == sum(split == "test" for split, _ in kept.values()):
+    if held_out:
         return everything.select(held_out), "held out"
     if len(data.val):
         return data.val, "val"

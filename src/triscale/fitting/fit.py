@@ -1,5 +1,6 @@
 """`fit`: images and a budget in, a tested model in a run directory out."""
 
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -11,6 +12,7 @@ import torch
 
 from triscale.arch import Architecture, resolve
 from triscale.data import Data, prepare, read
+from triscale.errors import UserError
 from triscale.evaluating import Predictions, predict_images
 from triscale.fitting.plan import (
     Plan,
@@ -22,10 +24,11 @@ from triscale.fitting.plan import (
 from triscale.models.model import Model, new
 from triscale.reporting import write_report
 from triscale.runs import RunDirectory, write_whole
-from triscale.scaling import Budget, find_rule
+from triscale.scaling import Budget, Scaled, find_rule
 from triscale.training import EpochMetrics, describe, fastest_machine, steady_allocator, train
-from triscale.training.engine import Step, augmentation
+from triscale.training.engine import Step, augmentation, steps_per_epoch
 from triscale.training.machine import find_device
+from triscale.units import format_bytes
 
 
 class Listener:
@@ -36,6 +39,9 @@ class Listener:
 
     def read(self, data: Data) -> None:
         """All images were checked."""
+
+    def preparing(self, done: int, total: int) -> None:
+        """So many of a split's images were decoded for training."""
 
     def planned(self, plan: Plan, run: RunDirectory) -> None:
         """The plan is frozen; training starts."""
@@ -91,20 +97,22 @@ def fit(
     growth = None if rule is None else find_rule(rule)
     network = baseline if isinstance(baseline, Architecture) else resolve(baseline)
     check_recipe(epochs, batch)
-    RunDirectory.check_free(out)
+    _check_apart(Path(data), RunDirectory.check_free(out))
 
     images = read(data, seed=seed, on_bad=on_bad, progress=listener.reading)
     listener.read(images)
     scaled, architecture = make_network(images, network, growth, budget)
     preprocess = make_preprocess(images, architecture)
     recipe = make_recipe(images, epochs, batch, flip)
+    _check_memory(scaled, recipe.batch, where)
     steady_allocator()
     model = new(architecture, images.classes, preprocess, seed=seed)
     machine = fastest_machine(model, min(recipe.batch, len(images.train)), where)
-    plan = Plan(scaled, architecture, preprocess, recipe, machine, seed)
+    steps = steps_per_epoch(len(images.train), recipe.batch) * recipe.epochs
+    plan = Plan(scaled, architecture, preprocess, recipe, machine, steps, seed)
 
     run = RunDirectory.create(out)
-    settings = _settings(images, plan)
+    settings = _settings(images, plan, on_bad)
     run.write_settings(settings)
     run.write_splits(_splits(images))
     listener.planned(plan, run)
@@ -119,15 +127,37 @@ def fit(
     return fitted
 
 
+def _check_apart(data: Path, out: Path) -> None:
+    """A run inside the images' folder would be taken for one more class the next time."""
+    if data.is_dir() and data.resolve() in (out.resolve(), *out.resolve().parents):
+        raise UserError(f"--out {out}: lies inside the images' folder {data}; name a directory outside it")
+
+
+def _check_memory(scaled: Scaled, batch: int, device: torch.device) -> None:
+    """An estimate, before hours are lost: what training takes against what the device has in all."""
+    needed = scaled.cost.memory.training(batch)
+    if device.type == "cuda":
+        available = torch.cuda.get_device_properties(device).total_memory
+    else:
+        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > available:
+        raise UserError(
+            f"training on batches of {batch} takes about {format_bytes(needed)} of memory, and there are "
+            f"{format_bytes(available)}; lower --batch or the budget"
+        )
+
+
 def _train(model: Model, images: Data, plan: Plan, run: RunDirectory, listener: Listener) -> Model:
-    training = prepare(images.train, plan.preprocess, augmentation(plan.recipe))
-    held_out = prepare(images.val, plan.preprocess)
+    show = listener.preparing
+    training = prepare(images.train, plan.preprocess, augmentation(plan.recipe), progress=show)
+    held_out = prepare(images.val, plan.preprocess, progress=show)
 
     def validate(average: Model) -> float:
         return predict_images(average, held_out, precision=plan.machine.precision).top().value
 
-    def on_epoch(metrics: EpochMetrics) -> None:
+    def on_epoch(metrics: EpochMetrics, average: Model) -> None:
         run.add_metrics(asdict(metrics))
+        average.save(run.checkpoint)
         listener.epoch(metrics)
 
     return train(
@@ -148,13 +178,14 @@ def _splits(data: Data) -> Iterator[tuple[str, str, str]]:
             yield name, split, digest.hex()
 
 
-def _settings(data: Data, plan: Plan) -> dict[str, Any]:
+def _settings(data: Data, plan: Plan, on_bad: str) -> dict[str, Any]:
     return {
         "triscale": version("triscale"),
         "versions": describe(),
         "data": {
             "path": str(data.path.resolve()),
             "kind": data.kind,
+            "on_bad": on_bad,
             "fingerprint": data.fingerprint,
             "classes": list(data.classes),
             "size": list(data.size),
@@ -178,5 +209,5 @@ def _result(fitted: Fitted) -> dict[str, Any]:
         "test_accuracy_interval_95": [low, high],
         "test_top5": fitted.test.top(5).value if len(fitted.model.classes) > 5 else None,
         "seconds": round(fitted.seconds, 2),
-        "peak_device_memory": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
+        "peak_device_memory": torch.cuda.max_memory_allocated() if fitted.plan.machine.device != "cpu" else None,
     }

@@ -5,14 +5,14 @@ from typing import Any
 
 from triscale.arch import Architecture, adapt, to_dict
 from triscale.data import Data, Preprocess, statistics
-from triscale.errors import UserError
-from triscale.scaling import RULES, Budget, Rule, Scaled, solve
+from triscale.scaling import RULES, Budget, Rule, Scaled, TooSmallError, solve
 from triscale.scaling.summary import summary
 from triscale.training import Machine, Recipe
 from triscale.training.recipe import regularised
 
 SMALLEST_SIDE = 16  # pixels: smaller images are enlarged to it
 LARGEST_SIDE = 224  # pixels: the baselines were designed for it; the rule may go above
+LONGEST_SIDE = 1024  # pixels: of very elongated images, which are squashed to it
 PHOTOGRAPH = 64  # pixels: from here on a random crop of a third still shows something
 
 
@@ -25,6 +25,7 @@ class Plan:
     preprocess: Preprocess
     recipe: Recipe
     machine: Machine
+    steps: int
     seed: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -36,6 +37,7 @@ class Plan:
             "preprocess": self.preprocess.to_json(),
             "recipe": asdict(self.recipe),
             "machine": asdict(self.machine),
+            "steps": self.steps,
             "seed": self.seed,
         }
 
@@ -43,13 +45,13 @@ class Plan:
 def image_resolution(data: Data) -> tuple[int, int]:
     """The baseline's resolution for these images, (height, width).
 
-    Their own size, where all have it, with the shorter side between 16 and 224 pixels; otherwise a square of the
-    median image's shorter side, within the same bounds.
+    Their own size, where all have it, with the shorter side between 16 and 224 pixels and the longer at most 1024;
+    otherwise a square of the median image's shorter side, within the same bounds.
     """
     height, width = data.size if data.uniform else (min(data.size),) * 2
     short = min(height, width)
     wanted = min(max(short, SMALLEST_SIDE), LARGEST_SIDE)
-    return round(height * wanted / short), round(width * wanted / short)
+    return min(round(height * wanted / short), LONGEST_SIDE), min(round(width * wanted / short), LONGEST_SIDE)
 
 
 def check_recipe(epochs: int, batch: int | None) -> None:
@@ -81,7 +83,7 @@ def scale_to(baseline: Architecture, rule: Rule | None, budget: Budget) -> Scale
         return solve(baseline, RULES["compound"], budget)
     try:
         return solve(baseline, RULES["width"], budget)
-    except UserError:
+    except TooSmallError:
         return solve(baseline, RULES["tiny"], budget)
 
 
@@ -89,7 +91,7 @@ def make_network(data: Data, baseline: Architecture, rule: Rule | None, budget: 
     """The baseline adapted to the images, grown or shrunk to the budget, and that network regularised for its size."""
     adapted = adapt(baseline, resolution=image_resolution(data), channels=data.channels, classes=len(data.classes))
     scaled = scale_to(adapted, rule, budget)
-    named = replace(regularised(scaled.architecture, baseline), name=f"{baseline.name}-fit")
+    named = replace(regularised(scaled.architecture, baseline), name=f"{baseline.name[:100]}-fit")
     return scaled, named
 
 
@@ -97,4 +99,5 @@ def make_preprocess(data: Data, architecture: Architecture) -> Preprocess:
     """Mean and deviation of the training images; centre crops of 87.5 % only for photographs of different sizes."""
     crop = 1.0 if data.uniform or min(data.size) < PHOTOGRAPH else 0.875
     mean, std = statistics(data.train, architecture.resolution, architecture.channels, crop=crop)
-    return Preprocess(architecture.resolution, architecture.channels, mean, std, crop=crop)
+    squash = data.uniform and max(image_resolution(data)) == LONGEST_SIDE
+    return Preprocess(architecture.resolution, architecture.channels, mean, std, crop=crop, squash=squash)

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from triscale.arch import ZOO, Architecture, from_json, published, to_json
+from triscale.arch import ZOO, Architecture, from_json, to_json
 from triscale.arch.resolve import MODEL_FILE, read_metadata, resolve
 from triscale.data import Preprocess
 from triscale.errors import UserError
@@ -36,18 +36,25 @@ class Model(Network):
         self.preprocess = preprocess
         self.trained = False
 
-    @torch.inference_mode()
     def predict(self, image: Image.Image | str | Path, top: int = 5) -> list[tuple[str, float]]:
         """The `top` likeliest class names with their probabilities, for one picture."""
+        return self.name_classes(self.preprocess(image)[None], top)[0]
+
+    @torch.inference_mode()
+    def name_classes(self, x: Tensor, top: int = 5) -> list[list[tuple[str, float]]]:
+        """The same for a batch that is preprocessed already, (n, channels, h, w)."""
         device = next(self.parameters()).device
         mode = self.training
         self.eval()
         try:
-            probabilities = self(self.preprocess(image)[None].to(device))[0].softmax(0)
+            probabilities = self(x.to(device)).float().softmax(1)
         finally:
             self.train(mode)
         values, indices = probabilities.topk(min(top, len(self.classes)))
-        return [(self.classes[i], p) for i, p in zip(indices.tolist(), values.tolist(), strict=True)]
+        return [
+            [(self.classes[i], p) for i, p in zip(places, shares, strict=True)]
+            for places, shares in zip(indices.tolist(), values.tolist(), strict=True)
+        ]
 
     def save(self, path: Path) -> None:
         """The weights with architecture, classes and preprocessing as metadata; written whole or not at all."""
@@ -87,12 +94,10 @@ def load(name: str | Path) -> Model:
     classes are numbers, its preprocessing the paper's (centre crop of 87.5 %, ImageNet's mean and deviation).
     Raises `UserError` naming what is wrong with the file.
     """
+    architecture = resolve(name)  # also finds whatever is wrong with the path
     path = Path(name)
-    if str(name) not in ZOO and path.is_dir() and (path / MODEL_FILE).is_file():
-        path = path / MODEL_FILE
-    if str(name) not in ZOO and path.suffix == ".safetensors" and path.is_file():
-        return _load_file(path)
-    architecture = published(str(name)) if str(name) in ZOO else resolve(name)
+    if str(name) not in ZOO and (path.is_dir() or path.suffix == ".safetensors"):
+        return _load_file(path / MODEL_FILE if path.is_dir() else path)
     channels = architecture.channels
     mean = IMAGENET_MEAN if channels == 3 else (0.5,) * channels
     std = IMAGENET_STD if channels == 3 else (0.25,) * channels
@@ -100,15 +105,30 @@ def load(name: str | Path) -> Model:
     return new(architecture, tuple(map(str, range(architecture.classes))), preprocess).eval()
 
 
+def _checked_metadata(metadata: dict[str, str], architecture: Architecture, preprocess: Preprocess) -> tuple[str, ...]:
+    """The class names, once everything that a file says of itself fits together. Raises `ValueError`."""
+    classes = json.loads(metadata["classes"])
+    if metadata["format"] != FORMAT:
+        raise ValueError(f"format {metadata['format']}")
+    if not isinstance(classes, list) or not all(isinstance(label, str) for label in classes):
+        raise ValueError("classes are no list of names")
+    if len(set(classes)) != len(classes):
+        raise ValueError("a class is named twice")
+    if (preprocess.resolution, preprocess.channels) != (architecture.resolution, architecture.channels):
+        raise ValueError("preprocessing for another resolution or number of channels")
+    return tuple(classes)
+
+
 def _load_file(path: Path) -> Model:
     metadata = read_metadata(path)
     architecture = from_json(metadata["architecture"], str(path))
     try:
-        classes = tuple(json.loads(metadata["classes"]))
         preprocess = Preprocess.from_json(json.loads(metadata["preprocess"]))
+        classes = _checked_metadata(metadata, architecture, preprocess)
         tensors = safetensors.torch.load_file(path)
-        if metadata["format"] != FORMAT or not all(isinstance(label, str) for label in classes):
-            raise ValueError(f"format {metadata['format']}")
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and not (tensor.dtype == torch.float32 and tensor.isfinite().all()):
+                raise ValueError(f"{name} is not finite fp32")
         with torch.device("meta"):
             model = Model(architecture, classes, preprocess)
         model.load_state_dict(tensors, assign=True)

@@ -6,12 +6,14 @@ head and the network. Every convolution has the name that `costing` gives it.
 
 import math
 from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from triscale.arch.resolve import resolve
 from triscale.arch.spec import (
     Activation,
     Architecture,
@@ -321,8 +323,10 @@ class Network(nn.Module):
         return x
 
 
-def build(architecture: Architecture, *, seed: int = 0) -> Network:
+def build(architecture: Architecture | str | Path, *, seed: int = 0) -> Network:
     """The network with random weights on the CPU: the same for the same seed, and no other generator is touched."""
+    if not isinstance(architecture, Architecture):
+        architecture = resolve(architecture)
     with torch.device("meta"):  # PyTorch's own initialisation would be drawn for nothing
         network = Network(architecture)
     network = network.to_empty(device="cpu")

@@ -14,6 +14,7 @@ from triscale.runs.files import write_whole
 SETTINGS = "run.json"
 METRICS = "metrics.jsonl"
 MODEL = "model.safetensors"
+CHECKPOINTS = "checkpoints"
 PREDICTIONS = "predictions.csv"
 SPLITS = "splits.csv"
 REPORT = "report.html"
@@ -44,24 +45,17 @@ class RunDirectory:
         except OSError as error:
             raise UserError(f"--out {place}: {error.strerror or error}; name a directory that can be made") from None
         if taken:
-            raise UserError(f"--out {place}: something lies there already; name a directory that is new or empty")
+            raise UserError(
+                f"--out {place}: something lies there already; name a directory that is new or empty"
+                + (", or remove the run first" if _is_file(place / SETTINGS) else "")
+            )
         return place
-
-    @classmethod
-    def numbered(cls, parent: str | Path, name: str) -> "RunDirectory":
-        """The first of `name`, `name-2`, `name-3`, … in `parent` that is free."""
-        number = 1
-        while True:
-            place = Path(parent) / (name if number == 1 else f"{name}-{number}")
-            if not place.exists():
-                return cls.create(place)
-            number += 1
 
     @classmethod
     def open(cls, path: str | Path) -> "RunDirectory":
         """An existing run. Raises `UserError` where there is none."""
         place = Path(path)
-        if not (place / SETTINGS).is_file():
+        if not _is_file(place / SETTINGS):
             raise UserError(f"{place}: no run (no {SETTINGS} in it); name the directory that `triscale fit` wrote")
         return cls(place)
 
@@ -69,6 +63,13 @@ class RunDirectory:
     def model(self) -> Path:
         """Weights, with architecture, classes and preprocessing as metadata."""
         return self.path / MODEL
+
+    @property
+    def checkpoint(self) -> Path:
+        """The averaged model after the last whole epoch: a model file like any other."""
+        place = self.path / CHECKPOINTS
+        place.mkdir(exist_ok=True)
+        return place / "last.safetensors"
 
     @property
     def predictions(self) -> Path:
@@ -93,11 +94,11 @@ class RunDirectory:
         place = self.path / SPLITS
         if not place.is_file():
             return {}
-        with place.open(encoding="utf-8", newline="") as file:
-            try:
+        try:
+            with place.open(encoding="utf-8", newline="") as file:
                 return {row["name"]: (row["split"], row["sha256"]) for row in csv.DictReader(file, strict=True)}
-            except (KeyError, ValueError, csv.Error) as error:
-                raise UserError(f"{place}: damaged ({error}); copy it again from where the run was made") from None
+        except (OSError, KeyError, ValueError, csv.Error) as error:
+            raise UserError(f"{place}: not readable ({error}); copy it again from where the run was made") from None
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:
         """run.json, whole."""
@@ -113,6 +114,22 @@ class RunDirectory:
         if not isinstance(values, dict):
             raise UserError(f"{place}: not the settings of a run; is it a run that `triscale fit` wrote?")
         return values
+
+    def data_path(self) -> str:
+        """Which images the run was made from. Raises `UserError` where run.json does not say."""
+        return str(self._of_data("path"))
+
+    def skips_bad(self) -> bool:
+        """Whether the run left unreadable images out."""
+        return self._of_data("on_bad") == "skip"
+
+    def _of_data(self, key: str) -> object:
+        data = self.settings().get("data")
+        if not isinstance(data, dict) or key not in data:
+            raise UserError(
+                f"{self.path / SETTINGS}: does not say the data's {key}; is it a run that `triscale fit` wrote?"
+            )
+        return data[key]
 
     def add_metrics(self, metrics: Mapping[str, Any]) -> None:
         """One more line of metrics.jsonl. Raises `TriscaleError` where the disk refuses."""
@@ -133,3 +150,11 @@ class RunDirectory:
                 yield json.loads(line)
             except ValueError:
                 return
+
+
+def _is_file(path: Path) -> bool:
+    """Also where a folder on the way may not be entered: then as good as none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False

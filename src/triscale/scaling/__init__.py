@@ -3,7 +3,7 @@
 from triscale.scaling.budget import Budget
 from triscale.scaling.multipliers import Coefficients, Exponents, Multipliers
 from triscale.scaling.rules import RULES, Power, Rule, Tiny, find_rule
-from triscale.scaling.solver import Scaled, grow, solve
+from triscale.scaling.solver import Scaled, TooSmallError, grow, solve
 from triscale.scaling.trim import Step
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Scaled",
     "Step",
     "Tiny",
+    "TooSmallError",
     "find_rule",
     "grow",
     "solve",

@@ -32,6 +32,8 @@ class Budget:
         for term, limit in self.limits.items():
             if term not in ANALYTIC and term not in MEASURED:
                 raise UserError(f"budget {term!r} is not known; there are {', '.join((*ANALYTIC, *MEASURED))}")
+            if isinstance(limit, bool) or not isinstance(limit, int | float):
+                raise UserError(f"budget {term} of {limit!r} is no number; 400 million MACs are 400e6")
             if not limit > 0:
                 raise UserError(f"budget {term} of {limit} is not positive")
             if term in MEASURED and term not in self.measured:

@@ -23,6 +23,10 @@ class Rule(Protocol):
     def moves_width(self) -> bool:
         """Whether the width changes at all."""
 
+    @property
+    def promise(self) -> float:
+        """The factor in MACs that one step of φ promises."""
+
     def at_factor(self, factor: float) -> Multipliers:
         """The multipliers for a nominal factor in MACs. Raises `UserError` where the rule has none."""
 
@@ -37,6 +41,12 @@ class Power:
     name: str
     coefficients: Coefficients
     source: str = ""
+    promised: float | None = None
+
+    @property
+    def promise(self) -> float:
+        """What was published for a step of φ (the paper: 2, though its coefficients give 1.920), or α·β²·γ²."""
+        return self.coefficients.product if self.promised is None else self.promised
 
     @property
     def exponents(self) -> Exponents:
@@ -61,22 +71,22 @@ class Power:
 class Tiny:
     """For factors below 1: keep pixels longer than the compound rule does, then depth, and pay with width.
 
-    Depth and resolution follow the published TinyNets A–E (Han et al. 2020, arXiv 2010.14819, Table 1), interpolated
-    geometrically over the nominal factor and continued beyond E; width makes up the rest, so the factor is exact.
+    Depth and resolution follow the published TinyNets C, D and E (Han et al. 2020, arXiv 2010.14819, Table 1),
+    interpolated geometrically over the nominal factor from the baseline on and continued beyond E; width makes up the
+    rest, so the factor is exact. TinyNets A and B deepen the network as they shrink it: the official rounding, which
+    rounds repeats up, would make those larger than the baseline, and they are left out.
     """
 
     name: str = "tiny"
-    source: str = "TinyNets A–E, Han et al. 2020, arXiv 2010.14819"
+    source: str = "TinyNets C, D, E: Han et al. 2020, arXiv 2010.14819"
 
     # (depth, width, pixels of 224) of the published networks, the baseline first
-    _POINTS = (
-        (1.0, 1.0, 224),
-        (1.2, 1.0, 192),
-        (1.1, 0.75, 188),
-        (0.85, 0.54, 184),
-        (0.695, 0.54, 152),
-        (0.6, 0.51, 106),
-    )
+    _POINTS = ((1.0, 1.0, 224), (0.85, 0.54, 184), (0.695, 0.54, 152), (0.6, 0.51, 106))
+
+    @property
+    def promise(self) -> float:
+        """φ counts doublings."""
+        return 2.0
 
     @property
     def moves_width(self) -> bool:
@@ -108,7 +118,7 @@ def _shares(name: str, depth: float, width: float, resolution: float, source: st
 
 
 RULES: Mapping[str, Rule] = {
-    "compound": Power("compound", PAPER, "EfficientNet, arXiv 1905.11946, section 4: α = 1.2, β = 1.1, γ = 1.15"),
+    "compound": Power("compound", PAPER, "EfficientNet, arXiv 1905.11946, section 4", promised=2.0),
     "uniform": _shares("uniform", 1 / 3, 1 / 3, 1 / 3, "equal shares of the factor"),
     "fast": _shares("fast", 0.1, 0.8, 0.1, "dWr, Dollár et al. 2021, arXiv 2103.06877, section 4"),
     "depth": _shares("depth", 1, 0, 0, "depth alone"),

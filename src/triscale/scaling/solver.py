@@ -1,27 +1,32 @@
 """Growing a network: by a factor, by φ, or until a budget is used up."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 
 from triscale.arch.rounding import multiply
-from triscale.arch.spec import Architecture, SpecError
+from triscale.arch.spec import Architecture
 from triscale.costing.cost import Cost, cost
 from triscale.errors import UserError
 from triscale.scaling.budget import Budget, label, show
 from triscale.scaling.multipliers import Multipliers
 from triscale.scaling.rules import Rule
-from triscale.scaling.trim import Step, steps_between, trim
+from triscale.scaling.trim import CLOSE, Step, steps_between, trim, widened
 
 SMALLEST = 1e-30  # a factor at which every rule has reached one repeat, the fewest channels, the fewest pixels
 PRECISION = 1e-9  # relative, of the factor: finer than any rounding
+MOST_MEMBERS, MOST_LOOKED_AT = 12, 200  # how far below the largest member another one is tried
+
+
+class TooSmallError(UserError):
+    """A budget below the smallest network that a rule gives."""
 
 
 @dataclass(frozen=True)
 class Scaled:
     """A grown (or shrunk) network and how it came about.
 
-    asked: the factor in MACs that was wanted (2^φ for a step of φ, as the paper promises; the budget over the
+    asked: the factor in MACs that was wanted (for φ what the rule promises, 2^φ for the paper's; the budget over the
     baseline's MACs; for budgets of other terms the factor that was solved for). nominal: what the unrounded multipliers
     give. realised: what rounding and trim really built. trim: channel steps after the official rounding. budget: the
     value reached in each limited term.
@@ -59,20 +64,24 @@ def grow(baseline: Architecture, rule: Rule, *, factor: float | None = None, phi
     if factor is not None:
         if not 0 < factor < float("inf"):
             raise UserError(f"factor {factor:g} is not positive; 2 doubles the MACs, 0.5 halves them")
-        multipliers, asked = rule.at_factor(factor), factor
+        multipliers = rule.at_factor(factor)
     else:
         assert phi is not None
         if not abs(phi) < 64:
             raise UserError(f"φ = {phi:g} is out of reach; each step of φ doubles the MACs")
-        multipliers, asked = rule.at_phi(phi), 2.0**phi
-    return Scaled(baseline, _member(baseline, multipliers), rule.name, multipliers, asked)
+        multipliers = rule.at_phi(phi)
+    grown = _member(baseline, multipliers)
+    return Scaled(
+        baseline, grown, rule.name, multipliers, factor if factor is not None else rule.promise ** (phi or 0.0)
+    )
 
 
 def solve(baseline: Architecture, rule: Rule, budget: Budget) -> Scaled:
     """The largest member of the rule's family that holds every limit, then trimmed where the rule moves width.
 
     Analytic limits are checked before anything is measured, and nothing is measured twice. Raises `UserError` where a
-    limit does not move with the rule, where the smallest member exceeds one, or where the spec's own limits come first.
+    limit does not move with the rule or the spec's own limits come first, `TooSmallError` where the smallest member
+    exceeds a limit.
     """
     budget = _measuring_once(budget)
     used = _memory(budget)
@@ -80,11 +89,9 @@ def solve(baseline: Architecture, rule: Rule, budget: Budget) -> Scaled:
     assert smallest is not None
     _check_moves(baseline, rule, budget, smallest)
     if used(smallest) > 1:
-        raise UserError(_too_small(baseline, rule, budget, smallest))
+        raise TooSmallError(_too_small(baseline, rule, budget, smallest))
     factor = _largest_factor(baseline, rule, used)
-    multipliers = rule.at_factor(factor)
-    official = _member(baseline, multipliers)
-    final = _fill(official, baseline, multipliers, budget, used) if rule.moves_width else official
+    multipliers, official, final = _finished(baseline, rule, factor, budget, used)
     asked = budget.limits["macs"] / cost(baseline).macs if "macs" in budget.limits else factor
     return Scaled(
         baseline,
@@ -100,7 +107,11 @@ def solve(baseline: Architecture, rule: Rule, budget: Budget) -> Scaled:
 
 def _member(baseline: Architecture, multipliers: Multipliers) -> Architecture:
     grown = multiply(baseline, multipliers.depth, multipliers.width, multipliers.resolution)
-    return replace(grown, name=baseline.name if grown == baseline else f"{baseline.name}-scaled")
+    return replace(grown, name=baseline.name if grown == baseline else _scaled_name(baseline.name))
+
+
+def _scaled_name(name: str) -> str:
+    return name if name.endswith("-scaled") else f"{name[:100]}-scaled"
 
 
 def _at(baseline: Architecture, rule: Rule, factor: float) -> Architecture | None:
@@ -148,17 +159,20 @@ def _largest_factor(baseline: Architecture, rule: Rule, used: Callable[[Architec
     while high / low > 1 + PRECISION:
         middle = (low * high) ** 0.5
         low, high = (middle, high) if fits(middle) else (low, middle)
-    if _at(baseline, rule, high * (1 + PRECISION)) is None:
-        return _beyond(baseline, rule, low)
-    return low
+    if _at(baseline, rule, high * (1 + PRECISION)) is not None:
+        return low
+    member = _at(baseline, rule, low)
+    if member is not None and used(member) >= CLOSE:
+        return low
+    raise UserError(_beyond(baseline, rule, low))
 
 
-def _beyond(baseline: Architecture, rule: Rule, factor: float) -> float:
+def _beyond(baseline: Architecture, rule: Rule, factor: float) -> str:
     try:
         rule.at_factor(factor * (1 + 1e-3))
-    except UserError as error:  # tiny stops at the baseline: the baseline is then its largest member
-        raise UserError(f"the budget is above the baseline {baseline.name}; {error}") from None
-    raise UserError(
+    except UserError as error:  # tiny ends at the baseline
+        return f"the budget is above what {baseline.name} itself costs; {error}"
+    return (
         f"the budget is beyond the largest network that rule {rule.name} can describe from {baseline.name} "
         f"(a factor of {factor:.4g}); give a smaller one, or a rule that moves more than one dimension"
     )
@@ -192,6 +206,45 @@ def _too_small(baseline: Architecture, rule: Rule, budget: Budget, smallest: Arc
     )
 
 
+def _finished(
+    baseline: Architecture, rule: Rule, factor: float, budget: Budget, used: Callable[[Architecture], float]
+) -> tuple[Multipliers, Architecture, Architecture]:
+    """Multipliers, the member that they round to, and that member filled up to the budget.
+
+    Where the channels of the largest member cannot come within 1 % of the budget, those of the next ones, of less depth
+    or fewer pixels, may; the fullest is taken.
+    """
+    members = _members(baseline, rule, factor)
+    first = next(members)
+    if not rule.moves_width:
+        return *first, first[1]
+    best, most = (*first, first[1]), 0.0
+    for multipliers, official in (first, *members):
+        filled = _fill(official, baseline, multipliers, budget, used)
+        if most < used(filled) <= 1:  # a shortcut that needs no projection can make a smaller member dearer
+            best, most = (multipliers, official, filled), used(filled)
+        if most >= CLOSE:
+            return best
+    multipliers, official, filled = best
+    finer = trim(filled, budget, finer=True) if budget.analytic else filled
+    return (multipliers, official, finer) if most < used(finer) <= 1 else best
+
+
+def _members(baseline: Architecture, rule: Rule, factor: float) -> Iterator[tuple[Multipliers, Architecture]]:
+    """The member at a factor, then the next ones below it that differ in repeats or resolution."""
+    seen: set[tuple[object, ...]] = set()
+    for _ in range(MOST_LOOKED_AT):
+        member = _at(baseline, rule, factor)
+        if member is not None:
+            shape = (member.resolution, *(stage.repeats for stage in member.stages))
+            if shape not in seen:
+                seen.add(shape)
+                yield rule.at_factor(factor), member
+        if len(seen) == MOST_MEMBERS:
+            return
+        factor *= 0.99
+
+
 def _fill(
     official: Architecture,
     baseline: Architecture,
@@ -200,27 +253,21 @@ def _fill(
     used: Callable[[Architecture], float],
 ) -> Architecture:
     """First as much more width as fits at the same depth and resolution, stage by stage in step; then single steps."""
-    width = _widest(baseline, multipliers, used)
-    widened = _member(baseline, replace(multipliers, width=width))
-    start = widened if used(widened) <= 1 else official
+    low, high, start = multipliers.width, multipliers.width, official
+    while high / low < 2:
+        high *= 2
+        wide = widened(official, baseline, high)
+        if wide is not None and used(wide) <= 1:
+            low, start = high, wide
+    while high / low > 1 + PRECISION:
+        middle = (low * high) ** 0.5
+        wide = widened(official, baseline, middle)
+        if wide is not None and used(wide) <= 1:
+            low, start = middle, wide
+        else:
+            high = middle
     if not budget.analytic:
         return start
     trimmed = trim(start, budget)
     # A trim is chosen by analytic cost alone; it stands only where the measured limits hold too.
     return trimmed if used(trimmed) <= 1 else start
-
-
-def _widest(baseline: Architecture, multipliers: Multipliers, used: Callable[[Architecture], float]) -> float:
-    def fits(width: float) -> bool:
-        try:
-            return used(_member(baseline, replace(multipliers, width=width))) <= 1
-        except SpecError:
-            return False
-
-    low, high = multipliers.width, multipliers.width * 2
-    while fits(high):
-        low, high = high, high * 2
-    while high / low > 1 + PRECISION:
-        middle = (low * high) ** 0.5
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low

@@ -1,9 +1,11 @@
 """Trim: channel steps that bring a network to just under its budget after the official rounding."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
 
+from triscale.arch.rounding import round_channels
 from triscale.arch.spec import Architecture, SpecError
 from triscale.scaling.budget import Budget
 
@@ -29,15 +31,31 @@ def steps_between(official: Architecture, trimmed: Architecture) -> tuple[Step, 
     return tuple(Step(place, before[place], after[place]) for place in before if before[place] != after[place])
 
 
-def trim(start: Architecture, budget: Budget) -> Architecture:
+def step_size(architecture: Architecture) -> int:
+    """Channels of one step: the rounding's divisor, at most 4 for inputs of at most 64 pixels."""
+    divisor = architecture.rounding.divisor
+    return min(divisor, SMALL_STEP) if max(architecture.resolution) <= SMALL_IMAGE else divisor
+
+
+def widened(official: Architecture, baseline: Architecture, width: float) -> Architecture | None:
+    """The network with every place as wide as `width` makes the baseline, rounded to steps, and never narrower than it
+    was; None beyond the spec's limits."""
+    size, wide = step_size(official), _movable(baseline)
+    channels = {
+        place: max(count, round_channels(wide[place] * width, size)) for place, count in _movable(official).items()
+    }
+    return _with_channels(official, channels)
+
+
+def trim(start: Architecture, budget: Budget, *, finer: bool = False) -> Architecture:
     """The network with the fewest channel steps that uses at least 99 % of the budget and holds it.
 
-    `start` holds the budget. Steps are of the rounding's divisor, or of 4 for inputs of at most 64 pixels; only upward,
-    so that no stage is starved to widen another, unless no four of those get there. Very narrow networks may need
-    ever halves of such steps. Where nothing gets there, the closest network below the budget.
+    `start` holds the budget. Steps only widen, unless no four of those get there: no stage is starved for another. Of
+    equally many steps, those that are spread over the stages. Where nothing gets there, the closest network below the
+    budget. finer: steps may be ever halves of their size, for very narrow networks.
     """
     best, most = start, budget.used(budget.values(start, budget.analytic))
-    for size, downward in _kinds_of_step(start):
+    for size, downward in _kinds_of_step(start, finer):
         origin = best
         for count in range(1, MOST_STEPS + 1):
             if most >= CLOSE:
@@ -48,47 +66,67 @@ def trim(start: Architecture, budget: Budget) -> Architecture:
     return best
 
 
-def _kinds_of_step(architecture: Architecture) -> Iterator[tuple[int, bool]]:
+def _kinds_of_step(architecture: Architecture, finer: bool) -> Iterator[tuple[int, bool]]:
     """(size, whether steps may go down too), in the order in which they are tried."""
-    official = architecture.rounding.divisor
-    small = max(architecture.resolution) <= SMALL_IMAGE and official > SMALL_STEP
-    sizes = (official, SMALL_STEP) if small else (official,)
+    size = step_size(architecture)
     for downward in (False, True):
-        yield from ((size, downward) for size in sizes)
-    size = sizes[-1]
-    while size > 1:
+        yield size, downward
+    while finer and size > 1:
         size //= 2
         yield size, True
 
 
+@dataclass(frozen=True, slots=True)
+class _Move:
+    """One step at one place, and what it adds to each limited term."""
+
+    place: str
+    step: int
+    adds: dict[str, float]
+
+
 def _closest(start: Architecture, budget: Budget, sizes: tuple[int, ...], count: int) -> tuple[Architecture, float]:
     """The best network that `count` steps make: combinations are ranked by adding up single steps, then costed."""
-    base = budget.values(start, budget.analytic)
-    moves: list[tuple[str, int, dict[str, float]]] = []
-    for place in _channels(start):
-        for step in sizes:
-            moved = _step(start, [(place, step)])
-            if moved is not None:
-                values = budget.values(moved, budget.analytic)
-                moves.append((place, step, {term: values[term] - base[term] for term in base}))
-    ranked = []
-    for chosen in combinations_with_replacement(moves, count):
-        predicted = budget.used({term: base[term] + sum(move[2][term] for move in chosen) for term in base})
-        if predicted <= 1.02:  # single steps do not add up exactly
-            ranked.append((abs(predicted - (1 + CLOSE) / 2), [(place, step) for place, step, _ in chosen]))
-    ranked.sort(key=lambda entry: entry[0])
+    channels = _movable(start)
     best, most = start, 0.0
-    for _, steps in ranked[:CHECKED]:
-        moved = _step(start, steps)
-        used = 2.0 if moved is None else budget.used(budget.values(moved, budget.analytic))
-        if moved is not None and most < used <= 1:
+    for steps in _ranked(start, budget, sizes, count)[:CHECKED]:
+        moved = _with_channels(start, {place: channels[place] + steps[place] for place in channels})
+        if moved is None:
+            continue
+        used = budget.used(budget.values(moved, budget.analytic))
+        if most < used <= 1:
             best, most = moved, used
             if most >= CLOSE:
                 break
     return best, most
 
 
-def _channels(architecture: Architecture) -> dict[str, int]:
+def _ranked(start: Architecture, budget: Budget, sizes: tuple[int, ...], count: int) -> list[Counter[str]]:
+    """Combinations of `count` steps: first those predicted to end within 1 %, the most even first; then the nearest."""
+    base, channels = budget.values(start, budget.analytic), _movable(start)
+    moves = []
+    for place in channels:
+        for size in sizes:
+            moved = _with_channels(start, {**channels, place: channels[place] + size})
+            if moved is not None:
+                values = budget.values(moved, budget.analytic)
+                moves.append(_Move(place, size, {term: values[term] - base[term] for term in base}))
+    ranked = []
+    for chosen in combinations_with_replacement(moves, count):
+        predicted = budget.used({term: base[term] + sum(move.adds[term] for move in chosen) for term in base})
+        if predicted > 1.02:  # single steps do not add up exactly
+            continue
+        steps: Counter[str] = Counter()
+        for move in chosen:
+            steps[move.place] += move.step
+        within = CLOSE <= predicted <= 1
+        uneven = sum((step / channels[place]) ** 2 for place, step in steps.items())
+        ranked.append((not within, uneven if within else abs(predicted - (1 + CLOSE) / 2), steps))
+    ranked.sort(key=lambda entry: entry[:2])
+    return [steps for *_, steps in ranked]
+
+
+def _movable(architecture: Architecture) -> dict[str, int]:
     """The channels that a step may move, by place."""
     fixed = {"stem"} if not architecture.rounding.stem else set()
     if architecture.rounding.head != "scaled":
@@ -104,21 +142,17 @@ def _places(architecture: Architecture) -> Iterator[tuple[str, int]]:
         yield "head", architecture.head.channels
 
 
-def _step(architecture: Architecture, steps: list[tuple[str, int]]) -> Architecture | None:
-    """The network with channels stepped at those places; None where one would fall below the step's size."""
-    channels = _channels(architecture)
-    for place, step in steps:
-        channels[place] += step
-        if channels[place] < abs(step):
-            return None
+def _with_channels(architecture: Architecture, channels: dict[str, int]) -> Architecture | None:
+    """The network with those channels; None where no network has so many, or so few."""
+    stem, head = architecture.stem, architecture.head
     try:
         return replace(
             architecture,
-            stem=replace(architecture.stem, channels=channels.get("stem", architecture.stem.channels)),
+            stem=replace(stem, channels=channels.get("stem", stem.channels)),
             stages=tuple(
                 replace(stage, channels=channels[f"stages.{i}"]) for i, stage in enumerate(architecture.stages)
             ),
-            head=replace(architecture.head, channels=channels.get("head", architecture.head.channels)),
+            head=replace(head, channels=channels.get("head", head.channels)),
         )
     except SpecError:
         return None

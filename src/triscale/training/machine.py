@@ -42,8 +42,11 @@ def find_device(name: str | None) -> torch.device:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError:
         raise UserError(f"--device {name!r} is no device; take cpu or cuda") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"--device {name}: PyTorch sees no CUDA device here; take cpu")
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device {name!r} is not supported; take cpu or cuda")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        seen = torch.cuda.device_count()
+        raise UserError(f"--device {name}: PyTorch sees {seen or 'no'} CUDA devices here; take cpu, or one of those")
     return device
 
 

@@ -32,6 +32,8 @@ class Recipe:
     clip: float = 5.0
 
     def __post_init__(self) -> None:
+        if type(self.epochs) is not int or type(self.batch) is not int:
+            raise UserError(f"epochs {self.epochs!r} and batch {self.batch!r} are whole numbers")
         if self.epochs < 1:
             raise UserError(f"--epochs {self.epochs}: training takes at least one epoch")
         if self.batch < 2:

@@ -1,0 +1,77 @@
+"""Shows a fit as it goes, on standard error: a bar where a person watches, a line an epoch where a file does."""
+
+from typing import Self
+
+from rich.progress import TaskID
+
+from triscale.cli.console import Output
+from triscale.data import Data
+from triscale.fitting import Listener, Plan
+from triscale.runs import RunDirectory
+from triscale.training import EpochMetrics, Step
+from triscale.units import format_count
+
+
+class Watcher(Listener):
+    """A listener that prints; a context, because a bar has to be taken down again."""
+
+    def __init__(self, output: Output) -> None:
+        self._bar = output.progress()
+        self._notes = self._bar.console
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def _advance(self, what: str, done: int, total: int) -> None:
+        if self._task is None:
+            self._task = self._bar.add_task(what, total=total)
+        self._bar.update(self._task, description=what, completed=done, total=total)
+        if done == total:
+            self._bar.remove_task(self._task)
+            self._task = None
+
+    def reading(self, done: int, total: int) -> None:
+        """See `Listener`."""
+        self._advance("checking images", done, total)
+
+    def read(self, data: Data) -> None:
+        """See `Listener`."""
+        sizes = ", ".join(f"{len(split):,} {name}" for name, split in data.splits().items())
+        kind = "gray" if data.channels == 1 else "colour"
+        self._notes.print(f"{sizes} images of {len(data.classes)} classes, {data.size[0]}×{data.size[1]}, {kind}")
+        for bad in data.skipped[:5]:
+            self._notes.print(f"left out: {bad.name} ({bad.reason})")
+        if data.skipped:
+            self._notes.print(f"unreadable images left out: {len(data.skipped):,}; all are listed in run.json")
+        if data.leaks:
+            self._notes.print(f"test images that are exact copies of training or validation images: {data.leaks:,}")
+
+    def preparing(self, done: int, total: int) -> None:
+        """See `Listener`."""
+        self._advance("decoding images", done, total)
+
+    def planned(self, plan: Plan, run: RunDirectory) -> None:
+        """See `Listener`."""
+        network, total, machine = plan.architecture, plan.scaled.cost, plan.machine
+        self._notes.print(
+            f"{plan.scaled.baseline.name} by rule {plan.scaled.rule}: {network.blocks} blocks at "
+            f"{network.resolution[0]}×{network.resolution[1]} pixels, {format_count(total.macs)} MACs, "
+            f"{format_count(total.params)} parameters; {machine.precision} on {machine.device}, "
+            f"threads: {machine.threads}"
+        )
+
+    def step(self, step: Step) -> None:
+        """See `Listener`."""
+        self._advance(f"epoch {step.epoch} of {step.epochs}", step.step, step.steps)
+
+    def epoch(self, metrics: EpochMetrics) -> None:
+        """See `Listener`."""
+        self._notes.print(
+            f"epoch {metrics.epoch}: loss {metrics.loss:.4f}, validation {metrics.val_accuracy:.2%}, "
+            f"{format_count(metrics.images_per_second)} images/s"
+        )
