@@ -66,12 +66,14 @@ class Result:
     macs: int
     printed_macs: float | None
     deviation_percent: float | None
+    trim: tuple[str, ...]
 
 
 def compute(rows: tuple[Row, ...]) -> Iterator[Result]:
     """Grows, or solves, and costs each row's network."""
     for name, multipliers, printed in rows:
         base, limit = published(name), None if printed is None else printed * 1e9
+        trim: tuple[str, ...] = ()
         if multipliers is not None:
             m = multipliers
             network = multiply(base, m.depth, m.width, m.resolution)
@@ -79,10 +81,21 @@ def compute(rows: tuple[Row, ...]) -> Iterator[Result]:
             assert limit is not None
             solved = solve(base, RULES["compound"], Budget({"macs": limit}))
             m, network = solved.multipliers, solved.architecture
+            trim = tuple(f"{step.place} {step.official}→{step.channels}" for step in solved.trim)
         macs = cost(network).macs
         deviation = None if limit is None else 100 * (macs / limit - 1)
-        solved_for = multipliers is None
-        yield Result(name, m.depth, m.width, m.resolution, solved_for, network.resolution[0], macs, limit, deviation)
+        yield Result(
+            network=name,
+            depth=m.depth,
+            width=m.width,
+            resolution=m.resolution,
+            solved=multipliers is None,
+            pixels=network.resolution[0],
+            macs=macs,
+            printed_macs=limit,
+            deviation_percent=deviation,
+            trim=trim,
+        )
 
 
 def show(console: Console, title: str, results: list[Result]) -> None:
@@ -98,6 +111,9 @@ def show(console: Console, title: str, results: list[Result]) -> None:
         name = f"{row.network}, solved" if row.solved else row.network
         table.add_row(name, *factors, str(row.pixels), printed, f"{row.macs / 1e9:.3f}", deviation)
     console.print(table)
+    for row in results:
+        if row.trim:
+            console.print(f"{row.network}, solved: trimmed after the official rounding: {', '.join(row.trim)}")
 
 
 def main() -> None:

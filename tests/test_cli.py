@@ -269,3 +269,76 @@ def test_an_interrupted_fit_says_so_in_one_line(
     assert process.returncode == code, err
     assert "Traceback" not in err
     assert "your images are as they were" in err
+
+
+def test_without_a_word_the_help_is_shown(triscale) -> None:  # noqa: ANN001
+    code, out, _ = triscale()
+    assert code == 0
+    assert "Start with: triscale demo" in " ".join(out.split())
+
+
+def test_names_that_look_like_markup_are_printed_as_they_are(triscale, fitted: Fitted, tmp_path: Path) -> None:  # noqa: ANN001
+    for name in ("my [bold] net", "my [#x] net", "[oops"):
+        place = tmp_path / f"{name}.json"
+        place.write_text(to_json(fitted.plan.architecture))
+        code, _, err = triscale("cost", place)
+        assert code == 0
+        assert f"'{place}'" in err, "the next command names the path, quoted"
+
+
+def command_line(*words: object, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "triscale", *map(str, words)],
+        capture_output=True,
+        env={**ENVIRONMENT, **environment},
+    )
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_an_output_of_few_letters_stops_nothing(encoding: str, tmp_path: Path) -> None:
+    for words in (["--help"], ["scale", "resnet18", "--steps", "0..1", "--out", tmp_path / "family"]):
+        done = command_line(*words, PYTHONIOENCODING=encoding)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_an_output_that_is_full_is_a_failure_in_one_line() -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "triscale", "models"], stdout=full, stderr=subprocess.PIPE, env=ENVIRONMENT
+        )
+    assert done.returncode == 1
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_failure() -> None:
+    script = f"'{sys.executable}' -m triscale cost efficientnet_b7 --layers | head -n 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, env=ENVIRONMENT)
+    assert done.returncode == 0
+    assert b"Traceback" not in done.stderr
+
+
+def test_an_internal_fault_is_one_json_object_too(triscale, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN001
+    def fault(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("a fault of the program")
+
+    monkeypatch.setattr("triscale.cli.cost.cost", fault)
+    code, out, err = triscale("cost", "resnet18", "--json")
+    assert code == 1
+    assert "ZeroDivisionError" in json.loads(out)["error"]
+    assert "Traceback" in err
+
+
+def test_a_demo_overwrites_nothing_and_can_be_run_twice(
+    triscale,  # noqa: ANN001
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("triscale.cli.demo.EPOCHS", 1)
+    (tmp_path / "digits" / "0").mkdir(parents=True)
+    (tmp_path / "digits" / "0" / "0000.png").write_text("mine")
+    runs = [json.loads(triscale("demo", "--out", tmp_path, "--json")[1])["run"] for _ in range(2)]
+    assert [Path(run).name for run in runs] == ["demo-2", "demo-3"]
+    assert (tmp_path / "digits" / "0" / "0000.png").read_text() == "mine"
+    assert json.loads(triscale("eval", runs[0], "--json")[1])["evaluated"] == "held out"
