@@ -1,5 +1,6 @@
 """The report of a run: one self-contained page."""
 
+from pathlib import PurePath
 from typing import Any
 
 import jinja2
@@ -43,6 +44,7 @@ def _values(run: RunDirectory, test: Predictions) -> dict[str, Any]:
     ]
     return {
         "settings": settings,
+        "images": PurePath(settings["data"]["path"]).name,
         "plan": plan,
         "result": settings["result"],
         "cost": cost(from_dict(plan["architecture"])),
