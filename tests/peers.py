@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-# torchvision for Linux comes from PyPI as a CUDA build alone: its compiled part does not load beside CPU torch, and its
+# torchvision for Linux is published as a CUDA build alone: its compiled part does not load beside CPU torch, and its
 # Python part then fails on the operators that part would have defined. Dummies are enough: no network here calls one.
 _OPERATORS = (
     "nms(Tensor a, Tensor b, float c) -> Tensor",
