@@ -170,3 +170,19 @@ def test_a_recipe_that_cannot_train_is_refused(values: dict[str, int]) -> None:
 def test_a_device_that_is_none_is_named() -> None:
     with pytest.raises(UserError, match="tpu"):
         find_device("tpu")
+
+
+def test_evaluation_uses_statistics_of_the_averaged_weights() -> None:
+    model = new(TINY, ("0", "1", "2", "3"), LOOK)
+    average = Average(model)
+    pixels = torch.from_numpy(some_digits(64).array()).permute(0, 3, 1, 2)  # type: ignore[arg-type]
+    look = torch.nn.functional.interpolate(pixels.float(), (16, 16)).to(torch.uint8)
+    average.refresh_statistics([look])
+    first = next(module for module in average.model.modules() if isinstance(module, nn.BatchNorm2d))
+    with torch.no_grad():
+        made = average.model.stem.conv.conv(LOOK.normalise(look))
+    torch.testing.assert_close(first.running_mean, made.mean((0, 2, 3)))
+    torch.testing.assert_close(first.running_var, made.var((0, 2, 3)))
+    assert not average.model.training
+    assert not first.training
+    assert first.momentum == pytest.approx(1 - TINY.norm.momentum)

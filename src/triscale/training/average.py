@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from triscale.models.model import Model
-from triscale.training.machine import Machine, autocast
 
 
 class Average:
@@ -31,21 +30,20 @@ class Average:
             count.copy_(other)
 
     @torch.no_grad()
-    def refresh_statistics(self, pictures: Iterable[Tensor], machine: Machine) -> None:
-        """Normalisation statistics of the averaged weights: plain means over batches of uint8 (n, c, h, w).
+    def refresh_statistics(self, pictures: Iterable[Tensor]) -> None:
+        """Normalisation statistics of the averaged weights, in fp32: plain means over batches of uint8 (n, c, h, w).
 
         A running mean that keeps 99 % still holds its start after a hundred steps, and follows weights that are not
         these. Everything but normalisation computes as in evaluation.
         """
         norms = [module for module in self.model.modules() if isinstance(module, nn.BatchNorm2d)]
-        kept = [norm.momentum for norm in norms]
+        kept, device = [norm.momentum for norm in norms], next(self.model.parameters()).device
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # PyTorch's word for a plain mean
             norm.train()
         for x in pictures:
-            with autocast(machine.device, machine.precision):
-                self.model(self.model.preprocess.normalise(x.to(machine.device)))
+            self.model(self.model.preprocess.normalise(x.to(device)))
         for norm, momentum in zip(norms, kept, strict=True):
             norm.momentum = momentum
             norm.eval()

@@ -155,7 +155,7 @@ class _Run:
     def averaged(self, epoch: int) -> Model:
         """The averaged model with normalisation statistics of its own, from the first batches of the epoch."""
         pictures = (x for x, _, _ in islice(self.batches(epoch), STATISTICS_BATCHES))
-        self.average.refresh_statistics(pictures, self.machine)
+        self.average.refresh_statistics(pictures)
         self.average.model.trained = True
         return self.average.model
 
