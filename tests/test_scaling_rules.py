@@ -28,7 +28,6 @@ from triscale.scaling import (
 B0 = published("efficientnet_b0")
 PAPER = Coefficients(1.2, 1.1, 1.15)
 POWERS = tuple(name for name in RULES if name != "tiny")
-WIDENING = tuple(name for name, rule in RULES.items() if rule.moves_width)
 ANALYTIC = ("macs", "params", "activations", "size")
 
 
