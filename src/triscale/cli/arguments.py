@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from triscale.errors import UserError
-from triscale.units import parse_bytes, parse_count
+from triscale.units import parse_bytes, parse_count, parse_seconds
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Network = Annotated[
@@ -16,6 +16,18 @@ Macs = Annotated[str | None, typer.Option(help="Budget of multiply-accumulates: 
 Params = Annotated[str | None, typer.Option(help="Budget of parameters: 5M.", show_default=False)]
 Activations = Annotated[str | None, typer.Option(help="Budget of activations: 7M.", show_default=False)]
 Size = Annotated[str | None, typer.Option(help="Budget of fp32 weights: 20MB.", show_default=False)]
+Latency = Annotated[
+    str | None,
+    typer.Option(help="Budget of time for one image, median, measured on this device: 10ms.", show_default=False),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option(help="Budget of memory to run one image, at its peak, measured here: 50MB.", show_default=False),
+]
+Time = Annotated[
+    str | None,
+    typer.Option(help="Wall clock for all of it: 10m, 1h. Decides the epochs.", show_default="no limit"),
+]
 Data = Annotated[
     Path,
     typer.Argument(help="A folder of class folders, a manifest (path,label[,split]) or IDX files.", show_default=False),
@@ -32,15 +44,23 @@ Classes = Annotated[int | None, typer.Option(help="Adapt it to so many classes."
 
 
 def budgets(
-    macs: str | None, params: str | None = None, activations: str | None = None, size: str | None = None
+    macs: str | None,
+    params: str | None = None,
+    activations: str | None = None,
+    size: str | None = None,
+    latency: str | None = None,
+    memory: str | None = None,
 ) -> dict[str, float]:
     """The limits that were given, by term."""
     limits: dict[str, float] = {}
     for term, text in (("macs", macs), ("params", params), ("activations", activations)):
         if text is not None:
             limits[term] = parse_count(text, f"--{term}")
-    if size is not None:
-        limits["size"] = parse_bytes(size, "--size")
+    for term, text in (("size", size), ("memory", memory)):
+        if text is not None:
+            limits[term] = parse_bytes(text, f"--{term}")
+    if latency is not None:
+        limits["latency"] = parse_seconds(latency, "--latency")
     return limits
 
 

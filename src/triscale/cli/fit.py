@@ -1,5 +1,7 @@
 """`triscale fit`."""
 
+import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,11 +11,12 @@ from rich.console import Console
 from triscale.arch import to_dict
 from triscale.cli import arguments
 from triscale.cli.console import Output
+from triscale.cli.plans import show_plan
 from triscale.errors import UserError
 from triscale.scaling.budget import label
 from triscale.scaling.budget import show as show_term
 from triscale.scaling.summary import summary
-from triscale.units import format_seconds
+from triscale.units import format_seconds, parse_seconds
 
 if TYPE_CHECKING:
     from triscale.fitting import Fitted
@@ -21,61 +24,87 @@ if TYPE_CHECKING:
 
 def command(
     data: arguments.Data,
-    out: Annotated[Path, typer.Option(help="Directory for the run; new or empty.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="Directory for the run; new or empty.", show_default=False)] = None,
     macs: arguments.Macs = None,
     params: arguments.Params = None,
     activations: arguments.Activations = None,
     size: arguments.Size = None,
-    epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 20,
+    latency: arguments.Latency = None,
+    memory: arguments.Memory = None,
+    time: arguments.Time = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="Passes over the training images.", show_default="20, or what --time allows"),
+    ] = None,
     baseline: Annotated[
-        str, typer.Option(help="The network to scale: a zoo name, a JSON file, a run directory.")
-    ] = "efficientnet_b0",
+        list[str] | None,
+        typer.Option(
+            help="A network to scale: a zoo name, a JSON file, a run directory. Several may be named; the plan takes "
+            "one.",
+            show_default="efficientnet_b0, efficientnet_lite0, mobilenet_v2, resnet18",
+        ),
+    ] = None,
     rule: Annotated[
         str | None,
         typer.Option(
-            help="How to scale it; see triscale scale --help.", show_default="compound to grow, width to shrink"
+            help="How to scale it; see triscale scale --help.", show_default="compound to grow, slim to shrink"
         ),
     ] = None,
     batch: Annotated[int | None, typer.Option(help="Images a step.", show_default="chosen")] = None,
     flip: Annotated[
         bool | None, typer.Option("--flip/--no-flip", help="Mirror images.", show_default="where they have colours")
     ] = None,
+    balance: Annotated[
+        bool, typer.Option("--balance", help="Every class weighs the same in training, however few its images.")
+    ] = False,
     seed: arguments.Seed = 0,
     device: arguments.Device = None,
     on_bad: arguments.OnBad = "error",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop; write nothing.")] = False,
     as_json: arguments.Json = False,
 ) -> None:
-    """Find, train and test the best network of a family that holds the budget.
+    """Find, train and test the best network that holds the budget.
 
-    Example: triscale fit IMAGES --macs 10M --epochs 5 --out RUN
+    Example: triscale fit IMAGES --macs 10M --time 10m --out RUN
     """
     output = Output(as_json)
-    limits = arguments.budgets(macs, params, activations, size)
+    limits = arguments.budgets(macs, params, activations, size, latency, memory)
     if not limits:
-        raise UserError("say what the network may cost: --macs 10M, --params 1M, --activations 1M or --size 5MB")
+        raise UserError(
+            "say what the network may cost: --macs 10M, --params 1M, --activations 1M, --size 5MB, --latency 10ms or "
+            "--memory 50MB"
+        )
+    seconds = None if time is None else parse_seconds(time, "--time")
     on_bad_choice = arguments.on_bad(on_bad)
     arguments.seed(seed)
+    if out is None and not dry_run:
+        raise UserError("say where the run shall lie: --out RUN, a new or empty directory; or --dry-run for the plan")
     from triscale.cli.watching import Watcher
-    from triscale.fitting import fit
+    from triscale.fitting import carry_out, draft, make_wish
 
+    wish = make_wish(
+        limits,
+        baseline=baseline or None,
+        rule=rule,
+        time=seconds,
+        epochs=epochs,
+        batch=batch,
+        flip=flip,
+        balance=balance,
+        seed=seed,
+        device=device,
+        on_bad=on_bad_choice,
+    )
     with Watcher(output) as watcher:
-        fitted = fit(
-            data,
-            out=out,
-            macs=limits.get("macs"),
-            params=limits.get("params"),
-            activations=limits.get("activations"),
-            size=limits.get("size"),
-            epochs=epochs,
-            baseline=baseline,
-            rule=rule,
-            batch=batch,
-            flip=flip,
-            seed=seed,
-            device=device,
-            on_bad=on_bad_choice,
-            listener=watcher,
-        )
+        if out is None or dry_run:
+            plan = draft(data, wish, watcher).plan
+        else:
+            fitted = carry_out(data, out, wish, watcher)
+    if out is None or dry_run:
+        output.result({"plan": plan.to_dict()}, lambda console: show_plan(console, plan))
+        again = [word for word in sys.argv[1:] if word != "--dry-run"]
+        output.next_command("triscale", *again, *([] if out else ["--out", "RUN"]))
+        return
     output.result(values(fitted), lambda console: show(console, fitted))
     output.next_command("triscale", "predict", fitted.run.path, "PICTURE")
 
@@ -83,14 +112,26 @@ def command(
 def values(fitted: "Fitted") -> dict[str, Any]:
     """What `fit` answers with --json."""
     top = fitted.test.top()
-    total = fitted.plan.scaled.cost
+    total, plan = fitted.plan.scaled.cost, fitted.plan
+    limits = plan.scaled.limits or {}
     return {
         "run": str(fitted.run.path),
         "report": str(fitted.run.report),
         "test_accuracy": top.value,
         "test_accuracy_interval_95": list(top.interval()),
         "test_images": top.n,
+        "leaks": fitted.leaks,
         "seconds": fitted.seconds,
+        "expected_seconds": plan.expected,
+        "epochs": plan.recipe.epochs,
+        "steps": {"planned": plan.steps, "made": fitted.steps},
+        "budget": {
+            term: {"limit": limit, "value": fitted.achieved[term], "used": fitted.achieved[term] / limit}
+            for term, limit in limits.items()
+        },
+        "latency": asdict(fitted.latency),
+        "candidates": plan.to_dict()["candidates"],
+        "why": plan.why,
         "scaling": summary(fitted.plan.scaled),
         "cost": {"params": total.params, "macs": total.macs, "activations": total.activations, "size": total.size},
         "architecture": to_dict(fitted.plan.architecture),
@@ -100,11 +141,26 @@ def values(fitted: "Fitted") -> dict[str, Any]:
 def show(console: Console, fitted: "Fitted") -> None:
     """What `fit` answers to a person."""
     scaled = fitted.plan.scaled
-    console.print(f"test accuracy {fitted.test.top()}")
+    console.print(f"test accuracy {fitted.test.top()}; {copies(fitted.leaks)}")
     for term, limit in (scaled.limits or {}).items():
-        value = (scaled.values or {})[term]
-        console.print(
-            f"budget of {show_term(term, limit)} {label(term)}: {show_term(term, value)} used ({value / limit:.1%})"
-        )
+        value = fitted.achieved[term]
+        used = f"{show_term(term, value)} used ({value / limit:.1%})"
+        over = "" if value <= limit else "; more than was asked: the machine is slower than when it was planned"
+        console.print(f"budget of {show_term(term, limit)} {label(term)}: {used}{over}")
+    measured = fitted.latency
+    console.print(
+        f"one image takes {format_seconds(measured.median)} here (80 % within {format_seconds(measured.low)} to "
+        f"{format_seconds(measured.high)}, n = {measured.n}, threads: {measured.threads})"
+    )
+    if fitted.steps < fitted.plan.steps:
+        made = f"{fitted.steps:,} of {fitted.plan.steps:,}"
+        console.print(f"the machine was slower than planned: {made} steps were made in the time")
     console.print(f"took {format_seconds(fitted.seconds)}; the run is {fitted.run.path}")
     console.print(f"report: {fitted.run.report}")
+
+
+def copies(leaks: int) -> str:
+    """What stands beside every test accuracy: how much of it may be remembered rather than learned."""
+    if not leaks:
+        return "no test image is a copy of one learned from"
+    return f"{leaks:,} test images are exact copies of images learned from"

@@ -5,6 +5,7 @@ from typing import Self
 from rich.progress import TaskID
 
 from triscale.cli.console import Output
+from triscale.cli.plans import show_plan
 from triscale.data import Data
 from triscale.fitting import Listener, Plan
 from triscale.runs import RunDirectory
@@ -55,15 +56,13 @@ class Watcher(Listener):
         """See `Listener`."""
         self._advance("decoding images", done, total)
 
+    def measuring(self, done: int, total: int) -> None:
+        """See `Listener`."""
+        self._advance("timing candidates", done, total)
+
     def planned(self, plan: Plan, run: RunDirectory) -> None:
         """See `Listener`."""
-        network, total, machine = plan.architecture, plan.scaled.cost, plan.machine
-        self._notes.print(
-            f"{plan.scaled.baseline.name} by rule {plan.scaled.rule}: {network.blocks} blocks at "
-            f"{network.resolution[0]}×{network.resolution[1]} pixels, {format_count(total.macs)} MACs, "
-            f"{format_count(total.params)} parameters; {machine.precision} on {machine.device}, "
-            f"threads: {machine.threads}"
-        )
+        show_plan(self._notes, plan)
 
     def step(self, step: Step) -> None:
         """See `Listener`."""

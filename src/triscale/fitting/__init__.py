@@ -1,6 +1,20 @@
-"""The main job: read the images, grow the baseline to the budget, train, test, and leave a run behind."""
+"""The main job: a budget and images in, a tested model out."""
 
-from triscale.fitting.fit import Fitted, Listener, fit
-from triscale.fitting.plan import Plan
+from triscale.fitting.candidates import Candidate
+from triscale.fitting.fit import Fitted, Listener, carry_out, draft, fit
+from triscale.fitting.plan import Draft, Plan
+from triscale.fitting.wish import CANDIDATES, Wish, make_wish
 
-__all__ = ["Fitted", "Listener", "Plan", "fit"]
+__all__ = [
+    "CANDIDATES",
+    "Candidate",
+    "Draft",
+    "Fitted",
+    "Listener",
+    "Plan",
+    "Wish",
+    "carry_out",
+    "draft",
+    "fit",
+    "make_wish",
+]

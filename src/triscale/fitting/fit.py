@@ -1,8 +1,7 @@
 """`fit`: images and a budget in, a tested model in a run directory out."""
 
-import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -10,28 +9,19 @@ from typing import Any, Literal
 
 import torch
 
-from triscale.arch import Architecture, resolve
-from triscale.data import Data, prepare, read
+from triscale.data import Data, read
+from triscale.engines import Latency, measure_latency, measure_memory
 from triscale.errors import UserError
 from triscale.evaluating import Predictions, predict_images
-from triscale.fitting.plan import (
-    Plan,
-    check_recipe,
-    make_network,
-    make_preprocess,
-    make_recipe,
-)
-from triscale.models.model import Model, new
+from triscale.fitting.plan import Draft, Plan, PlanListener, make_plan
+from triscale.fitting.wish import Baseline, Wish, make_wish
+from triscale.models.model import Model
 from triscale.reporting import write_report
 from triscale.runs import RunDirectory, write_whole
-from triscale.scaling import Budget, Scaled, find_rule
-from triscale.training import EpochMetrics, describe, fastest_machine, steady_allocator, train
-from triscale.training.engine import Step, augmentation, steps_per_epoch
-from triscale.training.machine import find_device
-from triscale.units import format_bytes
+from triscale.training import EpochMetrics, Step, describe, steady_allocator, train
 
 
-class Listener:
+class Listener(PlanListener):
     """Told what happens, as it happens; does nothing with it. Whoever wants to show progress overrides a method."""
 
     def reading(self, done: int, total: int) -> None:
@@ -39,9 +29,6 @@ class Listener:
 
     def read(self, data: Data) -> None:
         """All images were checked."""
-
-    def preparing(self, done: int, total: int) -> None:
-        """So many of a split's images were decoded for training."""
 
     def planned(self, plan: Plan, run: RunDirectory) -> None:
         """The plan is frozen; training starts."""
@@ -55,12 +42,21 @@ class Listener:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A finished run: where it lies, the model, what it was planned as, what it said of the test images."""
+    """A finished run.
+
+    test: what the model said of the test images. achieved: what it costs in each limited term, latency and memory
+    measured on the trained model. latency: here, whether or not it was limited. steps: as made; fewer than planned
+    where the machine became too slow for the time. leaks: test images that are exact copies of images learned from.
+    """
 
     run: RunDirectory
     model: Model
     plan: Plan
     test: Predictions
+    achieved: dict[str, float]
+    latency: Latency
+    steps: int
+    leaks: int
     seconds: float
 
 
@@ -72,60 +68,90 @@ def fit(
     params: float | None = None,
     activations: float | None = None,
     size: float | None = None,
-    epochs: int = 20,
-    baseline: str | Path | Architecture = "efficientnet_b0",
+    latency: float | None = None,
+    memory: float | None = None,
+    time: float | None = None,
+    epochs: int | None = None,
+    baseline: Baseline | Sequence[Baseline] | None = None,
     rule: str | None = None,
     batch: int | None = None,
     flip: bool | None = None,
+    balance: bool = False,
     seed: int = 0,
     device: str | None = None,
     on_bad: Literal["error", "skip"] = "error",
     listener: Listener | None = None,
 ) -> Fitted:
-    """The best network of the baseline's family within the limits, trained on the images and tested on held-out ones.
+    """The best network within the limits, trained on the images and tested on held-out ones.
 
     data: class folders, a manifest or IDX files. out: a new or empty directory for the run. macs, params, activations,
-    size (bytes of fp32 weights): the budget, at least one of them. rule: how to scale; see `plan.scale_to` for what is
-    taken without one. flip: whether images are mirrored; by default those with colours. Raises `UserError` for what
-    was asked wrongly, before anything is written; `TriscaleError` where the work itself fails.
+    size (bytes of fp32 weights), latency (seconds for one image, median, measured here), memory (bytes at the peak of
+    running one image, measured here): the budget, at least one of them; all hold. time: seconds of wall clock for all
+    of it; decides the epochs, and how large the network may be. epochs: without a time 20. baseline: one or several
+    networks to scale, of which the plan takes one; by default `CANDIDATES`. rule: how to scale; see
+    `candidates.scale_to` for what is taken without one. flip: whether images are mirrored; by default those with
+    colours. balance: every class weighs the same in the loss. Raises `UserError` for what was asked wrongly, before
+    anything is written; `TriscaleError` where the work itself fails.
     """
-    terms = {"macs": macs, "params": params, "activations": activations, "size": size}
-    limits = {term: limit for term, limit in terms.items() if limit is not None}
-    started, listener = time.perf_counter(), listener or Listener()
-    # Whatever can be wrong without looking at a single image is found before thousands are checked.
-    budget, where = Budget(limits), find_device(device)
-    growth = None if rule is None else find_rule(rule)
-    network = baseline if isinstance(baseline, Architecture) else resolve(baseline)
-    check_recipe(epochs, batch)
-    _check_apart(Path(data), RunDirectory.check_free(out))
+    limits = {
+        "macs": macs,
+        "params": params,
+        "activations": activations,
+        "size": size,
+        "latency": latency,
+        "memory": memory,
+    }
+    wish = make_wish(
+        limits,
+        baseline=baseline,
+        rule=rule,
+        time=time,
+        epochs=epochs,
+        batch=batch,
+        flip=flip,
+        balance=balance,
+        seed=seed,
+        device=device,
+        on_bad=on_bad,
+    )
+    return carry_out(data, out, wish, listener or Listener())
 
-    images = read(data, seed=seed, on_bad=on_bad, progress=listener.reading)
-    listener.read(images)
-    scaled, architecture = make_network(images, network, growth, budget)
-    preprocess = make_preprocess(images, architecture)
-    recipe = make_recipe(images, epochs, batch, flip)
-    _check_memory(scaled, recipe.batch, where)
-    steady_allocator()
-    model = new(architecture, images.classes, preprocess, seed=seed)
-    machine = fastest_machine(model, min(recipe.batch, len(images.train)), where)
-    steps = steps_per_epoch(len(images.train), recipe.batch) * recipe.epochs
-    plan = Plan(scaled, architecture, preprocess, recipe, machine, steps, seed)
+
+def draft(data: str | Path, wish: Wish, listener: Listener) -> Draft:
+    """What `carry_out` would do, and everything that it starts from; nothing is written."""
+    return _draft(data, wish, listener, time.monotonic())
+
+
+def carry_out(data: str | Path, out: str | Path, wish: Wish, listener: Listener) -> Fitted:
+    """The wish fulfilled in a new run directory; see `fit`."""
+    started = time.monotonic()
+    _check_apart(Path(data), RunDirectory.check_free(out))
+    drafted = _draft(data, wish, listener, started)
+    plan, images = drafted.plan, drafted.images
 
     run = RunDirectory.create(out)
-    settings = _settings(images, plan, on_bad)
+    settings = _settings(images, plan, wish.on_bad)
     run.write_settings(settings)
     run.write_splits(_splits(images))
     listener.planned(plan, run)
 
-    trained = _train(model, images, plan, run, listener)
+    trained, steps = _train(drafted, run, listener, started)
     trained.save(run.model)
     # In fp32, as whoever loads the model runs it: `eval` gives the same figure again.
     test = predict_images(trained, images.test)
     write_whole(run.predictions, test.to_csv())
-    fitted = Fitted(run, trained, plan, test, time.perf_counter() - started)
+    latency, achieved = _achieved(trained, plan, wish.device)
+    fitted = Fitted(run, trained, plan, test, achieved, latency, steps, images.leaks, time.monotonic() - started)
     run.write_settings({**settings, "result": _result(fitted)})
-    write_report(run, test)
+    write_report(run, test, images.test)
     return fitted
+
+
+def _draft(data: str | Path, wish: Wish, listener: Listener, started: float) -> Draft:
+    images = read(data, seed=wish.seed, on_bad=wish.on_bad, progress=listener.reading)
+    listener.read(images)
+    steady_allocator()
+    return make_plan(images, wish, started, listener)
 
 
 def _check_apart(data: Path, out: Path) -> None:
@@ -134,43 +160,43 @@ def _check_apart(data: Path, out: Path) -> None:
         raise UserError(f"--out {out}: lies inside the images' folder {data}; name a directory outside it")
 
 
-def _check_memory(scaled: Scaled, batch: int, device: torch.device) -> None:
-    """An estimate, before hours are lost: what training takes against what the device has in all."""
-    needed = scaled.cost.memory.training(batch)
-    if device.type == "cuda":
-        available = torch.cuda.get_device_properties(device).total_memory
-    else:
-        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > available:
-        raise UserError(
-            f"training on batches of {batch} takes about {format_bytes(needed)} of memory, and there are "
-            f"{format_bytes(available)}; lower --batch or the budget"
-        )
-
-
-def _train(model: Model, images: Data, plan: Plan, run: RunDirectory, listener: Listener) -> Model:
-    show = listener.preparing
-    training = prepare(images.train, plan.preprocess, augmentation(plan.recipe), progress=show)
-    held_out = prepare(images.val, plan.preprocess, progress=show)
+def _train(drafted: Draft, run: RunDirectory, listener: Listener, started: float) -> tuple[Model, int]:
+    """The trained model and the number of steps that were made."""
+    plan, made = drafted.plan, 0
 
     def validate(average: Model) -> float:
-        return predict_images(average, held_out, precision=plan.machine.precision).top().value
+        return predict_images(average, drafted.held_out, precision=plan.machine.precision).top().value
 
     def on_epoch(metrics: EpochMetrics, average: Model) -> None:
+        nonlocal made
+        made = metrics.step
         run.add_metrics(asdict(metrics))
         average.save(run.checkpoint)
         listener.epoch(metrics)
 
-    return train(
-        model,
-        training,
+    model = train(
+        drafted.model,
+        drafted.training,
         plan.recipe,
         plan.machine,
         seed=plan.seed,
         validate=validate,
+        deadline=plan.deadline(started),
         on_epoch=on_epoch,
         on_step=listener.step,
     )
+    return model, made
+
+
+def _achieved(model: Model, plan: Plan, device: torch.device) -> tuple[Latency, dict[str, float]]:
+    """What the trained model takes here, and its cost in each limited term: measured anew where it is measured."""
+    latency = measure_latency([model], device=device)[0]
+    values = dict(plan.scaled.values or {})
+    if "latency" in values:
+        values["latency"] = latency.median
+    if "memory" in values:
+        values["memory"] = float(measure_memory(model, device=device))
+    return latency, values
 
 
 def _splits(data: Data) -> Iterator[tuple[str, str, str]]:
@@ -208,6 +234,13 @@ def _result(fitted: Fitted) -> dict[str, Any]:
         "test_images": top.n,
         "test_accuracy": top.value,
         "test_accuracy_interval_95": [low, high],
+        "leaks": fitted.leaks,
+        "steps": fitted.steps,
+        "budget": {
+            term: {"limit": limit, "value": fitted.achieved[term], "used": fitted.achieved[term] / limit}
+            for term, limit in (fitted.plan.scaled.limits or {}).items()
+        },
+        "latency": asdict(fitted.latency),
         "test_top5": fitted.test.top(5).value if len(fitted.model.classes) > 5 else None,
         "seconds": round(fitted.seconds, 2),
         "peak_device_memory": torch.cuda.max_memory_allocated() if fitted.plan.machine.device != "cpu" else None,

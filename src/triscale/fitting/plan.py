@@ -1,32 +1,74 @@
 """The plan of a run: decided before training starts, and frozen."""
 
+import math
+import time
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from triscale.arch import Architecture, adapt, to_dict
-from triscale.data import Data, Preprocess, statistics
-from triscale.scaling import RULES, Budget, Rule, Scaled, TooSmallError, solve
+from triscale.arch import Architecture, to_dict
+from triscale.costing import cost
+from triscale.data import Data, Prepared, Preprocess, prepare
+from triscale.errors import UserError
+from triscale.evaluating import predict_images
+from triscale.fitting.candidates import Candidate, Course, expect, measure, shrink, take, too_slow
+from triscale.fitting.images import make_preprocess, make_recipe
+from triscale.fitting.wish import Wish
+from triscale.models.model import Model, new
+from triscale.scaling import Scaled
 from triscale.scaling.summary import summary
-from triscale.training import Machine, Recipe
-from triscale.training.recipe import regularised
+from triscale.training import Deadline, Machine, Pace, Recipe, rehearse
+from triscale.training.engine import STATISTICS_BATCHES, augmentation, steps_per_epoch
 
-SMALLEST_SIDE = 16  # pixels: smaller images are enlarged to it
-LARGEST_SIDE = 224  # pixels: the baselines were designed for it; the rule may go above
-LONGEST_SIDE = 1024  # pixels: of very elongated images, which are squashed to it
-PHOTOGRAPH = 64  # pixels: from here on a random crop of a third still shows something
+DEFAULT_EPOCHS = 20  # without a time limit
+FEWEST_EPOCHS, FEWEST_STEPS = 5, 300  # below them a training is not worth its name
+MOST_EPOCHS, MOST_STEPS = 60, 6000  # with both behind, more bring little
+MARGIN = 0.03  # of the time, and some seconds: for starting, stopping, and a machine that is not always equally fast
+MARGIN_SECONDS = 3.0
+PLANNING = 0.12  # of the time left when planning starts: for the plan itself and the test at the end
+REHEARSAL = 0.02  # of the expected training, and at most so many seconds
+LONGEST_REHEARSAL = 6.0
+REPORT_SECONDS = 3.0
+SAVE_SECONDS, DISK = 0.03, 2e8  # of a checkpoint: to write any file and force it to disk; bytes a second
+ATTEMPTS = 3  # to find a size whose real pace completes the fewest epochs
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Which network, seen through which preprocessing, trained how, where."""
+    """Which network, seen through which preprocessing, trained how, where, for how long; and what else was measured.
 
-    scaled: Scaled
+    candidates: all that were measured. taken: the position of the chosen one. pace: real seconds of a step and of an
+    epoch's end. fewest: epochs that a candidate had to complete. after: expected seconds of what follows the training.
+    expected: seconds of all of it. time: the limit.
+    """
+
+    candidates: tuple[Candidate, ...]
+    taken: int
+    why: str
     architecture: Architecture
     preprocess: Preprocess
     recipe: Recipe
     machine: Machine
+    pace: Pace
     steps: int
+    fewest: int
+    after: float
+    expected: float
+    time: float | None
     seed: int
+
+    @property
+    def scaled(self) -> Scaled:
+        """How the chosen network came about."""
+        scaled = self.candidates[self.taken].scaled
+        assert scaled is not None
+        return scaled
+
+    def deadline(self, started: float) -> Deadline | None:
+        """When the last training step must be made, for a run that started at that `time.monotonic()`."""
+        if self.time is None:
+            return None
+        end = started + self.time - self.after - margin(self.time)
+        return Deadline(end, self.pace.step, self.pace.epoch_end)
 
     def to_dict(self) -> dict[str, Any]:
         """For run.json."""
@@ -34,70 +76,191 @@ class Plan:
             "baseline": to_dict(self.scaled.baseline),
             "architecture": to_dict(self.architecture),
             "scaling": summary(self.scaled),
+            "candidates": [row(candidate, i == self.taken) for i, candidate in enumerate(self.candidates)],
+            "why": self.why,
             "preprocess": self.preprocess.to_json(),
             "recipe": asdict(self.recipe),
             "machine": asdict(self.machine),
             "steps": self.steps,
+            "fewest_epochs": self.fewest,
+            "step_seconds": self.pace.step,
+            "epoch_end_seconds": self.pace.epoch_end,
+            "expected_seconds": self.expected,
+            "time": self.time,
             "seed": self.seed,
         }
 
 
-def image_resolution(data: Data) -> tuple[int, int]:
-    """The baseline's resolution for these images, (height, width).
+@dataclass(frozen=True, eq=False)
+class Draft:
+    """A plan and what was made for it: the untrained model and the images, decoded."""
 
-    Their own size, where all have it, with the shorter side between 16 and 224 pixels and the longer at most 1024;
-    otherwise a square of the median image's shorter side, within the same bounds.
+    plan: Plan
+    images: Data
+    model: Model
+    training: Prepared
+    held_out: Prepared
+
+
+class PlanListener:
+    """Told what planning does; does nothing with it."""
+
+    def measuring(self, done: int, total: int) -> None:
+        """So many of the candidates were timed."""
+
+    def preparing(self, done: int, total: int) -> None:
+        """So many of a split's images were decoded for training."""
+
+
+def row(candidate: Candidate, taken: bool) -> dict[str, Any]:
+    """A line of the plan's table, as plain values."""
+    values: dict[str, Any] = {"name": candidate.name, "taken": taken, "refused": candidate.refused}
+    if candidate.scaled is None or candidate.architecture is None:
+        return values
+    total = candidate.scaled.cost
+    return values | {
+        "rule": candidate.scaled.rule,
+        "resolution": list(candidate.architecture.resolution),
+        "blocks": candidate.architecture.blocks,
+        "macs": total.macs,
+        "params": total.params,
+        "activations": total.activations,
+        "size": total.size,
+        "latency": None if candidate.latency is None else asdict(candidate.latency),
+        "memory": (candidate.scaled.values or {}).get("memory"),
+        "used": {term: entry["used"] for term, entry in summary(candidate.scaled)["budget"].items()},
+        "images_per_second": candidate.images_per_second,
+        "epoch_seconds": candidate.epoch,
+        "epochs": candidate.epochs,
+        "shrunk": candidate.shrunk,
+    }
+
+
+def margin(limit: float) -> float:
+    """Seconds of a time limit that are not planned with."""
+    return MARGIN * limit + MARGIN_SECONDS
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """What planning starts from."""
+
+    images: Data
+    wish: Wish
+    recipe: Recipe
+    started: float
+    listener: PlanListener
+
+    def left(self, after: float = 0.0) -> float | None:
+        """Seconds for training; None without a time limit."""
+        if self.wish.time is None:
+            return None
+        return self.started + self.wish.time - margin(self.wish.time) - after - time.monotonic()
+
+
+def make_plan(images: Data, wish: Wish, started: float, listener: PlanListener) -> Draft:
+    """Times the candidates, takes one, rehearses its training, and says how many epochs it gets.
+
+    started: `time.monotonic()` when the work began, from which a time limit counts. Raises `UserError` where no
+    candidate can hold the budget, fits the memory or completes the fewest epochs.
     """
-    height, width = data.size if data.uniform else (min(data.size),) * 2
-    short = min(height, width)
-    wanted = min(max(short, SMALLEST_SIDE), LARGEST_SIDE)
-    return min(round(height * wanted / short), LONGEST_SIDE), min(round(width * wanted / short), LONGEST_SIDE)
+    asked = _Asked(images, wish, make_recipe(images, wish), started, listener)
+    course = _course(asked)
+    candidates = measure(images, wish, course, listener.measuring)
+    taken, why = take(candidates, course)
+    return _rehearsed(asked, candidates, taken, why, course)
 
 
-def check_recipe(epochs: int, batch: int | None) -> None:
-    """What of a recipe can be wrong before the images are known. Raises `UserError`."""
-    Recipe(epochs=epochs, batch=2 if batch is None else batch)
+def _course(asked: _Asked) -> Course:
+    images, recipe, epochs, left = asked.images, asked.recipe, asked.wish.epochs, asked.left()
+    steps, batch = steps_per_epoch(len(images.train), recipe.batch), min(recipe.batch, len(images.train))
+    seconds = None if left is None else left * (1 - PLANNING)
+    if epochs is not None:
+        return Course(steps, batch, epochs, epochs, seconds)
+    if seconds is None:
+        return Course(steps, batch, DEFAULT_EPOCHS, DEFAULT_EPOCHS, None)
+    fewest = max(FEWEST_EPOCHS, math.ceil(FEWEST_STEPS / steps))
+    return Course(steps, batch, fewest, max(MOST_EPOCHS, math.ceil(MOST_STEPS / steps)), seconds)
 
 
-def make_recipe(data: Data, epochs: int, batch: int | None, flip: bool | None) -> Recipe:
-    """The recipe for these images: photographs are cropped and mirrored, small or gray images only shifted a little."""
-    photographs = min(data.size) >= PHOTOGRAPH and not data.uniform
-    size = min(128, max(8, len(data.train) // 16)) if batch is None else batch
-    return Recipe(
-        epochs=epochs,
-        batch=size,
-        flip=data.channels == 3 if flip is None else flip,
-        crop=0.35 if photographs else None,
-    )
+@dataclass(frozen=True, eq=False)
+class _Stage:
+    """A candidate ready to be trained."""
+
+    model: Model
+    training: Prepared
+    held_out: Prepared
 
 
-def scale_to(baseline: Architecture, rule: Rule | None, budget: Budget) -> Scaled:
-    """The baseline scaled to the budget by the rule; without one, by what suits the direction.
+def _rehearsed(asked: "_Asked", candidates: tuple[Candidate, ...], taken: int, why: str, course: Course) -> Draft:
+    """The chosen candidate's real pace, and with it the number of epochs; a smaller one where that is too slow."""
+    images, wish, recipe, stage = asked.images, asked.wish, asked.recipe, None
+    for _ in range(ATTEMPTS):
+        candidate = candidates[taken]
+        assert candidate.architecture is not None
+        assert candidate.machine is not None
+        stage = _set_up(asked, candidate.architecture, stage)
+        pace = _pace(stage, recipe, candidate.machine, course)
+        after = _after(images, pace, course)
+        course = replace(course, seconds=asked.left(after))
+        epoch = pace.epoch(course.steps)
+        overhead = epoch / (course.images * candidate.machine.per_image)
+        candidates = tuple(expect(one, course, overhead) if not one.refused else one for one in candidates)
+        epochs = course.epochs(epoch)
+        if epochs >= course.fewest:
+            again, reason = take(candidates, course)
+            why = reason if again == taken else why
+            plan = Plan(
+                candidates=candidates,
+                taken=taken,
+                why=why
+                + ("; smaller than the budget allows, because larger ones would not" if candidate.shrunk else ""),
+                architecture=candidate.architecture,
+                preprocess=stage.model.preprocess,
+                recipe=replace(recipe, epochs=epochs),
+                machine=candidate.machine,
+                pace=pace,
+                steps=epochs * course.steps,
+                fewest=course.fewest,
+                after=after,
+                expected=time.monotonic() - asked.started + epochs * epoch + after,
+                time=wish.time,
+                seed=wish.seed,
+            )
+            return Draft(plan, images, stage.model, stage.training, stage.held_out)
+        share = 0.9 * max(0.0, course.seconds or 0.0) / (course.fewest * epoch)
+        try:
+            smaller = shrink(candidate, min(0.9, share), images, wish, course)
+        except UserError:
+            break
+        candidates = (*candidates[:taken], smaller, *candidates[taken + 1 :])
+    raise UserError(too_slow(candidates[taken], course))
 
-    Growing takes the paper's compound rule. Shrinking takes width alone, which keeps every pixel of images that have
-    few, and `tiny` where the narrowest network is still too large. Raises `UserError` for an impossible budget.
-    """
-    if rule is not None:
-        return solve(baseline, rule, budget)
-    if budget.used(budget.values(baseline)) <= 1:
-        return solve(baseline, RULES["compound"], budget)
-    try:
-        return solve(baseline, RULES["width"], budget)
-    except TooSmallError:
-        return solve(baseline, RULES["tiny"], budget)
+
+def _set_up(asked: "_Asked", architecture: Architecture, before: _Stage | None) -> _Stage:
+    """The untrained model and the images as it sees them; those of the attempt before where nothing changed."""
+    preprocess = make_preprocess(asked.images, architecture)
+    model = new(architecture, asked.images.classes, preprocess, seed=asked.wish.seed)
+    if before is not None and before.model.preprocess == preprocess:
+        return replace(before, model=model)
+    told = asked.listener.preparing
+    training = prepare(asked.images.train, preprocess, augmentation(asked.recipe), progress=told)
+    return _Stage(model, training, prepare(asked.images.val, preprocess, progress=told))
 
 
-def make_network(data: Data, baseline: Architecture, rule: Rule | None, budget: Budget) -> tuple[Scaled, Architecture]:
-    """The baseline adapted to the images, grown or shrunk to the budget, and that network regularised for its size."""
-    adapted = adapt(baseline, resolution=image_resolution(data), channels=data.channels, classes=len(data.classes))
-    scaled = scale_to(adapted, rule, budget)
-    named = replace(regularised(scaled.architecture, baseline), name=f"{baseline.name[:100]}-fit")
-    return scaled, named
+def _pace(stage: _Stage, recipe: Recipe, machine: Machine, course: Course) -> Pace:
+    expected = course.fewest * course.images * machine.per_image
+
+    def validate(average: Model) -> float:
+        return predict_images(average, stage.held_out, precision=machine.precision).top().value
+
+    seconds = min(LONGEST_REHEARSAL, REHEARSAL * expected)
+    pace = rehearse(stage.model, stage.training, recipe, machine, validate=validate, seconds=seconds)
+    saving = SAVE_SECONDS + cost(stage.model.architecture).size / DISK
+    return replace(pace, epoch_end=pace.epoch_end + saving)
 
 
-def make_preprocess(data: Data, architecture: Architecture) -> Preprocess:
-    """Mean and deviation of the training images; centre crops of 87.5 % only for photographs of different sizes."""
-    crop = 1.0 if data.uniform or min(data.size) < PHOTOGRAPH else 0.875
-    mean, std = statistics(data.train, architecture.resolution, architecture.channels, crop=crop)
-    squash = data.uniform and max(image_resolution(data)) == LONGEST_SIDE
-    return Preprocess(architecture.resolution, architecture.channels, mean, std, crop=crop, squash=squash)
+def _after(images: Data, pace: Pace, course: Course) -> float:
+    """Expected seconds of the test and the report, by what validation took. The test computes in fp32."""
+    seen = len(images.val) + min(STATISTICS_BATCHES, course.steps) * course.batch
+    return 1.5 * pace.epoch_end * len(images.test) / seen + REPORT_SECONDS

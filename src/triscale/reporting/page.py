@@ -7,6 +7,7 @@ import jinja2
 
 from triscale.arch import from_dict
 from triscale.costing import cost
+from triscale.data import Images
 from triscale.evaluating import Predictions
 from triscale.runs import RunDirectory, write_whole
 from triscale.scaling.budget import label, show
@@ -16,7 +17,7 @@ MOST_CLASSES = 40  # a confusion matrix beyond it is a carpet; the worst confusi
 MOST_CONFUSIONS = 12
 
 
-def write_report(run: RunDirectory, test: Predictions) -> None:
+def write_report(run: RunDirectory, test: Predictions, images: Images) -> None:
     """report.html in the run directory, from what the run itself has written and the test predictions."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("triscale.reporting"), autoescape=True, undefined=jinja2.StrictUndefined

@@ -27,15 +27,8 @@ class Budget:
     measured: Mapping[str, Measure] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.limits:
-            raise UserError(f"no budget; give one of {', '.join((*ANALYTIC, *MEASURED))}")
-        for term, limit in self.limits.items():
-            if term not in ANALYTIC and term not in MEASURED:
-                raise UserError(f"budget {term!r} is not known; there are {', '.join((*ANALYTIC, *MEASURED))}")
-            if isinstance(limit, bool) or not isinstance(limit, int | float):
-                raise UserError(f"budget {term} of {limit!r} is no number; 400 million MACs are 400e6")
-            if not limit > 0:
-                raise UserError(f"budget {term} of {limit} is not positive")
+        check_limits(self.limits)
+        for term in self.limits:
             if term in MEASURED and term not in self.measured:
                 raise UserError(f"a budget of {term} is measured: give the function that measures it")
 
@@ -60,6 +53,19 @@ class Budget:
     def needs_measuring(self) -> tuple[str, ...]:
         """The limited terms that are measured."""
         return tuple(term for term in self.limits if term in MEASURED)
+
+
+def check_limits(limits: Mapping[str, float]) -> None:
+    """Raises `UserError` where there is none, for an unknown term, and for a limit that is not positive."""
+    if not limits:
+        raise UserError(f"no budget; give one of {', '.join((*ANALYTIC, *MEASURED))}")
+    for term, limit in limits.items():
+        if term not in ANALYTIC and term not in MEASURED:
+            raise UserError(f"budget {term!r} is not known; there are {', '.join((*ANALYTIC, *MEASURED))}")
+        if isinstance(limit, bool) or not isinstance(limit, int | float):
+            raise UserError(f"budget {term} of {limit!r} is no number; 400 million MACs are 400e6")
+        if not limit > 0:
+            raise UserError(f"budget {term} of {limit} is not positive")
 
 
 def label(term: str) -> str:

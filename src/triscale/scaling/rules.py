@@ -124,6 +124,7 @@ RULES: Mapping[str, Rule] = {
     "depth": _shares("depth", 1, 0, 0, "depth alone"),
     "width": _shares("width", 0, 1, 0, "width alone"),
     "resolution": _shares("resolution", 0, 0, 1, "resolution alone"),
+    "slim": _shares("slim", 0.2, 0.8, 0, "depth and width; every pixel stays: for images that have few"),
     "tiny": Tiny(),
 }
 

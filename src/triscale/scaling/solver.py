@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import islice
 
 from triscale.arch.rounding import multiply
 from triscale.arch.spec import Architecture
@@ -15,6 +16,8 @@ from triscale.scaling.trim import CLOSE, Step, steps_between, trim, widened
 
 SMALLEST = 1e-30  # a factor at which every rule has reached one repeat, the fewest channels, the fewest pixels
 PRECISION = 1e-9  # relative, of the factor: finer than any rounding
+# What is measured differs by some percent each time, and each network looked at takes a moment to measure.
+MEASURED_PRECISION, MEASURED_CLOSE, MEASURED_MEMBERS = 0.02, 0.95, 3
 MOST_MEMBERS, MOST_LOOKED_AT = 12, 200  # how far below the largest member another one is tried
 
 
@@ -79,18 +82,24 @@ def grow(baseline: Architecture, rule: Rule, *, factor: float | None = None, phi
 def solve(baseline: Architecture, rule: Rule, budget: Budget) -> Scaled:
     """The largest member of the rule's family that holds every limit, then trimmed where the rule moves width.
 
-    Analytic limits are checked before anything is measured, and nothing is measured twice. Raises `UserError` where a
-    limit does not move with the rule or the spec's own limits come first, `TooSmallError` where the smallest member
-    exceeds a limit.
+    Analytic limits are checked before anything is measured, and nothing is measured twice. Measured limits are solved
+    for within about two percent, and where the analytic ones alone already keep them, one measurement is all. Raises
+    `UserError` where a limit does not move with the rule or the spec's own limits come first, `TooSmallError` where the
+    smallest member exceeds a limit.
     """
     budget = _measuring_once(budget)
+    if budget.analytic and budget.needs_measuring:
+        bound = solve(baseline, rule, Budget({term: budget.limits[term] for term in budget.analytic}))
+        values = budget.values(bound.architecture)
+        if budget.used(values) <= 1:
+            return replace(bound, limits=dict(budget.limits), values=values)
     used = _memory(budget)
     smallest = _at(baseline, rule, SMALLEST)
     assert smallest is not None
     _check_moves(baseline, rule, budget, smallest)
     if used(smallest) > 1:
         raise TooSmallError(_too_small(baseline, rule, budget, smallest))
-    factor = _largest_factor(baseline, rule, used)
+    factor = _largest_factor(baseline, rule, used, MEASURED_PRECISION if budget.needs_measuring else PRECISION)
     multipliers, official, final = _finished(baseline, rule, factor, budget, used)
     asked = budget.limits["macs"] / cost(baseline).macs if "macs" in budget.limits else factor
     return Scaled(
@@ -142,7 +151,9 @@ def _memory(budget: Budget) -> Callable[[Architecture], float]:
     return used
 
 
-def _largest_factor(baseline: Architecture, rule: Rule, used: Callable[[Architecture], float]) -> float:
+def _largest_factor(
+    baseline: Architecture, rule: Rule, used: Callable[[Architecture], float], precision: float
+) -> float:
     """By doubling, then halving the interval: the cost of a family's members grows with the factor."""
 
     def fits(factor: float) -> bool:
@@ -156,13 +167,13 @@ def _largest_factor(baseline: Architecture, rule: Rule, used: Callable[[Architec
     else:
         while not fits(low):
             low, high = low / 2, low
-    while high / low > 1 + PRECISION:
+    while high / low > 1 + precision:
         middle = (low * high) ** 0.5
         low, high = (middle, high) if fits(middle) else (low, middle)
-    if _at(baseline, rule, high * (1 + PRECISION)) is not None:
+    if _at(baseline, rule, high * (1 + precision)) is not None:
         return low
     member = _at(baseline, rule, low)
-    if member is not None and used(member) >= CLOSE:
+    if member is not None and used(member) >= (CLOSE if precision == PRECISION else MEASURED_CLOSE):
         return low
     raise UserError(_beyond(baseline, rule, low))
 
@@ -214,7 +225,8 @@ def _finished(
     Where the channels of the largest member cannot come within 1 % of the budget, those of the next ones, of less depth
     or fewer pixels, may; the fullest is taken.
     """
-    members = _members(baseline, rule, factor)
+    close, most_members = (MEASURED_CLOSE, MEASURED_MEMBERS) if budget.needs_measuring else (CLOSE, MOST_MEMBERS)
+    members = islice(_members(baseline, rule, factor), most_members)
     first = next(members)
     if not rule.moves_width:
         return *first, first[1]
@@ -223,7 +235,7 @@ def _finished(
         filled = _fill(official, baseline, multipliers, budget, used)
         if most < used(filled) <= 1:  # a shortcut that needs no projection can make a smaller member dearer
             best, most = (multipliers, official, filled), used(filled)
-        if most >= CLOSE:
+        if most >= close:
             return best
     multipliers, official, filled = best
     finer = trim(filled, budget, finer=True) if budget.analytic else filled
@@ -240,8 +252,6 @@ def _members(baseline: Architecture, rule: Rule, factor: float) -> Iterator[tupl
             if shape not in seen:
                 seen.add(shape)
                 yield rule.at_factor(factor), member
-        if len(seen) == MOST_MEMBERS:
-            return
         factor *= 0.99
 
 
@@ -254,12 +264,13 @@ def _fill(
 ) -> Architecture:
     """First as much more width as fits at the same depth and resolution, stage by stage in step; then single steps."""
     low, high, start = multipliers.width, multipliers.width, official
+    precision = MEASURED_PRECISION if budget.needs_measuring else PRECISION
     while high / low < 2:
         high *= 2
         wide = widened(official, baseline, high)
         if wide is not None and used(wide) <= 1:
             low, start = high, wide
-    while high / low > 1 + PRECISION:
+    while high / low > 1 + precision:
         middle = (low * high) ** 0.5
         wide = widened(official, baseline, middle)
         if wide is not None and used(wide) <= 1:

@@ -1,16 +1,21 @@
 """How a network learns: the recipe, the loop, the machine it runs on."""
 
-from triscale.training.engine import EpochMetrics, Step, train
+from triscale.training.engine import EpochMetrics, Pace, Step, rehearse, train
 from triscale.training.machine import Machine, describe, fastest_machine, steady_allocator
 from triscale.training.recipe import Recipe
+from triscale.training.schedule import Deadline, Schedule
 
 __all__ = [
+    "Deadline",
     "EpochMetrics",
     "Machine",
+    "Pace",
     "Recipe",
+    "Schedule",
     "Step",
     "describe",
     "fastest_machine",
+    "rehearse",
     "steady_allocator",
     "train",
 ]

@@ -3,9 +3,12 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import islice
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,6 +19,7 @@ from triscale.models.model import Model
 from triscale.training.average import Average
 from triscale.training.machine import Machine, autocast, to_device
 from triscale.training.recipe import Recipe
+from triscale.training.schedule import Deadline, Schedule
 
 STATISTICS_BATCHES = 16
 
@@ -65,35 +69,81 @@ def train(
     *,
     seed: int,
     validate: Callable[[Model], float],
+    deadline: Deadline | None = None,
     on_epoch: Callable[[EpochMetrics, Model], None] = lambda metrics, average: None,
     on_step: Callable[[Step], None] = lambda step: None,
 ) -> Model:
     """Trains the model in place and returns the averaged one, in evaluation mode.
 
     The same seed, data, recipe and machine give the same batches in the same order. `validate` gives the validation
-    accuracy of the averaged model after each epoch; nothing is chosen by it. The process's generators and number of
-    threads are afterwards what they were. Raises `TriscaleError` where the loss is not finite.
+    accuracy of the averaged model after each epoch; nothing is chosen by it. With a deadline, steps are left out where
+    the time would run out, and the learning rate comes down all the same; where it does not, nothing changes. The
+    process's generators and number of threads are afterwards what they were. Raises `TriscaleError` where the loss is
+    not finite.
     """
     with _as_planned(machine, seed):
-        device = torch.device(machine.device)
-        to_device(model, device).train()
-        run = _Run(model, images, recipe, machine, seed, Average(model), _optimizer(model, recipe))
-        for epoch in range(recipe.epochs):
-            start = time.perf_counter()
+        run = _Run.start(model, images, recipe, machine, seed, deadline)
+        epoch = 0
+        while not run.schedule.finished:
+            start, before = time.perf_counter(), run.schedule.done
             loss = run.epoch(epoch, on_step)
-            seconds = time.perf_counter() - start
-            average = run.averaged(epoch)
+            trained = time.perf_counter()
+            average, accuracy = run.judged(epoch, validate)
+            seconds = trained - start
+            made = (run.schedule.done - before) * min(recipe.batch, len(images.images))
+            epoch += 1
             metrics = EpochMetrics(
-                epoch=epoch + 1,
-                step=(epoch + 1) * run.per_epoch,
+                epoch=epoch,
+                step=run.schedule.done,
                 loss=round(loss, 5),
                 rate=run.optimizer.param_groups[0]["lr"],
-                val_accuracy=validate(average),
+                val_accuracy=accuracy,
                 seconds=round(seconds, 3),
-                images_per_second=round(run.per_epoch * min(recipe.batch, len(images.images)) / seconds, 1),
+                images_per_second=round(made / seconds, 1),
             )
             on_epoch(metrics, average)
+            run.schedule.epoch_ended(time.perf_counter() - trained)
         return average
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What training really takes: seconds of a step, of an epoch's end (statistics and validation)."""
+
+    step: float
+    epoch_end: float
+
+    def epoch(self, steps: int) -> float:
+        """Seconds of an epoch of so many steps."""
+        return steps * self.step + self.epoch_end
+
+
+def rehearse(
+    model: Model,
+    images: Prepared,
+    recipe: Recipe,
+    machine: Machine,
+    *,
+    validate: Callable[[Model], float],
+    seconds: float,
+) -> Pace:
+    """Some real steps and one end of an epoch, on a copy of the model: everything that an epoch takes is in them.
+
+    seconds: how long the steps may take; at least three are made after two that warm up.
+    """
+    with _as_planned(machine, seed=0):
+        run = _Run.start(deepcopy(model), images, recipe, machine, 0, None)
+        marks: list[float] = []
+        for _ in run.steps(0):
+            marks.append(time.perf_counter())
+            if len(marks) >= 5 and marks[-1] - marks[0] > seconds:
+                break
+        start = time.perf_counter()
+        run.judged(0, validate)
+        ended = time.perf_counter() - start
+    counted = marks[min(1, len(marks) - 1) :]
+    step = (counted[-1] - counted[0]) / max(1, len(counted) - 1) if len(counted) > 1 else ended
+    return Pace(step, ended)
 
 
 @contextmanager
@@ -119,10 +169,19 @@ class _Run:
     seed: int
     average: Average
     optimizer: torch.optim.AdamW
+    weights: Tensor | None
+    schedule: Schedule
 
-    @property
-    def per_epoch(self) -> int:
-        return steps_per_epoch(len(self.images.images), self.recipe.batch)
+    @classmethod
+    def start(
+        cls, model: Model, images: Prepared, recipe: Recipe, machine: Machine, seed: int, deadline: Deadline | None
+    ) -> "_Run":
+        device = torch.device(machine.device)
+        to_device(model, device).train()
+        per_epoch = steps_per_epoch(len(images.images), recipe.batch)
+        weights = class_weights(images.images.labels, len(model.classes)).to(device) if recipe.balance else None
+        schedule = Schedule(per_epoch * recipe.epochs, per_epoch, deadline)
+        return cls(model, images, recipe, machine, seed, Average(model), _optimizer(model, recipe), weights, schedule)
 
     def batches(self, epoch: int) -> Batches:
         return Batches(
@@ -137,41 +196,56 @@ class _Run:
             threads=self.machine.threads,
         )
 
+    def steps(self, epoch: int) -> Iterator[Tensor]:
+        """The steps of an epoch, or as many of them as are left; each gives its loss."""
+        recipe, schedule = self.recipe, self.schedule
+        for x, y, _ in self.batches(epoch):
+            for group in self.optimizer.param_groups:
+                group["lr"] = recipe.rate_at(schedule.middle)
+            loss = self.step(x, y)
+            self.average.update(recipe.average_decay(schedule.done, schedule.steps))
+            schedule.advance()
+            yield loss
+            if schedule.finished:
+                return
+
     def epoch(self, epoch: int, on_step: Callable[[Step], None]) -> float:
         """One pass over the images; the mean loss of its steps."""
-        recipe, steps, losses = self.recipe, self.per_epoch * self.recipe.epochs, []
-        for step, (x, y, _) in enumerate(self.batches(epoch), epoch * self.per_epoch):
-            for group in self.optimizer.param_groups:
-                group["lr"] = recipe.rate_at(step, steps)
-            losses.append(_step(self.model, self.optimizer, x, y, recipe, self.machine))
-            self.average.update(recipe.average_decay(step, steps))
-            on_step(Step(step + 1, steps, epoch + 1, recipe.epochs))
-        loss = torch.stack(losses).mean().item()
-        if not loss < float("inf"):
+        recipe, losses = self.recipe, []
+        for loss in self.steps(epoch):
+            losses.append(loss)
+            on_step(Step(self.schedule.done, self.schedule.steps, epoch + 1, recipe.epochs))
+        mean = torch.stack(losses).mean().item()
+        if not mean < float("inf"):
             rate = f"{recipe.rate:g}"
-            raise TriscaleError(f"the loss became {loss} in epoch {epoch + 1}; a lower rate than {rate} may hold")
-        return loss
+            raise TriscaleError(f"the loss became {mean} in epoch {epoch + 1}; a lower rate than {rate} may hold")
+        return mean
 
-    def averaged(self, epoch: int) -> Model:
-        """The averaged model with normalisation statistics of its own, from the first batches of the epoch."""
+    def step(self, x: Tensor, y: Tensor) -> Tensor:
+        """Forward, backward, update; the loss."""
+        recipe, model, device = self.recipe, self.model, torch.device(self.machine.device)
+        x, y = x.to(device), y.to(device)
+        with autocast(device, self.machine.precision):
+            logits = model(model.preprocess.normalise(x))
+            loss = F.cross_entropy(logits, y, weight=self.weights, label_smoothing=recipe.smoothing)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return loss.detach()
+
+    def judged(self, epoch: int, validate: Callable[[Model], float]) -> tuple[Model, float]:
+        """The averaged model with normalisation statistics of its own, from the epoch's first batches; its accuracy."""
         pictures = (x for x, _, _ in islice(self.batches(epoch), STATISTICS_BATCHES))
         self.average.refresh_statistics(pictures)
         self.average.model.trained = True
-        return self.average.model
+        return self.average.model, validate(self.average.model)
 
 
-def _step(
-    model: Model, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, recipe: Recipe, machine: Machine
-) -> Tensor:
-    device = torch.device(machine.device)
-    x, y = x.to(device), y.to(device)
-    with autocast(device, machine.precision):
-        loss = F.cross_entropy(model(model.preprocess.normalise(x)), y, label_smoothing=recipe.smoothing)
-    loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return loss.detach()
+def class_weights(labels: npt.NDArray[np.int64], classes: int) -> Tensor:
+    """n / (classes · images of the class), float32 [classes]: every class weighs the same in all; 0 for none."""
+    counts = torch.from_numpy(np.bincount(labels, minlength=classes)).float()
+    return torch.where(counts > 0, len(labels) / (classes * counts.clamp(min=1)), 0.0)
 
 
 def _optimizer(model: Model, recipe: Recipe) -> torch.optim.AdamW:

@@ -1,6 +1,7 @@
 """The machine that trains: its device, its allocator, its faster precision. Measured once, then frozen with the run."""
 
 import ctypes
+import os
 import platform
 import time
 from collections.abc import Callable
@@ -13,12 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from triscale.arch import Architecture
+from triscale.costing import cost
 from triscale.errors import UserError
 from triscale.nn.network import Network
 
 PRECISIONS = ("fp32", "bf16")
 TURNS = 4
-LONG_ENOUGH = 5.0  # seconds of measuring
+LONG_ENOUGH = 2.0  # seconds of measuring
+MEASURED_MACS = 5_000_000_000  # forward, of one measured step on a CPU: about a second or two with its backward pass
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -28,11 +32,17 @@ _MOST_MMAP = 32 * 2**20  # glibc refuses a higher mmap threshold
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a run was planned for. step: measured seconds of a training step, by what was tried."""
+    """What a run was planned for.
+
+    per_image: measured seconds of a training step over its images, of which there were `measured`; without the
+    optimizer and the making of batches. step: seconds of such a step, by what was tried.
+    """
 
     device: str
     precision: str
     threads: int
+    measured: int
+    per_image: float
     step: dict[str, float]
 
 
@@ -48,6 +58,13 @@ def find_device(name: str | None) -> torch.device:
         seen = torch.cuda.device_count()
         raise UserError(f"--device {name}: PyTorch sees {seen or 'no'} CUDA devices here; take cpu, or one of those")
     return device
+
+
+def total_memory(device: torch.device) -> int:
+    """Bytes that the device has in all."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def to_device(network: N, device: torch.device) -> N:
@@ -103,25 +120,36 @@ def training_step(network: Network, batch: int, device: torch.device, precision:
 
 
 def fastest_machine(network: Network, batch: int, device: torch.device) -> Machine:
-    """How to train here: bf16 on CUDA; on a CPU the threads, then the precision, that take least time for a step.
+    """How to train here: the threads, then the precision, that take least time for a step; and how long that is.
 
     Candidates are timed in turn on a copy of the network. More threads are taken only where they pay by a tenth: on a
-    machine that does other work too, threads that wait for each other are many times slower than one alone.
+    machine that does other work too, threads that wait for each other are many times slower than one alone. On CUDA
+    there is nothing to choose: bf16 where the device has it.
     """
     most = torch.get_num_threads()
-    if device.type == "cuda":
-        return Machine(str(device), "bf16" if torch.cuda.is_bf16_supported() else "fp32", most, {})
     copy = to_device(deepcopy(network), device).train()
-    state = torch.get_rng_state()  # stochastic depth and dropout draw; the run's own draws must not depend on it
-    steps = {precision: training_step(copy, batch, device, precision) for precision in PRECISIONS}
-    by_threads = _times({("fp32", threads): steps["fp32"] for threads in sorted({1, max(1, most // 2), most})})
-    threads = min((time * (1 if key[1] == 1 else 1.1), key[1]) for key, time in by_threads.items())[1]
-    by_precision = _times({(precision, threads): step for precision, step in steps.items()})
-    precision = min(by_precision, key=by_precision.__getitem__)[0]
+    count = sample_size(network.architecture, batch, device)
+    with torch.random.fork_rng(devices=[]):  # the run's own draws must not depend on what is measured
+        steps = {precision: training_step(copy, count, device, precision) for precision in PRECISIONS}
+        if device.type == "cuda":
+            precision, threads = "bf16" if torch.cuda.is_bf16_supported() else "fp32", most
+            times = _times({(precision, threads): steps[precision]})
+        else:
+            times = _times({("fp32", threads): steps["fp32"] for threads in sorted({1, max(1, most // 2), most})})
+            threads = min((time * (1 if key[1] == 1 else 1.1), key[1]) for key, time in times.items())[1]
+            by_precision = _times({(precision, threads): step for precision, step in steps.items()})
+            precision = min(by_precision, key=by_precision.__getitem__)[0]
+            times |= by_precision
     torch.set_num_threads(most)
-    torch.set_rng_state(state)
-    measured = {f"{name}, {n} threads": round(time, 6) for (name, n), time in {**by_threads, **by_precision}.items()}
-    return Machine(str(device), precision, threads, measured)
+    measured = {f"{name}, {n} threads": round(time, 6) for (name, n), time in times.items()}
+    return Machine(str(device), precision, threads, count, times[precision, threads] / count, measured)
+
+
+def sample_size(architecture: Architecture, batch: int, device: torch.device) -> int:
+    """Images of a measured step: the batch; on a CPU, where a step of a large network takes long, as few as will do."""
+    if device.type == "cuda":
+        return batch
+    return max(2, min(batch, MEASURED_MACS // cost(architecture).macs))
 
 
 def _times(steps: dict[tuple[str, int], Callable[[], None]]) -> dict[tuple[str, int], float]:

@@ -15,8 +15,9 @@ class Recipe:
     epochs: passes over the training images. batch: images a step. rate: the highest learning rate. decay: AdamW's
     weight decay, on convolutions and the linear layer only. warmup: share of the steps. smoothing: of the labels.
     average: the moving average's horizon as a share of the steps. shift: random shift, as a share of the side.
-    flip: mirror every second image. crop: the smallest share of a photograph's area that a random crop keeps, or none.
-    clip: the gradient's largest norm.
+    flip: mirror every second image. balance: in the loss a class weighs n / (classes · its images), n images in all.
+    crop: the smallest share of a photograph's area that a random crop keeps, or none. clip: the gradient's largest
+    norm.
     """
 
     epochs: int
@@ -28,6 +29,7 @@ class Recipe:
     average: float = 0.05
     shift: float = 0.1
     flip: bool = False
+    balance: bool = False
     crop: float | None = None
     clip: float = 5.0
 
@@ -39,12 +41,11 @@ class Recipe:
         if self.batch < 2:
             raise UserError(f"--batch {self.batch}: batch normalisation needs at least two images a step")
 
-    def rate_at(self, step: int, steps: int) -> float:
-        """The learning rate of a step: up in a line, down along half a cosine (1608.03983)."""
-        warm = max(1, round(self.warmup * steps))
-        if step < warm:
-            return self.rate * (step + 1) / warm
-        return self.rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+    def rate_at(self, progress: float) -> float:
+        """The learning rate at a share of the training: up in a line, down along half a cosine (1608.03983)."""
+        if progress < self.warmup:
+            return self.rate * progress / self.warmup
+        return self.rate * 0.5 * (1 + math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup)))
 
     def average_decay(self, step: int, steps: int) -> float:
         """How much of the moving average a step keeps; early steps keep less (the official code's num_updates)."""

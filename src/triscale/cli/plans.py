@@ -1,0 +1,55 @@
+"""How a plan is printed."""
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from triscale.cli.console import table
+from triscale.units import format_count, format_seconds
+
+if TYPE_CHECKING:
+    from triscale.fitting import Plan
+
+
+def show_plan(console: Console, plan: "Plan") -> None:
+    """The plan's table, what is taken and why, and how long it takes."""
+    latency = any(candidate.latency for candidate in plan.candidates)
+    columns = ["candidate", "pixels", "MACs", "parameters", *(["latency"] if latency else [])]
+    made = table("", *columns, "images/s", "epochs")
+    made.columns[1].justify = "left"  # names
+    refused = []
+    for index, candidate in enumerate(plan.candidates):
+        if candidate.refused is not None or candidate.architecture is None or candidate.scaled is None:
+            refused.append(candidate)
+            continue
+        height, width = candidate.architecture.resolution
+        total, measured = candidate.scaled.cost, candidate.latency
+        spread = (
+            [f"{format_seconds(measured.median)} ({format_seconds(measured.low)} to {format_seconds(measured.high)})"]
+            if measured
+            else ["–"] * latency
+        )
+        made.add_row(
+            "→" if index == plan.taken else "",
+            candidate.name,
+            f"{height}×{width}",
+            format_count(total.macs),
+            format_count(total.params),
+            *spread,
+            format_count(candidate.images_per_second),
+            f"{candidate.epochs:,}",
+        )
+    console.print(made)
+    for candidate in refused:
+        console.print(f"not {candidate.name}: {candidate.refused}")
+    few = [candidate.name for candidate in plan.candidates if not candidate.refused and candidate.epochs < plan.fewest]
+    if few:
+        console.print(f"too slow for {plan.fewest} epochs in the time: {', '.join(few)}")
+    taken, network, machine = plan.candidates[plan.taken], plan.architecture, plan.machine
+    console.print(f"taken: {taken.name}, {plan.why}")
+    console.print(
+        f"{network.blocks} blocks by rule {plan.scaled.rule}; {machine.precision} on {machine.device}, threads: "
+        f"{machine.threads}; {plan.recipe.epochs} epochs of batches of {plan.recipe.batch}"
+    )
+    limit = "" if plan.time is None else f" of the {format_seconds(plan.time)} there are"
+    console.print(f"expected to take {format_seconds(plan.expected)}{limit}")

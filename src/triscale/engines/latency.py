@@ -1,0 +1,82 @@
+"""How long a network takes for one image, here and now."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import median, quantiles
+
+import torch
+from torch import Tensor
+
+from triscale.nn.network import Network
+
+WARM_UP = 3
+FEWEST, MOST = 11, 200
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Seconds for one image, batch 1, in fp32: the median of n, and what 80 % of them lie between."""
+
+    median: float
+    low: float
+    high: float
+    n: int
+    device: str
+    threads: int
+
+
+@torch.inference_mode()
+def measure_latency(networks: Sequence[Network], *, device: torch.device, seconds: float = 0.3) -> list[Latency]:
+    """The latency of each network, measured in turns, so that a busy moment of the machine falls on all of them.
+
+    seconds: about how long for each network; at least 11 images each after three that warm up. Networks are measured as
+    a loaded model runs: eager PyTorch, channels last, with as many threads as PyTorch uses at the time. They are left
+    where and in which mode they were.
+    """
+    with _ready(networks, device):
+        inputs = [_input(network, device) for network in networks]
+        for network, x in zip(networks, inputs, strict=True):
+            for _ in range(WARM_UP):
+                _time(network, x)
+        taken: list[list[float]] = [[] for _ in networks]
+        while len(taken[0]) < FEWEST or (len(taken[0]) < MOST and sum(map(sum, taken)) < seconds * len(networks)):
+            for times, network, x in zip(taken, networks, inputs, strict=True):
+                times.append(_time(network, x))
+    threads = torch.get_num_threads()
+    return [
+        Latency(median(times), *_middle(times), n=len(times), device=str(device), threads=threads) for times in taken
+    ]
+
+
+@contextmanager
+def _ready(networks: Sequence[Network], device: torch.device) -> Iterator[None]:
+    """In evaluation mode on the device, and afterwards as they were."""
+    before = [(network.training, next(network.parameters()).device) for network in networks]
+    for network in networks:
+        network.to(device).eval()
+    try:
+        yield
+    finally:
+        for network, (training, place) in zip(networks, before, strict=True):
+            network.to(place).train(training)
+
+
+def _input(network: Network, device: torch.device) -> Tensor:
+    architecture = network.architecture
+    x = torch.zeros((1, architecture.channels, *architecture.resolution), device=device)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _time(network: Network, x: Tensor) -> float:
+    start = time.perf_counter()
+    network(x)
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
+    return time.perf_counter() - start
+
+
+def _middle(times: list[float]) -> tuple[float, float]:
+    tenths = quantiles(times, n=10)
+    return tenths[0], tenths[-1]

@@ -1,0 +1,241 @@
+"""Candidates: each baseline at the budget, and how fast it trains here. Measured, then one is taken."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+
+from triscale.arch import Architecture, adapt
+from triscale.costing import cost
+from triscale.data import Data
+from triscale.engines import Latency, measure_latency, measure_memory
+from triscale.errors import UserError
+from triscale.fitting.images import image_resolution
+from triscale.fitting.wish import Wish
+from triscale.nn import build
+from triscale.scaling import RULES, Budget, Rule, Scaled, TooSmallError, solve
+from triscale.training import Machine, fastest_machine
+from triscale.training.machine import total_memory
+from triscale.training.recipe import regularised
+from triscale.units import format_bytes, format_count, format_seconds
+
+OVERHEAD = 1.5  # a real step with optimizer, average and batches, and its share of validation, over the measured one
+EQUAL = 0.95  # of the most MACs: candidates of at least so many count as equally large
+ATTEMPTS = 3  # to shrink a candidate until it completes the fewest epochs
+GUARD = 0.97  # of a measured limit: what is solved for, since the same network measures a little differently each time
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A baseline scaled to the budget and timed.
+
+    baseline: as named. scaled, machine: None where it is refused. architecture: as it would be trained. epoch: expected
+    seconds of an epoch. epochs: what the time allows (or what was asked for, without a time). latency: where that is a
+    budget. shrunk: it was made smaller than the budget so that it completes the fewest epochs. refused: why it cannot
+    be taken.
+    """
+
+    baseline: Architecture
+    scaled: Scaled | None = None
+    architecture: Architecture | None = None
+    machine: Machine | None = None
+    epoch: float = 0.0
+    images_per_second: float = 0.0
+    epochs: int = 0
+    latency: Latency | None = None
+    shrunk: bool = False
+    refused: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The baseline's name."""
+        return self.baseline.name
+
+    def completes(self, course: "Course") -> bool:
+        """Whether it can be taken: it holds the budget, and there is time for the fewest epochs."""
+        return self.refused is None and self.epochs >= course.fewest
+
+    @property
+    def macs(self) -> int:
+        """Of the scaled network; 0 where it is refused."""
+        return self.scaled.cost.macs if self.scaled else 0
+
+
+@dataclass(frozen=True)
+class Course:
+    """What all candidates are measured for: how much there is to train, and how long that may take.
+
+    steps: of an epoch. images: of an epoch's steps. fewest, most: epochs that make sense; both the asked ones where
+    epochs were asked for. seconds: of training, None where time plays no part.
+    """
+
+    steps: int
+    batch: int
+    fewest: int
+    most: int
+    seconds: float | None
+
+    @property
+    def images(self) -> int:
+        """Images of an epoch."""
+        return self.steps * self.batch
+
+    def epochs(self, epoch: float) -> int:
+        """How many epochs of so many seconds there is time for; at most the most that make sense."""
+        if self.seconds is None:
+            return self.most
+        return min(self.most, int(self.seconds / epoch))
+
+
+def measure(images: Data, wish: Wish, course: Course, told: Callable[[int, int], None]) -> tuple[Candidate, ...]:
+    """Every baseline scaled to the budget and timed, in the order named; `told` how many of how many are.
+
+    Only where none completes the fewest epochs, each is made smaller until it does. One that cannot be taken says why;
+    it is no error by itself.
+    """
+    found: list[Candidate] = []
+    for baseline in wish.baselines:
+        found.append(_measure_one(baseline, images, wish, course))
+        told(len(found), len(wish.baselines))
+    if not any(candidate.completes(course) for candidate in found):
+        found = [_small_enough(candidate, images, wish, course) for candidate in found]
+    return _with_latency(found, wish)
+
+
+def take(candidates: tuple[Candidate, ...], course: Course) -> tuple[int, str]:
+    """The position of the candidate to train, and why: the largest that completes the fewest epochs, and of equally
+    large ones the fastest to train.
+
+    Raises `UserError` where there is none.
+    """
+    possible = [candidate for candidate in candidates if candidate.completes(course)]
+    if not possible:
+        raise UserError(_nothing_left(candidates, course))
+    most = max(candidate.macs for candidate in possible)
+    largest = [candidate for candidate in possible if candidate.macs >= EQUAL * most]
+    best = max(largest, key=lambda candidate: candidate.images_per_second)
+    enough = "" if course.seconds is None else f" that completes at least {course.fewest} epochs in the time"
+    if len(candidates) == 1:
+        why = "the only candidate"
+    elif len(possible) == 1:
+        why = f"the only one{enough}" if enough else "the only one that holds the budget"
+    elif len(largest) == 1:
+        why = f"the largest{enough}"
+    else:
+        why = f"the fastest to train of {len(largest)} equally large ones{enough.replace('completes', 'complete')}"
+    return candidates.index(best), why
+
+
+def shrink(candidate: Candidate, share: float, images: Data, wish: Wish, course: Course) -> Candidate:
+    """The candidate at so much less MACs, timed again. Raises `TooSmallError` where there is no such network."""
+    limits = {**wish.limits, "macs": min(wish.limits.get("macs", float("inf")), candidate.macs * share)}
+    scaled = _scale(candidate.baseline, images, wish, limits)
+    return replace(_timed(candidate.baseline, scaled, wish, course), shrunk=True)
+
+
+def _measure_one(baseline: Architecture, images: Data, wish: Wish, course: Course) -> Candidate:
+    try:
+        scaled = _scale(baseline, images, wish, wish.limits)
+        _check_memory(scaled, course.batch, wish.device)
+        return _timed(baseline, scaled, wish, course)
+    except UserError as error:
+        return Candidate(baseline, refused=str(error))
+
+
+def _small_enough(candidate: Candidate, images: Data, wish: Wish, course: Course) -> Candidate:
+    """The candidate with less MACs, so that it completes the fewest epochs; or the smallest that was tried."""
+    for _ in range(ATTEMPTS):
+        if candidate.refused is not None or candidate.completes(course):
+            break
+        share = 0.95 * (course.seconds or 0.0) / (course.fewest * candidate.epoch)
+        try:
+            candidate = shrink(candidate, min(0.9, share), images, wish, course)
+        except UserError:
+            break
+    return candidate
+
+
+def too_slow(candidate: Candidate, course: Course) -> str:
+    """That a candidate does not complete the fewest epochs, in a sentence."""
+    needed, left = course.fewest * candidate.epoch, max(0.0, course.seconds or 0.0)
+    return (
+        f"--time: {course.fewest} epochs of {candidate.name} with {format_count(candidate.macs)} MACs take about "
+        f"{format_seconds(needed)}, and there are {format_seconds(left)} for training; raise --time or lower --epochs"
+    )
+
+
+def _scale(baseline: Architecture, images: Data, wish: Wish, limits: Mapping[str, float]) -> Scaled:
+    adapted = adapt(
+        baseline, resolution=image_resolution(images), channels=images.channels, classes=len(images.classes)
+    )
+    scaled = scale_to(adapted, wish.rule, measured_budget(limits, wish.device))
+    values = {term: (scaled.values or {})[term] for term in wish.limits}
+    return replace(scaled, limits=dict(wish.limits), values=values)  # what was asked, not what was solved for
+
+
+def scale_to(baseline: Architecture, rule: Rule | None, budget: Budget) -> Scaled:
+    """The baseline scaled to the budget by the rule; without one, by what suits the direction.
+
+    Growing takes the paper's compound rule. Shrinking takes `slim`, which keeps every pixel of images that have few,
+    and `tiny` where the slimmest network is still too large. Raises `UserError` for an impossible budget.
+    """
+    if rule is not None:
+        return solve(baseline, rule, budget)
+    if budget.used(budget.values(baseline)) <= 1:
+        return solve(baseline, RULES["compound"], budget)
+    try:
+        return solve(baseline, RULES["slim"], budget)
+    except TooSmallError:
+        return solve(baseline, RULES["tiny"], budget)
+
+
+def measured_budget(limits: Mapping[str, float], device: torch.device) -> Budget:
+    """The limits, latency and memory measured on that device with random weights, and a little below what was asked."""
+    return Budget(
+        {term: limit * (GUARD if term in ("latency", "memory") else 1) for term, limit in limits.items()},
+        {
+            "latency": lambda network: measure_latency([build(network)], device=device)[0].median,
+            "memory": lambda network: float(measure_memory(build(network), device=device)),
+        },
+    )
+
+
+def _timed(baseline: Architecture, scaled: Scaled, wish: Wish, course: Course) -> Candidate:
+    network = replace(regularised(scaled.architecture, baseline), name=f"{baseline.name[:100]}-fit")
+    machine = fastest_machine(build(network, seed=wish.seed), course.batch, wish.device)
+    return expect(Candidate(baseline, scaled, network, machine), course, OVERHEAD)
+
+
+def expect(candidate: Candidate, course: Course, overhead: float) -> Candidate:
+    """The candidate with what an epoch takes: the measured step times the overhead."""
+    assert candidate.machine is not None
+    epoch = course.images * candidate.machine.per_image * overhead
+    return replace(candidate, epoch=epoch, images_per_second=course.images / epoch, epochs=course.epochs(epoch))
+
+
+def _with_latency(found: list[Candidate], wish: Wish) -> tuple[Candidate, ...]:
+    """All candidates measured once more, in turns: only so are their latencies comparable."""
+    built = {i: build(candidate.architecture) for i, candidate in enumerate(found) if candidate.architecture}
+    if "latency" not in wish.limits or not built:
+        return tuple(found)
+    measured = dict(zip(built, measure_latency(list(built.values()), device=wish.device), strict=True))
+    return tuple(replace(candidate, latency=measured.get(i)) for i, candidate in enumerate(found))
+
+
+def _check_memory(scaled: Scaled, batch: int, device: torch.device) -> None:
+    """An estimate, before hours are lost: what training takes against what the device has in all."""
+    needed, available = cost(scaled.architecture).memory.training(batch), total_memory(device)
+    if needed > available:
+        raise UserError(
+            f"training on batches of {batch} takes about {format_bytes(needed)} of memory, and there are "
+            f"{format_bytes(available)}; lower --batch or the budget"
+        )
+
+
+def _nothing_left(candidates: tuple[Candidate, ...], course: Course) -> str:
+    slow = [candidate for candidate in candidates if candidate.refused is None]
+    if slow:
+        return too_slow(min(slow, key=lambda candidate: candidate.epoch), course)
+    first, *others = candidates
+    names = ", ".join(candidate.name for candidate in others)
+    return f"{first.refused}" + (f" (nor can the other candidates be taken: {names})" if others else "")

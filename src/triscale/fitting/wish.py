@@ -1,0 +1,84 @@
+"""What somebody asks of a fit, checked before a single image is looked at."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from triscale.arch import Architecture, resolve
+from triscale.errors import UserError
+from triscale.scaling import Rule, find_rule
+from triscale.scaling.budget import ANALYTIC, MEASURED, check_limits
+from triscale.training import Recipe
+from triscale.training.machine import find_device
+
+CANDIDATES = ("efficientnet_b0", "efficientnet_lite0", "mobilenet_v2", "resnet18")
+Baseline = str | Path | Architecture
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Limits by term (at least one), seconds of wall clock or none, and how to train; None lets the plan decide."""
+
+    limits: Mapping[str, float]
+    baselines: tuple[Architecture, ...]
+    rule: Rule | None
+    time: float | None
+    epochs: int | None
+    batch: int | None
+    flip: bool | None
+    balance: bool
+    seed: int
+    device: torch.device
+    on_bad: Literal["error", "skip"]
+
+
+def make_wish(
+    limits: Mapping[str, float | None],
+    *,
+    baseline: Baseline | Sequence[Baseline] | None = None,
+    rule: str | None = None,
+    time: float | None = None,
+    epochs: int | None = None,
+    batch: int | None = None,
+    flip: bool | None = None,
+    balance: bool = False,
+    seed: int = 0,
+    device: str | None = None,
+    on_bad: Literal["error", "skip"] = "error",
+) -> Wish:
+    """The wish, with names resolved. Raises `UserError` for whatever can be wrong without looking at an image."""
+    given = {term: limits[term] for term in (*ANALYTIC, *MEASURED) if limits.get(term) is not None}
+    asked = {term: limit for term, limit in given.items() if limit is not None}
+    check_limits(asked)
+    if time is not None and not 0 < time < float("inf"):
+        raise UserError(f"--time of {time:g} seconds is not positive; write for example 10m")
+    Recipe(epochs=1 if epochs is None else epochs, batch=2 if batch is None else batch)
+    return Wish(
+        limits=asked,
+        baselines=_baselines(baseline),
+        rule=None if rule is None else find_rule(rule),
+        time=time,
+        epochs=epochs,
+        batch=batch,
+        flip=flip,
+        balance=balance,
+        seed=seed,
+        device=find_device(device),
+        on_bad=on_bad,
+    )
+
+
+def _baselines(named: Baseline | Sequence[Baseline] | None) -> tuple[Architecture, ...]:
+    if named is None:
+        named = CANDIDATES
+    several = [named] if isinstance(named, str | Path | Architecture) else list(named)
+    found = [name if isinstance(name, Architecture) else resolve(name) for name in several]
+    if not found:
+        raise UserError("no baseline to scale; name at least one")
+    for index, architecture in enumerate(found):
+        if architecture in found[:index]:
+            raise UserError(f"--baseline {architecture.name} is named twice; name each once")
+    return tuple(found)
