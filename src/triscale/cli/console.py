@@ -84,3 +84,10 @@ def table(*columns: str) -> Table:
     for index, column in enumerate(columns):
         made.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
     return made
+
+
+def copies(leaks: int) -> str:
+    """What stands beside every test accuracy: how much of it may be remembered rather than learned."""
+    if not leaks:
+        return "none of these images is a copy of one learned from"
+    return f"{leaks:,} of these images are exact copies of images learned from"

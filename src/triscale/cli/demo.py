@@ -11,7 +11,7 @@ from triscale.cli.console import Output
 from triscale.cli.fit import show, values
 from triscale.errors import UserError
 
-MACS, EPOCHS = 3_000_000, 20
+MACS, EPOCHS = 3_000_000, 50
 
 
 def command(

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from triscale.cli import arguments
-from triscale.cli.console import Output
+from triscale.cli.console import Output, copies
 
 if TYPE_CHECKING:
     from triscale.evaluating import Evaluation
@@ -62,15 +62,17 @@ def command(
 
 
 def _show(console: Console, found: "Evaluation") -> None:
-    console.print(f"accuracy {found.predictions.top()}")
+    console.print(f"accuracy {found.predictions.top()}; {_copies(found.learned)}")
     console.print(f"of {WHICH[found.which]} in {found.data}")
     if len(found.predictions.classes) > 5:
         console.print(f"among the five likeliest {found.predictions.top(5)}")
     if found.missing:
         console.print(f"{found.missing:,} images that the run held out are missing or changed")
-    if found.learned is None:
-        console.print("no run says what the model learned from: some of these images may be among it")
-    if found.learned:
-        console.print(f"{found.learned:,} of these images are exact copies of images that the model learned from")
     if found.skipped:
         console.print(f"{found.skipped:,} unreadable images were left out")
+
+
+def _copies(learned: int | None) -> str:
+    if learned is None:
+        return "no run says what the model learned from: some of these images may be among it"
+    return copies(learned)

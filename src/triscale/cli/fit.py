@@ -10,7 +10,7 @@ from rich.console import Console
 
 from triscale.arch import to_dict
 from triscale.cli import arguments
-from triscale.cli.console import Output
+from triscale.cli.console import Output, copies
 from triscale.cli.plans import show_plan
 from triscale.errors import UserError
 from triscale.scaling.budget import label
@@ -157,10 +157,3 @@ def show(console: Console, fitted: "Fitted") -> None:
         console.print(f"the machine was slower than planned: {made} steps were made in the time")
     console.print(f"took {format_seconds(fitted.seconds)}; the run is {fitted.run.path}")
     console.print(f"report: {fitted.run.report}")
-
-
-def copies(leaks: int) -> str:
-    """What stands beside every test accuracy: how much of it may be remembered rather than learned."""
-    if not leaks:
-        return "no test image is a copy of one learned from"
-    return f"{leaks:,} test images are exact copies of images learned from"

@@ -12,6 +12,8 @@ from triscale.runs import RunDirectory
 from triscale.training import EpochMetrics, Step
 from triscale.units import format_count
 
+UNEVEN = 3  # times more images in the largest class than in the smallest: from here on it is worth a word
+
 
 class Watcher(Listener):
     """A listener that prints; a context, because a bar has to be taken down again."""
@@ -20,6 +22,7 @@ class Watcher(Listener):
         self._bar = output.progress()
         self._notes = self._bar.console
         self._task: TaskID | None = None
+        self._duplicates = 0
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -49,8 +52,16 @@ class Watcher(Listener):
             self._notes.print(f"left out: {bad.name} ({bad.reason})")
         if data.skipped:
             self._notes.print(f"unreadable images left out: {len(data.skipped):,}; all are listed in run.json")
+        self._duplicates = data.duplicates
         if data.leaks:
             self._notes.print(f"test images that are exact copies of training or validation images: {data.leaks:,}")
+        ratio, most, least = data.imbalance()
+        if ratio >= UNEVEN:
+            counts = data.counts()["train"]
+            self._notes.print(
+                f"classes are uneven: {most} has {counts[most]:,} training images, {least} {counts[least]:,}; "
+                "--balance weighs every class the same"
+            )
 
     def preparing(self, done: int, total: int) -> None:
         """See `Listener`."""
@@ -70,7 +81,8 @@ class Watcher(Listener):
 
     def epoch(self, metrics: EpochMetrics) -> None:
         """See `Listener`."""
+        copies = f" ({self._duplicates:,} copies of training images among it)" if self._duplicates else ""
         self._notes.print(
-            f"epoch {metrics.epoch}: loss {metrics.loss:.4f}, validation {metrics.val_accuracy:.2%}, "
+            f"epoch {metrics.epoch}: loss {metrics.loss:.4f}, validation {metrics.val_accuracy:.2%}{copies}, "
             f"{format_count(metrics.images_per_second)} images/s"
         )

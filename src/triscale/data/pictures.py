@@ -150,3 +150,9 @@ class Data:
         """split → class → number of pictures; every class is listed in every split."""
         tables = {name: np.bincount(split.labels, minlength=len(self.classes)) for name, split in self.splits().items()}
         return {name: {label: int(table[i]) for i, label in enumerate(self.classes)} for name, table in tables.items()}
+
+    def imbalance(self) -> tuple[float, str, str]:
+        """How many times more training pictures the largest class has than the smallest, and both classes' names."""
+        counts = self.counts()["train"]
+        most, least = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
+        return counts[most] / max(1, counts[least]), most, least

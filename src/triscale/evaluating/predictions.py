@@ -43,6 +43,12 @@ class Predictions:
         n = len(self.classes)
         return np.bincount(self.labels * n + self.predicted, minlength=n * n).reshape(n, n)
 
+    def balanced(self) -> float:
+        """The mean of the recalls of the classes that have images: every class counts the same."""
+        matrix = self.confusion()
+        images = matrix.sum(1)
+        return float((matrix.diagonal()[images > 0] / images[images > 0]).mean())
+
     def to_csv(self) -> str:
         """A table with the header name,label,predicted,confidence."""
         out = io.StringIO()

@@ -47,6 +47,7 @@ class Fitted:
     test: what the model said of the test images. achieved: what it costs in each limited term, latency and memory
     measured on the trained model. latency: here, whether or not it was limited. steps: as made; fewer than planned
     where the machine became too slow for the time. leaks: test images that are exact copies of images learned from.
+    imbalance: training images of the largest class over those of the smallest.
     """
 
     run: RunDirectory
@@ -57,6 +58,7 @@ class Fitted:
     latency: Latency
     steps: int
     leaks: int
+    imbalance: float
     seconds: float
 
 
@@ -141,7 +143,18 @@ def carry_out(data: str | Path, out: str | Path, wish: Wish, listener: Listener)
     test = predict_images(trained, images.test)
     write_whole(run.predictions, test.to_csv())
     latency, achieved = _achieved(trained, plan, wish.device)
-    fitted = Fitted(run, trained, plan, test, achieved, latency, steps, images.leaks, time.monotonic() - started)
+    fitted = Fitted(
+        run=run,
+        model=trained,
+        plan=plan,
+        test=test,
+        achieved=achieved,
+        latency=latency,
+        steps=steps,
+        leaks=images.leaks,
+        imbalance=images.imbalance()[0],
+        seconds=time.monotonic() - started,
+    )
     run.write_settings({**settings, "result": _result(fitted)})
     write_report(run, test, images.test)
     return fitted
@@ -235,6 +248,8 @@ def _result(fitted: Fitted) -> dict[str, Any]:
         "test_accuracy": top.value,
         "test_accuracy_interval_95": [low, high],
         "leaks": fitted.leaks,
+        "balanced_accuracy": fitted.test.balanced(),
+        "imbalance": fitted.imbalance,
         "steps": fitted.steps,
         "budget": {
             term: {"limit": limit, "value": fitted.achieved[term], "used": fitted.achieved[term] / limit}

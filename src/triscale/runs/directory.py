@@ -59,6 +59,16 @@ class RunDirectory:
             raise UserError(f"{place}: no run (no {SETTINGS} in it); name the directory that `triscale fit` wrote")
         return cls(place)
 
+    def beside(self) -> Iterator["RunDirectory"]:
+        """The other runs in the same directory, by name."""
+        try:
+            places = sorted(self.path.resolve().parent.iterdir())
+        except OSError:
+            return
+        for place in places:
+            if place != self.path.resolve() and _is_file(place / SETTINGS):
+                yield RunDirectory(place)
+
     @property
     def model(self) -> Path:
         """Weights, with architecture, classes and preprocessing as metadata."""
