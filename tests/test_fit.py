@@ -16,7 +16,7 @@ from triscale.costing import cost
 from triscale.data import read
 from triscale.errors import UserError
 from triscale.fitting import Fitted, Listener, Plan, fit
-from triscale.fitting.plan import image_resolution
+from triscale.fitting.images import image_resolution
 from triscale.models import load
 from triscale.runs import RunDirectory
 

@@ -7,16 +7,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
+from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
 from triscale.arch import Architecture, Head, MBConv, Stage, Stem, published
 from triscale.data import Images, Preprocess, prepare
 from triscale.data.pictures import Memory
 from triscale.errors import TriscaleError, UserError
+from triscale.evaluating import predict_images
 from triscale.models import Model
 from triscale.models.model import new
-from triscale.training import EpochMetrics, Machine, Recipe, fastest_machine, steady_allocator, train
+from triscale.training import EpochMetrics, Machine, Recipe, fastest_machine, rehearse, steady_allocator, train
 from triscale.training.average import Average
+from triscale.training.engine import class_weights
 from triscale.training.machine import find_device
 from triscale.training.recipe import regularised
 
@@ -29,7 +32,7 @@ TINY = Architecture(
     stochastic_depth=0.0,
 )
 LOOK = Preprocess((16, 16), 1, (0.3,), (0.35,))
-CPU = Machine("cpu", "fp32", 1, {})
+CPU = Machine("cpu", "fp32", 1, measured=16, per_image=1e-3, step={})
 
 
 def some_digits(n: int) -> Images:
@@ -93,9 +96,10 @@ def test_a_loss_that_is_not_finite_stops_the_training() -> None:
 @given(st.integers(1, 5000))
 def test_the_rate_rises_to_its_height_once_and_falls_towards_zero(steps: int) -> None:
     recipe = Recipe(epochs=1, rate=1e-2)
-    rates = [recipe.rate_at(step, steps) for step in range(steps)]
+    rates = [recipe.rate_at((step + 0.5) / steps) for step in range(steps)]
     top = rates.index(max(rates))
-    assert max(rates) == pytest.approx(1e-2)
+    assert max(rates) <= 1e-2
+    assert recipe.rate_at(recipe.warmup) == pytest.approx(1e-2)
     assert rates[: top + 1] == sorted(rates[: top + 1])
     assert rates[top:] == sorted(rates[top:], reverse=True)
     assert min(rates) > 0
@@ -186,3 +190,55 @@ def test_evaluation_uses_statistics_of_the_averaged_weights() -> None:
     assert not average.model.training
     assert not first.training
     assert first.momentum == pytest.approx(1 - TINY.norm.momentum)
+
+
+def test_a_rehearsal_leaves_the_model_and_the_runs_draws_as_they_were() -> None:
+    model = new(TINY, ("0", "1", "2", "3"), LOOK)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    validated = []
+    pace = rehearse(
+        model,
+        prepare(some_digits(96), LOOK),
+        Recipe(epochs=3, batch=16),
+        CPU,
+        validate=lambda average: validated.append(average) or 0.5,
+        seconds=0.1,
+    )
+    assert pace.step > 0
+    assert pace.epoch_end > 0
+    assert pace.epoch(10) == pytest.approx(10 * pace.step + pace.epoch_end)
+    assert len(validated) == 1
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_rehearsal_of_a_single_step_has_a_pace_too() -> None:
+    model = new(TINY, ("0", "1", "2", "3"), LOOK)
+    images = prepare(some_digits(6), LOOK)
+    pace = rehearse(model, images, Recipe(epochs=1, batch=16), CPU, validate=lambda _: 0.5, seconds=0.1)
+    assert pace.step > 0
+
+
+def test_every_class_weighs_the_same_when_balanced() -> None:
+    labels = np.array([0] * 90 + [1] * 9 + [2])
+    weights = class_weights(labels, 4)
+    # scikit-learn's "balanced": n / (classes · images); the fourth class has no image and no weight.
+    oracle = compute_class_weight("balanced", classes=np.array([0, 1, 2]), y=labels)
+    torch.testing.assert_close(weights[:3], torch.from_numpy(oracle).float() * 3 / 4)
+    assert weights[3] == 0
+    assert weights[0] * 90 == pytest.approx(float(weights[2]))
+
+
+def test_balance_brings_a_rare_class_back() -> None:
+    digits = some_digits(160)
+    rare = np.flatnonzero(digits.labels == 3)[4:]
+    images = digits.select(np.setdiff1d(np.arange(160), rare))
+    first: dict[bool, float] = {}
+    for balance in (False, True):
+        model = new(TINY, ("0", "1", "2", "3"), LOOK, seed=0)
+        recipe = Recipe(epochs=8, batch=16, balance=balance, smoothing=0.0)
+        result = train(model, prepare(images, LOOK), recipe, CPU, seed=0, validate=lambda _: 0.5)
+        shares = predict_images(result, digits.select(rare)).probabilities[:, 3]
+        first[balance] = float(shares.mean())
+    assert first[True] > first[False]

@@ -28,7 +28,7 @@ class Latency:
 
 
 @torch.inference_mode()
-def measure_latency(networks: Sequence[Network], *, device: torch.device, seconds: float = 0.3) -> list[Latency]:
+def measure_latency(networks: Sequence[Network], *, device: torch.device, seconds: float = 0.2) -> list[Latency]:
     """The latency of each network, measured in turns, so that a busy moment of the machine falls on all of them.
 
     seconds: about how long for each network; at least 11 images each after three that warm up. Networks are measured as

@@ -14,6 +14,7 @@ from triscale.fitting.images import image_resolution
 from triscale.fitting.wish import Wish
 from triscale.nn import build
 from triscale.scaling import RULES, Budget, Rule, Scaled, TooSmallError, solve
+from triscale.scaling.budget import MEASURED
 from triscale.training import Machine, fastest_machine
 from triscale.training.machine import total_memory
 from triscale.training.recipe import regularised
@@ -22,7 +23,7 @@ from triscale.units import format_bytes, format_count, format_seconds
 OVERHEAD = 1.5  # a real step with optimizer, average and batches, and its share of validation, over the measured one
 EQUAL = 0.95  # of the most MACs: candidates of at least so many count as equally large
 ATTEMPTS = 3  # to shrink a candidate until it completes the fewest epochs
-GUARD = 0.97  # of a measured limit: what is solved for, since the same network measures a little differently each time
+GUARD = 0.97  # of a measured limit is what is solved for: the same network measures a little differently each time
 
 
 @dataclass(frozen=True)
@@ -169,8 +170,9 @@ def _scale(baseline: Architecture, images: Data, wish: Wish, limits: Mapping[str
         baseline, resolution=image_resolution(images), channels=images.channels, classes=len(images.classes)
     )
     scaled = scale_to(adapted, wish.rule, measured_budget(limits, wish.device))
-    values = {term: (scaled.values or {})[term] for term in wish.limits}
-    return replace(scaled, limits=dict(wish.limits), values=values)  # what was asked, not what was solved for
+    # Of what was solved for, what was asked; of what was measured, what it was.
+    values = {term: (scaled.values or {})[term] * (GUARD if term in MEASURED else 1.0) for term in wish.limits}
+    return replace(scaled, limits=dict(wish.limits), values=values)
 
 
 def scale_to(baseline: Architecture, rule: Rule | None, budget: Budget) -> Scaled:
@@ -190,12 +192,12 @@ def scale_to(baseline: Architecture, rule: Rule | None, budget: Budget) -> Scale
 
 
 def measured_budget(limits: Mapping[str, float], device: torch.device) -> Budget:
-    """The limits, latency and memory measured on that device with random weights, and a little below what was asked."""
+    """The limits; latency and memory measured on that device with random weights, and taken for a little more."""
     return Budget(
-        {term: limit * (GUARD if term in ("latency", "memory") else 1) for term, limit in limits.items()},
+        limits,
         {
-            "latency": lambda network: measure_latency([build(network)], device=device)[0].median,
-            "memory": lambda network: float(measure_memory(build(network), device=device)),
+            "latency": lambda network: measure_latency([build(network)], device=device)[0].median / GUARD,
+            "memory": lambda network: measure_memory(build(network), device=device) / GUARD,
         },
     )
 

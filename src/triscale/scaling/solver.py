@@ -17,7 +17,7 @@ from triscale.scaling.trim import CLOSE, Step, steps_between, trim, widened
 SMALLEST = 1e-30  # a factor at which every rule has reached one repeat, the fewest channels, the fewest pixels
 PRECISION = 1e-9  # relative, of the factor: finer than any rounding
 # What is measured differs by some percent each time, and each network looked at takes a moment to measure.
-MEASURED_PRECISION, MEASURED_CLOSE, MEASURED_MEMBERS = 0.02, 0.95, 3
+MEASURED_PRECISION, MEASURED_CLOSE = 0.05, 0.95
 MOST_MEMBERS, MOST_LOOKED_AT = 12, 200  # how far below the largest member another one is tried
 
 
@@ -82,10 +82,10 @@ def grow(baseline: Architecture, rule: Rule, *, factor: float | None = None, phi
 def solve(baseline: Architecture, rule: Rule, budget: Budget) -> Scaled:
     """The largest member of the rule's family that holds every limit, then trimmed where the rule moves width.
 
-    Analytic limits are checked before anything is measured, and nothing is measured twice. Measured limits are solved
-    for within about two percent, and where the analytic ones alone already keep them, one measurement is all. Raises
-    `UserError` where a limit does not move with the rule or the spec's own limits come first, `TooSmallError` where the
-    smallest member exceeds a limit.
+    Analytic limits are checked before anything is measured, and nothing is measured twice. Measured limits are used to
+    95 % or as near as a handful of measurements gets, and where the analytic ones alone already keep them, one
+    measurement is all. Raises `UserError` where a limit does not move with the rule or the spec's own limits come
+    first, `TooSmallError` where the smallest member exceeds a limit.
     """
     budget = _measuring_once(budget)
     if budget.analytic and budget.needs_measuring:
@@ -99,7 +99,8 @@ def solve(baseline: Architecture, rule: Rule, budget: Budget) -> Scaled:
     _check_moves(baseline, rule, budget, smallest)
     if used(smallest) > 1:
         raise TooSmallError(_too_small(baseline, rule, budget, smallest))
-    factor = _largest_factor(baseline, rule, used, MEASURED_PRECISION if budget.needs_measuring else PRECISION)
+    largest = _largest_measured if budget.needs_measuring else _largest_factor
+    factor = largest(baseline, rule, used)
     multipliers, official, final = _finished(baseline, rule, factor, budget, used)
     asked = budget.limits["macs"] / cost(baseline).macs if "macs" in budget.limits else factor
     return Scaled(
@@ -151,9 +152,7 @@ def _memory(budget: Budget) -> Callable[[Architecture], float]:
     return used
 
 
-def _largest_factor(
-    baseline: Architecture, rule: Rule, used: Callable[[Architecture], float], precision: float
-) -> float:
+def _largest_factor(baseline: Architecture, rule: Rule, used: Callable[[Architecture], float]) -> float:
     """By doubling, then halving the interval: the cost of a family's members grows with the factor."""
 
     def fits(factor: float) -> bool:
@@ -167,15 +166,40 @@ def _largest_factor(
     else:
         while not fits(low):
             low, high = low / 2, low
-    while high / low > 1 + precision:
+    while high / low > 1 + PRECISION:
         middle = (low * high) ** 0.5
         low, high = (middle, high) if fits(middle) else (low, middle)
-    if _at(baseline, rule, high * (1 + precision)) is not None:
+    if _at(baseline, rule, high * (1 + PRECISION)) is not None:
         return low
     member = _at(baseline, rule, low)
-    if member is not None and used(member) >= (CLOSE if precision == PRECISION else MEASURED_CLOSE):
+    if member is not None and used(member) >= CLOSE:
         return low
     raise UserError(_beyond(baseline, rule, low))
+
+
+def _largest_measured(baseline: Architecture, rule: Rule, used: Callable[[Architecture], float]) -> float:
+    """The same with few looks: from how much of the budget one member uses follows where the next is looked for."""
+    low, low_used, high, factor = SMALLEST, 0.0, float("inf"), 1.0
+    while True:
+        member = _at(baseline, rule, factor)
+        share = float("inf") if member is None else used(member)
+        if share <= 1:
+            low, low_used = factor, share
+        else:
+            high = factor
+        if low_used >= MEASURED_CLOSE or high / low <= 1 + MEASURED_PRECISION:
+            break
+        if high == float("inf"):
+            factor = low * min(16.0, max(2.0, 1 / low_used))
+        elif low == SMALLEST:
+            factor = high * max(1 / 16, min(0.5, 1 / share)) if high > 1e6 * SMALLEST else SMALLEST
+        else:
+            factor = (low * high) ** 0.5
+        if factor == SMALLEST:
+            return low
+    if low_used < MEASURED_CLOSE and _at(baseline, rule, high) is None:
+        raise UserError(_beyond(baseline, rule, low))
+    return low
 
 
 def _beyond(baseline: Architecture, rule: Rule, factor: float) -> str:
@@ -225,10 +249,10 @@ def _finished(
     Where the channels of the largest member cannot come within 1 % of the budget, those of the next ones, of less depth
     or fewer pixels, may; the fullest is taken.
     """
-    close, most_members = (MEASURED_CLOSE, MEASURED_MEMBERS) if budget.needs_measuring else (CLOSE, MOST_MEMBERS)
+    close, most_members = (MEASURED_CLOSE, 1) if budget.needs_measuring else (CLOSE, MOST_MEMBERS)
     members = islice(_members(baseline, rule, factor), most_members)
     first = next(members)
-    if not rule.moves_width:
+    if not rule.moves_width or (budget.needs_measuring and used(first[1]) >= close):
         return *first, first[1]
     best, most = (*first, first[1]), 0.0
     for multipliers, official in (first, *members):

@@ -1,0 +1,84 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from triscale.arch import adapt, published
+from triscale.engines import measure_latency, measure_memory
+from triscale.nn import Network, build
+
+CPU = torch.device("cpu")
+
+
+def small(name: str = "resnet18", side: int = 32) -> Network:
+    return build(adapt(published(name), resolution=(side, side), classes=10))
+
+
+def test_a_latency_says_what_it_was_measured_with() -> None:
+    found = measure_latency([small()], device=CPU, seconds=0.05)[0]
+    assert 0 < found.low <= found.median <= found.high
+    assert found.n >= 11
+    assert found.threads == torch.get_num_threads()
+    assert found.device == "cpu"
+
+
+class Recorded(Network):
+    """A network that writes down when it is asked."""
+
+    def __init__(self, name: str, book: list[str]) -> None:
+        super().__init__(adapt(published("resnet18"), resolution=(16, 16), classes=2))
+        self.name, self.book = name, book
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.book.append(self.name)
+        assert not self.training
+        return x
+
+
+def test_networks_are_measured_in_turns_after_a_warm_up() -> None:
+    book: list[str] = []
+    found = measure_latency([Recorded("a", book), Recorded("b", book)], device=CPU, seconds=0.001)
+    warm, timed = book[:6], book[6:]
+    assert warm == ["a"] * 3 + ["b"] * 3
+    assert timed == ["a", "b"] * (len(timed) // 2)
+    assert found[0].n == found[1].n == len(timed) // 2
+
+
+def test_measuring_leaves_a_network_in_its_mode() -> None:
+    network = small().train()
+    measure_latency([network], device=CPU, seconds=0.01)
+    assert network.training
+    measure_memory(network, device=CPU)
+    assert network.training
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0"])
+def test_memory_is_the_same_each_time_and_holds_the_weights_and_the_largest_maps(name: str) -> None:
+    network = small(name)
+    weights = 4 * sum(parameter.numel() for parameter in network.parameters())
+    first, second = measure_memory(network, device=CPU), measure_memory(network, device=CPU)
+    assert first == second
+    assert first > weights
+    larger = measure_memory(small(name, 96), device=CPU)
+    assert larger > first
+
+
+def test_memory_sees_what_is_allocated_and_released_on_the_way() -> None:
+    class Greedy(Network):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            first = torch.zeros(1_000_000)
+            second = first + 1  # two at once
+            del first
+            third = second + 1
+            return x + third[0]
+
+    tiny = replace(adapt(published("mobilenet_v2"), resolution=(16, 16), classes=2))
+    network = Greedy(tiny)
+    held = sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers()))
+    extra = measure_memory(network, device=CPU) - held
+    assert 8_000_000 <= extra < 8_100_000
+
+
+def test_nothing_is_written_to_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
+    measure_memory(small(), device=CPU)
+    assert capfd.readouterr() == ("", "")

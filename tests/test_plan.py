@@ -1,0 +1,226 @@
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from triscale.arch import Architecture
+from triscale.costing import cost
+from triscale.engines import Latency
+from triscale.errors import UserError
+from triscale.fitting import CANDIDATES, Draft, Listener, Plan, draft, fit, make_wish
+from triscale.nn import Network
+from triscale.training import Machine, Pace
+
+WHOLE = Listener()
+
+
+class FakeMachine:
+    """A machine whose speed is known: so many MACs a second in training, whatever the network is called."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, macs_per_second: float) -> None:
+        self.speed, self.favourite = macs_per_second, ""
+        monkeypatch.setattr("triscale.fitting.candidates.fastest_machine", self.fastest_machine)
+        monkeypatch.setattr("triscale.fitting.plan.rehearse", self.rehearse)
+
+    def per_image(self, architecture: Architecture) -> float:
+        swift = 3 if architecture.name.startswith(self.favourite) and self.favourite else 1
+        return cost(architecture).macs / self.speed / swift
+
+    def fastest_machine(self, network: Network, batch: int, device: torch.device) -> Machine:
+        return Machine(str(device), "fp32", 1, batch, self.per_image(network.architecture), {})
+
+    def rehearse(self, model: Network, images: object, recipe: object, machine: Machine, **_: object) -> Pace:
+        return Pace(1.2 * machine.per_image * machine.measured, 0.001)
+
+
+def planned(digits: Path, limits: dict[str, float], **asked: object) -> Plan:
+    made: Draft = draft(digits, make_wish(limits, **asked), WHOLE)  # type: ignore[arg-type]
+    return made.plan
+
+
+@pytest.fixture
+def fast(monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
+    return FakeMachine(monkeypatch, 1e11)
+
+
+def test_every_default_candidate_is_in_the_plan_with_what_it_realises(digits: Path, fast: FakeMachine) -> None:
+    plan = planned(digits, {"macs": 2e6})
+    assert tuple(candidate.name for candidate in plan.candidates) == CANDIDATES
+    for candidate in plan.candidates:
+        assert candidate.refused is None
+        assert candidate.scaled is not None
+        assert 0.9 * 2e6 < candidate.macs <= 2e6
+        assert candidate.images_per_second > 0
+        assert candidate.epochs == 20
+    rows = plan.to_dict()["candidates"]
+    assert [row["name"] for row in rows] == list(CANDIDATES)
+    assert [row["macs"] for row in rows] == [candidate.macs for candidate in plan.candidates]
+    assert sum(row["taken"] for row in rows) == 1
+
+
+@pytest.mark.parametrize("favourite", CANDIDATES)
+def test_of_equally_large_candidates_the_fastest_to_train_is_taken(
+    digits: Path, fast: FakeMachine, favourite: str
+) -> None:
+    fast.favourite = favourite
+    plan = planned(digits, {"macs": 2e6})
+    assert plan.candidates[plan.taken].name == favourite
+    assert "fastest" in plan.why
+
+
+def test_a_larger_candidate_is_taken_before_a_faster_one(digits: Path, fast: FakeMachine) -> None:
+    fast.favourite = "resnet18"
+    # 20,000 parameters are far more MACs in one kind of network than in another.
+    plan = planned(digits, {"params": 20_000})
+    largest = max(plan.candidates, key=lambda candidate: candidate.macs)
+    assert plan.candidates[plan.taken].macs >= 0.95 * largest.macs
+
+
+def test_the_time_decides_the_epochs_and_is_not_planned_beyond(digits: Path, fast: FakeMachine) -> None:
+    short, long = (planned(digits, {"macs": 2e6}, time=seconds) for seconds in (20, 60))
+    assert short.time == 20
+    assert short.expected <= 20
+    assert long.expected <= 60
+    assert long.recipe.epochs >= short.recipe.epochs
+    assert short.steps == short.recipe.epochs * 5  # 42 images in batches of 8
+
+
+def test_more_time_than_a_training_can_use_is_left(digits: Path, fast: FakeMachine) -> None:
+    plan = planned(digits, {"macs": 2e6}, time=100_000)
+    assert plan.steps <= 6_100
+    assert plan.expected < 10_000
+
+
+def test_where_the_budget_is_too_much_for_the_time_the_network_is_smaller_never_half_trained(
+    digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeMachine(monkeypatch, 4e9)
+    plan = planned(digits, {"macs": 40e6}, time=30, baseline="resnet18")
+    assert plan.scaled.cost.macs < 0.9 * 40e6
+    assert plan.steps >= 300
+    assert plan.recipe.epochs >= plan.fewest >= 5
+    assert plan.expected <= 30
+    assert "larger" in plan.why
+    assert plan.to_dict()["scaling"]["budget"]["macs"]["limit"] == 40e6
+
+
+def test_a_candidate_too_slow_for_the_time_is_passed_over_for_one_that_is_not(
+    digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeMachine(monkeypatch, 1.2e9).favourite = "mobilenet_v2"
+    plan = planned(digits, {"macs": 2e6}, time=15)
+    assert plan.candidates[plan.taken].name == "mobilenet_v2"
+    assert "only one that completes" in plan.why
+    others = [candidate for i, candidate in enumerate(plan.candidates) if i != plan.taken]
+    assert all(candidate.epochs < plan.fewest and not candidate.shrunk for candidate in others)
+
+
+def test_epochs_that_were_asked_for_are_kept_and_the_network_shrinks_instead(
+    digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeMachine(monkeypatch, 4e9)
+    plan = planned(digits, {"macs": 40e6}, time=30, epochs=80, baseline="resnet18")
+    assert plan.recipe.epochs == 80
+    assert plan.scaled.cost.macs < 40e6
+
+
+def test_a_time_in_which_nothing_can_be_trained_is_named_and_leaves_nothing(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeMachine(monkeypatch, 1e6)
+    with pytest.raises(UserError, match=r"--time.*raise --time"):
+        fit(digits, out=tmp_path / "run", macs=2e6, time=15)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_candidate_that_cannot_hold_the_budget_says_why_and_the_others_go_on(digits: Path, fast: FakeMachine) -> None:
+    plan = planned(digits, {"params": 5_500_000}, rule="depth", baseline=["efficientnet_b0", "resnet50", "resnet18"])
+    refused = {candidate.name: candidate.refused for candidate in plan.candidates}
+    assert refused["resnet50"] is not None
+    assert "5.5M" in refused["resnet50"]
+    assert refused["efficientnet_b0"] is None
+    assert plan.candidates[plan.taken].name != "resnet50"
+
+
+def test_where_no_candidate_can_hold_the_budget_the_error_names_it_and_all_of_them(
+    digits: Path, fast: FakeMachine
+) -> None:
+    with pytest.raises(UserError, match="no network that small") as caught:
+        planned(digits, {"macs": 10})
+    assert all(name in str(caught.value) for name in CANDIDATES)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_deadline_leaves_time_for_what_follows(digits: Path, fast: FakeMachine) -> None:
+    started = time.monotonic()
+    plan = planned(digits, {"macs": 2e6}, time=60)
+    deadline = plan.deadline(started)
+    assert deadline is not None
+    assert deadline.at <= started + 60 - plan.after
+    assert planned(digits, {"macs": 2e6}).deadline(started) is None
+
+
+def stopwatch(seconds_per_mac: float) -> Callable[..., list[Latency]]:
+    def measure(networks: Sequence[Network], **_: object) -> list[Latency]:
+        return [
+            Latency(seconds_per_mac * cost(n.architecture).macs, 0.0, 1.0, n=11, device="cpu", threads=1)
+            for n in networks
+        ]
+
+    return measure
+
+
+def test_a_latency_budget_is_solved_for_and_shown_beside_what_was_achieved(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeMachine(monkeypatch, 1e11)
+    for place in ("candidates", "fit"):
+        monkeypatch.setattr(sys.modules[f"triscale.fitting.{place}"], "measure_latency", stopwatch(1e-9))
+    fitted = fit(digits, out=tmp_path / "run", latency=1e-3, macs=5e6, epochs=1, baseline="resnet18")
+    assert 0.9e6 < fitted.plan.scaled.cost.macs <= 1e6
+    entry = fitted.run.settings()["result"]["budget"]["latency"]
+    assert entry["limit"] == 1e-3
+    assert 0.9 < entry["used"] <= 1
+    assert fitted.run.settings()["plan"]["candidates"][0]["latency"]["n"] == 11
+
+
+def test_measured_budgets_hold_on_this_machine(digits: Path, tmp_path: Path) -> None:
+    fitted = fit(digits, out=tmp_path / "run", memory=3e6, latency=1.0, epochs=1, baseline="mobilenet_v2")
+    assert 0.5 * 3e6 < fitted.achieved["memory"] <= 3e6
+    assert fitted.achieved["latency"] <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        ({"time": 0}, "--time"),
+        ({"baseline": ["resnet18", "resnet18"]}, "twice"),
+        ({"baseline": []}, "baseline"),
+        ({"baseline": ["resnet18", "resnet19"]}, "resnet19"),
+    ],
+)
+def test_a_wrong_wish_is_named(asked: dict[str, object], named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        make_wish({"macs": 1e6}, **asked)  # type: ignore[arg-type]
+
+
+def test_the_frozen_plan_is_what_was_carried_out(digits: Path, tmp_path: Path) -> None:
+    class Watch(Listener):
+        plan: Plan | None = None
+
+        def planned(self, plan: Plan, run: object) -> None:
+            self.plan = plan
+
+    watch = Watch()
+    fitted = fit(digits, out=tmp_path / "run", macs=1e6, time=14, baseline="resnet18", listener=watch)
+    frozen = fitted.run.settings()["plan"]
+    assert watch.plan is not None
+    assert frozen["steps"] == watch.plan.steps
+    assert frozen["recipe"]["epochs"] == watch.plan.recipe.epochs
+    assert frozen["time"] == 14
+    assert frozen["why"]
+    assert fitted.steps <= frozen["steps"]
+    assert list(fitted.run.metrics())[-1]["step"] == fitted.steps

@@ -1,0 +1,182 @@
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pictures import digit_folder
+
+from triscale.data import Images
+from triscale.data.pictures import Files, Memory
+from triscale.evaluating import Predictions
+from triscale.fitting import Fitted, fit
+from triscale.reporting import write_report
+from triscale.reporting.mistakes import MOST, worst_mistakes
+from triscale.reporting.plots import Tried, curve, tradeoff
+from triscale.runs import RunDirectory
+
+
+class Outline(HTMLParser):
+    """What a browser would fetch, and the page's text; checks that every element is closed in order."""
+
+    VOID = frozenset(("meta", "img", "br", "path", "use", "rect", "line", "circle"))
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.tags: list[str] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(page)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "srcset")]
+        if tag not in self.VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "srcset")]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def page_of(run: RunDirectory) -> str:
+    return run.report.read_text(encoding="utf-8")
+
+
+def test_the_page_fetches_nothing_and_runs_nothing(fitted: Fitted) -> None:
+    page = page_of(fitted.run)
+    outline = Outline(page)
+    assert all(address.startswith(("#", "data:image/")) for address in outline.addresses)
+    assert "script" not in outline.tags
+    assert not re.search(r"https?:|@import|url\((?!#)", page)
+
+
+def test_the_page_shows_what_was_asked_realised_planned_and_reached(fitted: Fitted) -> None:
+    text = Outline(page_of(fitted.run)).text
+    low, high = fitted.test.top().interval()
+    for share in (fitted.test.top().value, low, high):
+        assert f"{100 * share:.2f} %" in text
+    assert "400k" in text
+    for candidate in fitted.plan.candidates:
+        assert candidate.name in text
+    assert fitted.plan.why in text
+    assert "asked" in text
+    assert "nominal" in text
+    assert "realised" in text
+    assert "none of them is a copy" in text
+
+
+def test_the_page_draws_two_curves_and_accuracy_against_macs(fitted: Fitted) -> None:
+    assert Outline(page_of(fitted.run)).tags.count("svg") == 3
+
+
+def test_the_page_is_for_dark_mode_and_phones_too(fitted: Fitted) -> None:
+    page = page_of(fitted.run)
+    assert "color-scheme: light dark" in page
+    assert "width=device-width" in page
+    assert "#01020" not in page
+
+
+def wrong_answers(n: int) -> tuple[Predictions, Images]:
+    """n pictures of class a, each named b a little more surely than the one before."""
+    sure = np.linspace(0.55, 0.95, n, dtype=np.float32)
+    names = tuple(f"{i}.png" for i in range(n))
+    test = Predictions(names, np.zeros(n, np.int64), np.stack([1 - sure, sure], 1), ("a", "b"))
+    pixels = np.arange(n, dtype=np.uint8)[:, None, None, None] + np.zeros((n, 8, 8, 1), np.uint8)
+    return test, Images(test.labels, names, tuple(b"" for _ in names), Memory(pixels))
+
+
+def test_the_surest_mistakes_come_first_and_are_not_endless() -> None:
+    found = worst_mistakes(*wrong_answers(60))
+    assert len(found) == MOST
+    assert [one.name for one in found[:2]] == ["59.png", "58.png"]
+    assert [one.confidence for one in found] == sorted((one.confidence for one in found), reverse=True)
+    assert found[0].label == "a"
+    assert found[0].called == "b"
+
+
+def test_a_picture_that_is_gone_is_left_out(tmp_path: Path) -> None:
+    test, images = wrong_answers(3)
+    gone = Images(images.labels, images.names, images.digests, Files((tmp_path / "x.png",) * 3, 1))
+    assert worst_mistakes(test, gone) == []
+
+
+def test_other_runs_on_the_same_images_stand_beside_and_strangers_do_not(tmp_path: Path) -> None:
+    folder = digit_folder(tmp_path / "digits", classes=2, each=8)
+    other = digit_folder(tmp_path / "others", classes=2, each=8, first=10)
+    asked = {"macs": 300_000, "epochs": 1, "baseline": "resnet18"}
+    fit(folder, out=tmp_path / "runs" / "first", **asked)
+    fit(other, out=tmp_path / "runs" / "stranger", **asked)
+    shutil.copytree(tmp_path / "runs" / "first", tmp_path / "runs" / "torn")
+    (tmp_path / "runs" / "torn" / "run.json").write_text('{"data": {"fingerprint')
+    unfinished = json.loads((tmp_path / "runs" / "first" / "run.json").read_text())
+    del unfinished["result"]
+    (tmp_path / "runs" / "unfinished").mkdir()
+    (tmp_path / "runs" / "unfinished" / "run.json").write_text(json.dumps(unfinished))
+    last = fit(folder, out=tmp_path / "runs" / "last", **asked)
+    text = Outline(page_of(last.run)).text
+    assert "first" in text
+    assert not any(name in text for name in ("stranger", "torn", "unfinished"))
+
+
+def test_copies_of_learned_images_are_counted_beside_the_accuracy(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        digit_folder(tmp_path / "digits" / split, classes=2, each=8)
+    fitted = fit(tmp_path / "digits", out=tmp_path / "run", macs=300_000, epochs=1, baseline="resnet18")
+    assert fitted.leaks == 16
+    assert "16 of them are exact copies" in Outline(page_of(fitted.run)).text
+
+
+def test_uneven_classes_are_reported_with_the_mean_recall(tmp_path: Path) -> None:
+    folder = digit_folder(tmp_path / "digits", classes=2, each=40)
+    for path in sorted((folder / "digit-1").iterdir())[8:]:
+        path.unlink()
+    fitted = fit(folder, out=tmp_path / "run", macs=300_000, epochs=1, baseline="resnet18", balance=True)
+    text = Outline(page_of(fitted.run)).text
+    assert fitted.imbalance >= 3
+    assert "uneven" in text
+    assert "weighed the same" in text
+    matrix = fitted.test.confusion()
+    assert fitted.test.balanced() == pytest.approx((matrix.diagonal() / matrix.sum(1)).mean())
+
+
+def test_names_cannot_write_into_the_plots() -> None:
+    drawing = tradeoff([Tried("<script>$x^2$</script>", 1e6, 0.9, 0.8, 0.95, own=True)])
+    assert "<script>" not in drawing
+    assert "$x^2$" in drawing
+
+
+def test_the_same_values_draw_the_same_plot() -> None:
+    assert curve([0.5, 0.7], "x", percent=True) == curve([0.5, 0.7], "x", percent=True)
+
+
+@pytest.mark.parametrize("accuracy", [0.0, 1.0])
+def test_a_perfect_and_a_hopeless_run_can_be_drawn(accuracy: float) -> None:
+    assert "<svg" in tradeoff([Tried("run", 1e6, accuracy, accuracy, accuracy, own=True)])
+    assert "<svg" in curve([accuracy], "validation accuracy", percent=True)
+
+
+def test_many_classes_and_long_names_make_a_page(tmp_path: Path, fitted: Fitted) -> None:
+    run = RunDirectory(tmp_path / "run")
+    shutil.copytree(fitted.run.path, run.path)
+    classes = tuple(f"{'long ' * 20}{i}" for i in range(60))
+    settings = run.settings()
+    settings["data"]["counts"] = {"train": dict.fromkeys(classes, 3), "test": dict.fromkeys(classes, 1)}
+    run.write_settings(settings)
+    shares = np.full((60, 60), 1 / 60, np.float32)
+    names = tuple(map(str, range(60)))
+    test = Predictions(names, np.arange(60), shares, classes)
+    images = Images(np.arange(60), names, tuple(b"" for _ in names), Memory(np.zeros((60, 8, 8, 3), np.uint8)))
+    write_report(run, test, images)
+    assert "matrix" not in re.sub(r"<style>.*?</style>", "", page_of(run), flags=re.DOTALL)
