@@ -83,6 +83,12 @@ def test_every_verb_explains_itself_with_an_example(triscale, verb: str) -> None
         (["fit", "digits", "--macs", "1M", "--out", "run", "--on-bad", "maybe"], ["maybe"]),
         (["fit", "digits", "--macs", "1M", "--out", "run", "--seed", "-1"], ["-1"]),
         (["fit", "digits", "--macs", "1M", "--out", "digits"], ["digits", "new or empty"]),
+        (["fit", "digits", "--macs", "1M", "--out", "run", "--time", "soon"], ["--time", "soon", "10m"]),
+        (["fit", "digits", "--macs", "1M", "--out", "run", "--time", "2s"], ["--time", "raise"]),
+        (["fit", "digits", "--latency", "10", "--out", "run"], ["--latency", "10ms"]),
+        (["fit", "digits", "--latency", "1us", "--baseline", "resnet18", "--out", "run"], ["no network that small"]),
+        (["fit", "digits", "--memory", "much", "--out", "run"], ["--memory", "much"]),
+        (["fit", "digits", "--macs", "1M", "--baseline", "resnet19", "--dry-run"], ["resnet19"]),
         (["eval", "missing-run"], ["missing-run"]),
         (["eval", "efficientnet_b0", "digits"], ["random weights"]),
         (["predict", "efficientnet_b0", "digits"], ["random weights"]),
@@ -232,6 +238,38 @@ def test_fit_eval_and_predict_answer_in_json_alone(triscale, digits: Path, tmp_p
     predictions = json.loads(out)["predictions"]
     assert len(predictions) == 20
     assert all(len(guess["classes"]) == 2 for guess in predictions)
+
+
+def test_a_dry_run_shows_the_plan_and_writes_nothing(triscale, digits: Path, tmp_path: Path) -> None:  # noqa: ANN001
+    words = ("fit", digits, "--macs", "400k", "--baseline", "resnet18", "--baseline", "mobilenet_v2", "--dry-run")
+    place = tmp_path / "run"
+    before = sorted(digits.rglob("*"))
+    code, out, err = triscale(*words, "--out", place)
+    assert code == 0
+    for word in ("resnet18", "mobilenet_v2", "taken", "images/s", "epochs", "expected to take"):
+        assert word in out
+    assert "next: triscale fit" in err
+    assert "--dry-run" not in err
+    plan = json.loads(triscale(*words, "--json")[1])["plan"]
+    assert [row["name"] for row in plan["candidates"]] == ["resnet18", "mobilenet_v2"]
+    assert plan["steps"] > 0
+    assert not place.exists()
+    assert sorted(digits.rglob("*")) == before
+
+
+def test_the_plan_is_shown_before_training_and_what_was_achieved_after(
+    triscale,  # noqa: ANN001
+    digits: Path,
+    tmp_path: Path,
+) -> None:
+    code, out, err = triscale(
+        "fit", digits, "--macs", "400k", "--latency", "1s", "--epochs", "1", "--out", tmp_path / "run"
+    )
+    assert code == 0
+    assert err.index("taken:") < err.index("epoch 1")
+    assert "budget of 400k MACs" in out
+    assert "budget of 1 s latency" in out
+    assert "none of these images is a copy" in out
 
 
 def test_a_picture_that_cannot_be_read_makes_predict_fail_after_the_others(

@@ -187,6 +187,24 @@ def test_a_latency_budget_is_solved_for_and_shown_beside_what_was_achieved(
     assert fitted.run.settings()["plan"]["candidates"][0]["latency"]["n"] == 11
 
 
+def test_a_candidate_that_is_over_the_latency_beside_the_others_is_made_smaller(
+    digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeMachine(monkeypatch, 1e11)
+    alone, together = stopwatch(1e-9), stopwatch(1.5e-9)
+
+    def measure(networks: Sequence[Network], **asked: object) -> list[Latency]:
+        return alone(networks) if len(networks) == 1 else together(networks)
+
+    monkeypatch.setattr(sys.modules["triscale.fitting.candidates"], "measure_latency", measure)
+    plan = planned(digits, {"latency": 1e-3}, baseline=["resnet18", "mobilenet_v2"])
+    for candidate in plan.candidates:
+        assert candidate.refused is None
+        assert candidate.latency is not None
+        assert 0.7e-3 < candidate.latency.median <= 1e-3
+        assert candidate.macs * 1.5e-9 <= 1e-3
+
+
 def test_measured_budgets_hold_on_this_machine(digits: Path, tmp_path: Path) -> None:
     fitted = fit(digits, out=tmp_path / "run", memory=3e6, latency=1.0, epochs=1, baseline="mobilenet_v2")
     assert 0.5 * 3e6 < fitted.achieved["memory"] <= 3e6

@@ -100,7 +100,7 @@ def measure(images: Data, wish: Wish, course: Course, told: Callable[[int, int],
         told(len(found), len(wish.baselines))
     if not any(candidate.completes(course) for candidate in found):
         found = [_small_enough(candidate, images, wish, course) for candidate in found]
-    return _with_latency(found, wish)
+    return _within_latency(found, images, wish, course)
 
 
 def take(candidates: tuple[Candidate, ...], course: Course) -> tuple[int, str]:
@@ -215,13 +215,38 @@ def expect(candidate: Candidate, course: Course, overhead: float) -> Candidate:
     return replace(candidate, epoch=epoch, images_per_second=course.images / epoch, epochs=course.epochs(epoch))
 
 
-def _with_latency(found: list[Candidate], wish: Wish) -> tuple[Candidate, ...]:
-    """All candidates measured once more, in turns: only so are their latencies comparable."""
-    built = {i: build(candidate.architecture) for i, candidate in enumerate(found) if candidate.architecture}
-    if "latency" not in wish.limits or not built:
+def _within_latency(found: list[Candidate], images: Data, wish: Wish, course: Course) -> tuple[Candidate, ...]:
+    """All candidates measured once more, in turns, for only so are their latencies comparable; those over it again."""
+    limit = wish.limits.get("latency")
+    if limit is None:
         return tuple(found)
-    measured = dict(zip(built, measure_latency(list(built.values()), device=wish.device), strict=True))
-    return tuple(replace(candidate, latency=measured.get(i)) for i, candidate in enumerate(found))
+    found = _with_latency(found, wish)
+    for i, candidate in enumerate(found):
+        if candidate.latency is None or candidate.latency.median <= limit:
+            continue
+        stricter = {**wish.limits, "latency": limit * GUARD * limit / candidate.latency.median}
+        try:
+            scaled = _scale(candidate.baseline, images, wish, stricter)
+            found[i] = replace(_timed(candidate.baseline, scaled, wish, course), shrunk=candidate.shrunk)
+        except UserError as error:
+            found[i] = Candidate(candidate.baseline, refused=str(error))
+    return tuple(_over(candidate, limit) for candidate in _with_latency(found, wish))
+
+
+def _with_latency(found: list[Candidate], wish: Wish) -> list[Candidate]:
+    built = {i: build(candidate.architecture) for i, candidate in enumerate(found) if candidate.architecture}
+    measured = dict(zip(built, measure_latency(list(built.values()), device=wish.device), strict=True)) if built else {}
+    return [replace(candidate, latency=measured.get(i)) for i, candidate in enumerate(found)]
+
+
+def _over(candidate: Candidate, limit: float) -> Candidate:
+    if candidate.latency is None or candidate.latency.median <= limit:
+        return candidate
+    took, asked = format_seconds(candidate.latency.median), format_seconds(limit)
+    busy = "try again when the machine is less busy, or raise --latency"
+    return replace(
+        candidate, refused=f"one image takes {took} beside the other candidates, and {asked} is asked; {busy}"
+    )
 
 
 def _check_memory(scaled: Scaled, batch: int, device: torch.device) -> None:
