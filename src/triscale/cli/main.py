@@ -103,7 +103,8 @@ def run() -> int:
         return leave.exit_code
     except Interrupted as stop:
         return _complain(
-            "interrupted; your images are as they were, a run that was begun is unfinished", 128 + stop.args[0]
+            "interrupted; your images are as they were, and a run that was begun keeps its last whole epoch",
+            128 + stop.args[0],
         )
     except BrokenPipeError:  # the reader of a pipe went away: no fault of anybody's
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -5,17 +5,19 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from triscale.cli.console import table
+from triscale.scaling.budget import label
+from triscale.scaling.budget import show as show_term
 from triscale.units import format_count, format_seconds
 
 if TYPE_CHECKING:
-    from triscale.fitting import Plan
+    from triscale.fitting import Candidate, Plan
 
 
 def show_plan(console: Console, plan: "Plan") -> None:
     """The plan's table, what is taken and why, and how long it takes."""
-    latency = any(candidate.latency for candidate in plan.candidates)
-    columns = ["candidate", "pixels", "MACs", "parameters", *(["latency"] if latency else [])]
-    made = table("", *columns, "images/s", "epochs")
+    limits = plan.scaled.limits or {}
+    others = [term for term in limits if term not in ("macs", "params")]
+    made = table("", "candidate", "pixels", "MACs", "parameters", *map(label, others), "images/s", "epochs")
     made.columns[1].justify = "left"  # names
     refused = []
     for index, candidate in enumerate(plan.candidates):
@@ -23,19 +25,14 @@ def show_plan(console: Console, plan: "Plan") -> None:
             refused.append(candidate)
             continue
         height, width = candidate.architecture.resolution
-        total, measured = candidate.scaled.cost, candidate.latency
-        spread = (
-            [f"{format_seconds(measured.median)} ({format_seconds(measured.low)} to {format_seconds(measured.high)})"]
-            if measured
-            else ["–"] * latency
-        )
+        total = candidate.scaled.cost
         made.add_row(
             "→" if index == plan.taken else "",
             candidate.name,
             f"{height}×{width}",
             format_count(total.macs),
             format_count(total.params),
-            *spread,
+            *(_realised(candidate, term) for term in others),
             format_count(candidate.images_per_second),
             f"{candidate.epochs:,}",
         )
@@ -53,3 +50,13 @@ def show_plan(console: Console, plan: "Plan") -> None:
     )
     limit = "" if plan.time is None else f" of the {format_seconds(plan.time)} there are"
     console.print(f"expected to take {format_seconds(plan.expected)}{limit}")
+
+
+def _realised(candidate: "Candidate", term: str) -> str:
+    """What a candidate costs in a limited term; of a latency the spread too."""
+    measured = candidate.latency
+    if term == "latency" and measured is not None:
+        low, high = format_seconds(measured.low), format_seconds(measured.high)
+        return f"{format_seconds(measured.median)} ({low} to {high})"
+    values = candidate.scaled.values if candidate.scaled else None
+    return show_term(term, (values or {})[term])

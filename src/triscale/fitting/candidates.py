@@ -22,7 +22,7 @@ from triscale.units import format_bytes, format_count, format_seconds
 
 OVERHEAD = 1.5  # a real step with optimizer, average and batches, and its share of validation, over the measured one
 EQUAL = 0.95  # of the most MACs: candidates of at least so many count as equally large
-ATTEMPTS = 3  # to shrink a candidate until it completes the fewest epochs
+ATTEMPTS = 5  # to shrink a candidate until it completes the fewest epochs
 GUARD = 0.97  # of a measured limit is what is solved for: the same network measures a little differently each time
 
 
@@ -148,12 +148,18 @@ def _small_enough(candidate: Candidate, images: Data, wish: Wish, course: Course
     for _ in range(ATTEMPTS):
         if candidate.refused is not None or candidate.completes(course):
             break
-        share = 0.95 * (course.seconds or 0.0) / (course.fewest * candidate.epoch)
         try:
-            candidate = shrink(candidate, min(0.9, share), images, wish, course)
+            candidate = shrink(candidate, smaller_share(candidate, course), images, wish, course)
         except UserError:
             break
     return candidate
+
+
+def smaller_share(candidate: Candidate, course: Course) -> float:
+    """The share of its MACs at which a candidate should complete the fewest epochs: less than in proportion, because
+    small networks do fewer MACs a second."""
+    share = max(1e-6, course.seconds or 0.0) / (course.fewest * candidate.epoch)
+    return min(0.9, 0.95 * float(share**1.3))
 
 
 def too_slow(candidate: Candidate, course: Course) -> str:
@@ -228,8 +234,8 @@ def _within_latency(found: list[Candidate], images: Data, wish: Wish, course: Co
         try:
             scaled = _scale(candidate.baseline, images, wish, stricter)
             found[i] = replace(_timed(candidate.baseline, scaled, wish, course), shrunk=candidate.shrunk)
-        except UserError as error:
-            found[i] = Candidate(candidate.baseline, refused=str(error))
+        except UserError:
+            found[i] = _over(candidate, limit)
     return tuple(_over(candidate, limit) for candidate in _with_latency(found, wish))
 
 

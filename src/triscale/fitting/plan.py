@@ -10,7 +10,17 @@ from triscale.costing import cost
 from triscale.data import Data, Prepared, Preprocess, prepare
 from triscale.errors import UserError
 from triscale.evaluating import predict_images
-from triscale.fitting.candidates import Candidate, Course, expect, measure, shrink, take, too_slow
+from triscale.fitting.candidates import (
+    ATTEMPTS,
+    Candidate,
+    Course,
+    expect,
+    measure,
+    shrink,
+    smaller_share,
+    take,
+    too_slow,
+)
 from triscale.fitting.images import make_preprocess, make_recipe
 from triscale.fitting.wish import Wish
 from triscale.models.model import Model, new
@@ -29,7 +39,6 @@ REHEARSAL = 0.02  # of the expected training, and at most so many seconds
 LONGEST_REHEARSAL = 6.0
 REPORT_SECONDS = 3.0
 SAVE_SECONDS, DISK = 0.03, 2e8  # of a checkpoint: to write any file and force it to disk; bytes a second
-ATTEMPTS = 3  # to find a size whose real pace completes the fewest epochs
 
 
 @dataclass(frozen=True)
@@ -127,8 +136,7 @@ def row(candidate: Candidate, taken: bool) -> dict[str, Any]:
         "activations": total.activations,
         "size": total.size,
         "latency": None if candidate.latency is None else asdict(candidate.latency),
-        "memory": (candidate.scaled.values or {}).get("memory"),
-        "used": {term: entry["used"] for term, entry in summary(candidate.scaled)["budget"].items()},
+        "budget": summary(candidate.scaled)["budget"],
         "images_per_second": candidate.images_per_second,
         "epoch_seconds": candidate.epoch,
         "epochs": candidate.epochs,
@@ -228,13 +236,13 @@ def _rehearsed(asked: "_Asked", candidates: tuple[Candidate, ...], taken: int, w
                 seed=wish.seed,
             )
             return Draft(plan, images, stage.model, stage.training, stage.held_out)
-        share = 0.9 * max(0.0, course.seconds or 0.0) / (course.fewest * epoch)
+        slow = replace(candidate, epoch=epoch)
         try:
-            smaller = shrink(candidate, min(0.9, share), images, wish, course)
+            smaller = shrink(candidate, smaller_share(slow, course), images, wish, course)
         except UserError:
             break
         candidates = (*candidates[:taken], smaller, *candidates[taken + 1 :])
-    raise UserError(too_slow(candidates[taken], course))
+    raise UserError(too_slow(slow, course))
 
 
 def _set_up(asked: "_Asked", architecture: Architecture, before: _Stage | None) -> _Stage:

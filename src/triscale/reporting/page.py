@@ -59,7 +59,9 @@ def _values(run: RunDirectory, test: Predictions, images: Images) -> dict[str, A
             (label(term), show(term, entry["limit"]), show(term, entry["value"]), entry["used"])
             for term, entry in result["budget"].items()
         ],
-        "with_latency": any(row.get("latency") for row in plan["candidates"]),
+        "others": [term for term in result["budget"] if term not in ("macs", "params")],
+        "label": label,
+        "show": show,
         "metrics": metrics,
         "plots": [
             Markup(curve([row["val_accuracy"] for row in metrics], "validation accuracy", percent=True)),
