@@ -7,3 +7,9 @@ class TriscaleError(Exception):
 
 class UserError(TriscaleError, ValueError):
     """A mistake in what was asked (exit code 2): one line that names the value and a way out."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it says that memory ran out: Python's own error, or one of PyTorch's, which share no class."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text

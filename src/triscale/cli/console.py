@@ -86,6 +86,12 @@ def table(*columns: str) -> Table:
     return made
 
 
+def print_table(console: Console, made: Table) -> None:
+    """The table whole: on a narrow terminal its lines wrap, no figure is cut off."""
+    width = console.measure(made, options=console.options.update(max_width=1000)).maximum
+    console.print(made, width=max(console.width, width), crop=False)
+
+
 def copies(leaks: int) -> str:
     """What stands beside every test accuracy: how much of it may be remembered rather than learned."""
     if not leaks:

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from triscale.arch import to_dict
 from triscale.cli import arguments
-from triscale.cli.console import Output, table
+from triscale.cli.console import Output, print_table, table
 from triscale.costing import Cost
 from triscale.units import format_bytes, format_count
 from triscale.verbs import cost, network
@@ -57,11 +57,11 @@ def _show(console: Console, name: str, total: Cost, layers: bool) -> None:
     rows.add_row("weights, fp32", format_bytes(total.size), "")
     rows.add_row("memory to run one image (estimate)", format_bytes(total.memory.inference), "")
     rows.add_row(f"memory to train on {BATCH} (estimate)", format_bytes(total.memory.training(BATCH)), "")
-    console.print(rows)
+    print_table(console, rows)
     if layers:
         listing = table("layer", "output", "kernel", "groups", "parameters", "MACs")
         for layer in total.layers:
             shape = f"{layer.outputs}×{layer.output[0]}×{layer.output[1]}"
             figures = (str(layer.kernel), str(layer.groups), f"{layer.params:,}", f"{layer.macs:,}")
             listing.add_row(layer.name, shape, *figures)
-        console.print(listing)
+        print_table(console, listing)

@@ -97,7 +97,7 @@ def command(
     )
     with Watcher(output) as watcher:
         if out is None or dry_run:
-            plan = draft(data, wish, watcher).plan
+            plan = draft(data, wish, watcher, out).plan
         else:
             fitted = carry_out(data, out, wish, watcher)
     if out is None or dry_run:

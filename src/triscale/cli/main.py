@@ -14,7 +14,7 @@ from typer.exceptions import TyperException
 
 from triscale.cli import cost, demo, evaluate, fit, models, predict, scale
 from triscale.cli.console import write_json
-from triscale.errors import TriscaleError, UserError
+from triscale.errors import TriscaleError, UserError, is_out_of_memory
 
 app = typer.Typer(
     name="triscale",
@@ -113,10 +113,10 @@ def run() -> int:
         return _complain(f"{error.format_message().rstrip('.')}{_given(error)}; see triscale --help", 2)
     except OSError as error:
         return _complain(f"{error.filename or 'output'}: {error.strerror or error}", 1)
-    except MemoryError:
-        return _complain("not enough memory; a smaller budget or --batch needs less", 1)
-    except Exception as error:  # a fault of this program: everything that helps to find it, and the promised line
-        traceback.print_exc()
+    except Exception as error:
+        if is_out_of_memory(error):
+            return _complain("not enough memory; a smaller budget or --batch needs less", 1)
+        traceback.print_exc()  # a fault of this program: everything that helps to find it, and the promised line
         return _complain(f"internal error: {type(error).__name__}: {error}", 1)
 
 

@@ -4,7 +4,7 @@ from rich.console import Console
 
 from triscale.arch import ZOO, published
 from triscale.cli import arguments
-from triscale.cli.console import Output, table
+from triscale.cli.console import Output, print_table, table
 from triscale.costing import cost
 from triscale.units import format_count
 
@@ -32,7 +32,7 @@ def command(as_json: arguments.Json = False) -> None:
         for name, (total, _) in zoo.items():
             figures = map(format_count, (total.params, total.macs, total.activations))
             rows.add_row(name, str(total.architecture.resolution[0]), *figures)
-        console.print(rows)
+        print_table(console, rows)
 
     output.result({"models": values}, show)
     output.next_command("triscale", "cost", "efficientnet_b0")

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from triscale.cli.console import table
+from triscale.cli.console import print_table, table
 from triscale.scaling.budget import label
 from triscale.scaling.budget import show as show_term
 from triscale.units import format_count, format_seconds
@@ -36,7 +36,7 @@ def show_plan(console: Console, plan: "Plan") -> None:
             format_count(candidate.images_per_second),
             f"{candidate.epochs:,}",
         )
-    console.print(made)
+    print_table(console, made)
     for candidate in refused:
         console.print(f"not {candidate.name}: {candidate.refused}")
     few = [candidate.name for candidate in plan.candidates if not candidate.refused and candidate.epochs < plan.fewest]

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from triscale.cli import arguments
-from triscale.cli.console import Output, table
+from triscale.cli.console import Output, print_table, table
 from triscale.errors import UserError
 
 
@@ -50,7 +50,7 @@ def command(
             (label, share), *others = guess.classes
             rest = ", ".join(f"{other} {p:.1%}" for other, p in others)
             rows.add_row(str(guess.path), label, f"{share:.1%}", rest)
-        console.print(rows)
+        print_table(console, rows)
 
     output.result(values, show)
     for guess in failed:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from triscale.arch import to_dict, to_json
 from triscale.cli import arguments
-from triscale.cli.console import Output, table
+from triscale.cli.console import Output, print_table, table
 from triscale.costing import cost
 from triscale.errors import UserError
 from triscale.runs import write_whole
@@ -128,7 +128,7 @@ def _write_family(output: Output, family: dict[int, Scaled], out: Path) -> None:
                 *(f"{factor:.4g}" for factor in (member.asked, member.nominal, member.realised)),
                 str(files[step]),
             )
-        console.print(rows)
+        print_table(console, rows)
 
     output.result({"family": members}, show)
     output.next_command("triscale", "cost", files[max(files)])
@@ -167,4 +167,4 @@ def _show(console: Console, scaled: Scaled) -> None:
         of = cost(arch)
         figures = map(format_count, (of.params, of.macs, of.activations))
         rows.add_row(name, f"{arch.resolution[0]}×{arch.resolution[1]}", str(arch.blocks), *figures)
-    console.print(rows)
+    print_table(console, rows)

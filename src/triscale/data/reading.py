@@ -89,6 +89,10 @@ def read(
 
 def _kind(root: Path) -> Literal["idx", "folder", "manifest"]:
     try:
+        str(root).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"data: {str(root)!r} is a name that is no text; rename the folder, in UTF-8") from None
+    try:
         if root.is_dir():
             return "idx" if is_idx(root) else "folder"
         exists = root.exists()

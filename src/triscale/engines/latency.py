@@ -13,6 +13,7 @@ from triscale.nn.network import Network
 
 WARM_UP = 3
 FEWEST, MOST = 11, 200
+LONGEST = 3.0  # seconds for a network, unless three images take longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,23 +32,33 @@ class Latency:
 def measure_latency(networks: Sequence[Network], *, device: torch.device, seconds: float = 0.2) -> list[Latency]:
     """The latency of each network, measured in turns, so that a busy moment of the machine falls on all of them.
 
-    seconds: about how long for each network; at least 11 images each after three that warm up. Networks are measured as
+    seconds: about how long for each network; at least 11 images each after three that warm up (of a network so slow
+    that those take over three seconds, fewer: three after one). Networks are measured as
     a loaded model runs: eager PyTorch, channels last, with as many threads as PyTorch uses at the time. They are left
     where and in which mode they were.
     """
     with _ready(networks, device):
         inputs = [_input(network, device) for network in networks]
         for network, x in zip(networks, inputs, strict=True):
+            started = time.perf_counter()
             for _ in range(WARM_UP):
                 _time(network, x)
+                if time.perf_counter() - started > LONGEST / 3:
+                    break
         taken: list[list[float]] = [[] for _ in networks]
-        while len(taken[0]) < FEWEST or (len(taken[0]) < MOST and sum(map(sum, taken)) < seconds * len(networks)):
+        while _goes_on(len(taken[0]), sum(map(sum, taken)) / len(networks), seconds):
             for times, network, x in zip(taken, networks, inputs, strict=True):
                 times.append(_time(network, x))
     threads = torch.get_num_threads()
     return [
         Latency(median(times), *_middle(times), n=len(times), device=str(device), threads=threads) for times in taken
     ]
+
+
+def _goes_on(n: int, spent: float, seconds: float) -> bool:
+    """Whether to measure another image of each network after n that took so many seconds a network."""
+    fewest = FEWEST if spent < LONGEST else 3
+    return n < fewest or (n < MOST and spent < seconds)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Candidates: each baseline at the budget, and how fast it trains here. Measured, then one is taken."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -9,7 +10,7 @@ from triscale.arch import Architecture, adapt
 from triscale.costing import cost
 from triscale.data import Data
 from triscale.engines import Latency, measure_latency, measure_memory
-from triscale.errors import UserError
+from triscale.errors import UserError, is_out_of_memory
 from triscale.fitting.images import image_resolution
 from triscale.fitting.wish import Wish
 from triscale.nn import build
@@ -22,8 +23,9 @@ from triscale.units import format_bytes, format_count, format_seconds
 
 OVERHEAD = 1.5  # a real step with optimizer, average and batches, and its share of validation, over the measured one
 EQUAL = 0.95  # of the most MACs: candidates of at least so many count as equally large
+ROUNDS = 3  # of measuring all candidates in turns until all hold the latency
 ATTEMPTS = 5  # to shrink a candidate until it completes the fewest epochs
-GUARD = 0.97  # of a measured limit is what is solved for: the same network measures a little differently each time
+GUARD = 0.95  # of a measured limit is what is solved for: the same network measures a little differently each time
 
 
 @dataclass(frozen=True)
@@ -88,15 +90,23 @@ class Course:
         return min(self.most, int(self.seconds / epoch))
 
 
-def measure(images: Data, wish: Wish, course: Course, told: Callable[[int, int], None]) -> tuple[Candidate, ...]:
+def measure(
+    images: Data, wish: Wish, course: Course, told: Callable[[int, int], None], until: float | None = None
+) -> tuple[Candidate, ...]:
     """Every baseline scaled to the budget and timed, in the order named; `told` how many of how many are.
 
-    Only where none completes the fewest epochs, each is made smaller until it does. One that cannot be taken says why;
-    it is no error by itself.
+    until: the `time.monotonic()` after which no further one is begun, if there is one that can be taken. Only where
+    none completes the fewest epochs, each is made smaller until it does. One that cannot be taken says why; it is no
+    error by itself.
     """
     found: list[Candidate] = []
     for baseline in wish.baselines:
-        found.append(_measure_one(baseline, images, wish, course))
+        late = until is not None and time.monotonic() > until and any(one.refused is None for one in found)
+        found.append(
+            Candidate(baseline, refused="there was no time left to measure it; raise --time")
+            if late
+            else _measure_one(baseline, images, wish, course)
+        )
         told(len(found), len(wish.baselines))
     if not any(candidate.completes(course) for candidate in found):
         found = [_small_enough(candidate, images, wish, course) for candidate in found]
@@ -141,6 +151,11 @@ def _measure_one(baseline: Architecture, images: Data, wish: Wish, course: Cours
         return _timed(baseline, scaled, wish, course)
     except UserError as error:
         return Candidate(baseline, refused=str(error))
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        refused = f"a training step of batches of {course.batch} does not fit the memory; lower --batch or the budget"
+        return Candidate(baseline, refused=refused)
 
 
 def _small_enough(candidate: Candidate, images: Data, wish: Wish, course: Course) -> Candidate:
@@ -198,14 +213,23 @@ def scale_to(baseline: Architecture, rule: Rule | None, budget: Budget) -> Scale
 
 
 def measured_budget(limits: Mapping[str, float], device: torch.device) -> Budget:
-    """The limits; latency and memory measured on that device with random weights, and taken for a little more."""
-    return Budget(
-        limits,
-        {
-            "latency": lambda network: measure_latency([build(network)], device=device)[0].median / GUARD,
-            "memory": lambda network: measure_memory(build(network), device=device) / GUARD,
-        },
-    )
+    """The limits; latency and memory measured on that device with random weights, and taken for a little more.
+
+    A network that the device could not hold is over every limit, and is not built.
+    """
+    room = total_memory(device) / 2
+
+    def latency(network: Architecture) -> float:
+        if cost(network).memory.inference > room:
+            return float("inf")
+        return measure_latency([build(network)], device=device)[0].median / GUARD
+
+    def memory(network: Architecture) -> float:
+        if cost(network).memory.inference > room:
+            return float("inf")
+        return measure_memory(build(network), device=device) / GUARD
+
+    return Budget(limits, {"latency": latency, "memory": memory})
 
 
 def _timed(baseline: Architecture, scaled: Scaled, wish: Wish, course: Course) -> Candidate:
@@ -226,17 +250,22 @@ def _within_latency(found: list[Candidate], images: Data, wish: Wish, course: Co
     limit = wish.limits.get("latency")
     if limit is None:
         return tuple(found)
-    found = _with_latency(found, wish)
-    for i, candidate in enumerate(found):
-        if candidate.latency is None or candidate.latency.median <= limit:
-            continue
-        stricter = {**wish.limits, "latency": limit * GUARD * limit / candidate.latency.median}
-        try:
-            scaled = _scale(candidate.baseline, images, wish, stricter)
+    found, stricter = _with_latency(found, wish), dict.fromkeys(range(len(found)), limit)
+    for _ in range(ROUNDS):
+        over = [i for i, candidate in enumerate(found) if candidate.latency and candidate.latency.median > limit]
+        if not over:
+            break
+        for i in over:
+            candidate = found[i]
+            assert candidate.latency is not None
+            stricter[i] *= GUARD * limit / candidate.latency.median
+            try:
+                scaled = _scale(candidate.baseline, images, wish, {**wish.limits, "latency": stricter[i]})
+            except UserError:
+                continue
             found[i] = replace(_timed(candidate.baseline, scaled, wish, course), shrunk=candidate.shrunk)
-        except UserError:
-            found[i] = _over(candidate, limit)
-    return tuple(_over(candidate, limit) for candidate in _with_latency(found, wish))
+        found = _with_latency(found, wish)
+    return tuple(_over(candidate, limit) for candidate in found)
 
 
 def _with_latency(found: list[Candidate], wish: Wish) -> list[Candidate]:
@@ -248,10 +277,11 @@ def _with_latency(found: list[Candidate], wish: Wish) -> list[Candidate]:
 def _over(candidate: Candidate, limit: float) -> Candidate:
     if candidate.latency is None or candidate.latency.median <= limit:
         return candidate
-    took, asked = format_seconds(candidate.latency.median), format_seconds(limit)
-    busy = "try again when the machine is less busy, or raise --latency"
+    took, more = format_seconds(candidate.latency.median), candidate.latency.median / limit - 1
     return replace(
-        candidate, refused=f"one image takes {took} beside the other candidates, and {asked} is asked; {busy}"
+        candidate,
+        refused=f"one image takes {took} when measured again, {more:.1%} more than {format_seconds(limit)}; "
+        "raise --latency, or try again when the machine is less busy",
     )
 
 

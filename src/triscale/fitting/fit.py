@@ -15,7 +15,7 @@ from triscale.errors import UserError
 from triscale.evaluating import Predictions, predict_images
 from triscale.fitting.plan import Draft, Plan, PlanListener, make_plan
 from triscale.fitting.wish import Baseline, Wish, make_wish
-from triscale.models.model import Model
+from triscale.models.model import Model, load
 from triscale.reporting import write_report
 from triscale.runs import RunDirectory, write_whole
 from triscale.training import EpochMetrics, Step, describe, steady_allocator, train
@@ -47,7 +47,7 @@ class Fitted:
     test: what the model said of the test images. achieved: what it costs in each limited term, latency and memory
     measured on the trained model. latency: here, whether or not it was limited. steps: as made; fewer than planned
     where the machine became too slow for the time. leaks: test images that are exact copies of images learned from.
-    imbalance: training images of the largest class over those of the smallest.
+    imbalance: training images of the largest class over those of the smallest. peak_memory: bytes of a CUDA device.
     """
 
     run: RunDirectory
@@ -59,6 +59,7 @@ class Fitted:
     steps: int
     leaks: int
     imbalance: float
+    peak_memory: int | None
     seconds: float
 
 
@@ -119,8 +120,10 @@ def fit(
     return carry_out(data, out, wish, listener or Listener())
 
 
-def draft(data: str | Path, wish: Wish, listener: Listener) -> Draft:
+def draft(data: str | Path, wish: Wish, listener: Listener, out: str | Path | None = None) -> Draft:
     """What `carry_out` would do, and everything that it starts from; nothing is written."""
+    if out is not None:
+        _check_apart(Path(data), RunDirectory.check_free(out))
     return _draft(data, wish, listener, time.monotonic())
 
 
@@ -138,11 +141,12 @@ def carry_out(data: str | Path, out: str | Path, wish: Wish, listener: Listener)
     listener.planned(plan, run)
 
     trained, steps = _train(drafted, run, listener, started)
+    peak = torch.cuda.max_memory_allocated(wish.device) if wish.device.type == "cuda" else None
     trained.save(run.model)
     # In fp32, as whoever loads the model runs it: `eval` gives the same figure again.
-    test = predict_images(trained, images.test)
+    test = predict_images(trained, drafted.test)
     write_whole(run.predictions, test.to_csv())
-    latency, achieved = _achieved(trained, plan, wish.device)
+    latency, achieved = _achieved(run, plan, wish.device)
     fitted = Fitted(
         run=run,
         model=trained,
@@ -153,6 +157,7 @@ def carry_out(data: str | Path, out: str | Path, wish: Wish, listener: Listener)
         steps=steps,
         leaks=images.leaks,
         imbalance=images.imbalance()[0],
+        peak_memory=peak,
         seconds=time.monotonic() - started,
     )
     run.write_settings({**settings, "result": _result(fitted)})
@@ -201,8 +206,9 @@ def _train(drafted: Draft, run: RunDirectory, listener: Listener, started: float
     return model, made
 
 
-def _achieved(model: Model, plan: Plan, device: torch.device) -> tuple[Latency, dict[str, float]]:
-    """What the trained model takes here, and its cost in each limited term: measured anew where it is measured."""
+def _achieved(run: RunDirectory, plan: Plan, device: torch.device) -> tuple[Latency, dict[str, float]]:
+    """What the saved model takes here, and its cost in each limited term: measured anew where it is measured."""
+    model = load(run.model)
     latency = measure_latency([model], device=device)[0]
     values = dict(plan.scaled.values or {})
     if "latency" in values:
@@ -258,5 +264,5 @@ def _result(fitted: Fitted) -> dict[str, Any]:
         "latency": asdict(fitted.latency),
         "test_top5": fitted.test.top(5).value if len(fitted.model.classes) > 5 else None,
         "seconds": round(fitted.seconds, 2),
-        "peak_device_memory": torch.cuda.max_memory_allocated() if fitted.plan.machine.device != "cpu" else None,
+        "peak_device_memory": fitted.peak_memory,
     }

@@ -28,6 +28,7 @@ from triscale.scaling import Scaled
 from triscale.scaling.summary import summary
 from triscale.training import Deadline, Machine, Pace, Recipe, rehearse
 from triscale.training.engine import STATISTICS_BATCHES, augmentation, steps_per_epoch
+from triscale.units import format_seconds
 
 DEFAULT_EPOCHS = 20  # without a time limit
 FEWEST_EPOCHS, FEWEST_STEPS = 5, 300  # below them a training is not worth its name
@@ -35,6 +36,7 @@ MOST_EPOCHS, MOST_STEPS = 60, 6000  # with both behind, more bring little
 MARGIN = 0.03  # of the time, and some seconds: for starting, stopping, and a machine that is not always equally fast
 MARGIN_SECONDS = 3.0
 PLANNING = 0.12  # of the time left when planning starts: for the plan itself and the test at the end
+MEASURING = 0.25  # of the time for training: candidates that are not timed by then are left out
 REHEARSAL = 0.02  # of the expected training, and at most so many seconds
 LONGEST_REHEARSAL = 6.0
 REPORT_SECONDS = 3.0
@@ -109,6 +111,7 @@ class Draft:
     model: Model
     training: Prepared
     held_out: Prepared
+    test: Prepared
 
 
 class PlanListener:
@@ -174,9 +177,13 @@ def make_plan(images: Data, wish: Wish, started: float, listener: PlanListener) 
     """
     asked = _Asked(images, wish, make_recipe(images, wish), started, listener)
     course = _course(asked)
-    candidates = measure(images, wish, course, listener.measuring)
-    taken, why = take(candidates, course)
-    return _rehearsed(asked, candidates, taken, why, course)
+    if course.seconds is not None and course.seconds <= 0:
+        raise UserError(
+            f"--time {format_seconds(wish.time or 0)}: too short, all of it went by before training could be planned; "
+            "raise --time"
+        )
+    until = None if course.seconds is None else time.monotonic() + MEASURING * course.seconds
+    return _rehearsed(asked, measure(images, wish, course, listener.measuring, until), course)
 
 
 def _course(asked: _Asked) -> Course:
@@ -198,51 +205,87 @@ class _Stage:
     model: Model
     training: Prepared
     held_out: Prepared
+    test: Prepared
 
 
-def _rehearsed(asked: "_Asked", candidates: tuple[Candidate, ...], taken: int, why: str, course: Course) -> Draft:
-    """The chosen candidate's real pace, and with it the number of epochs; a smaller one where that is too slow."""
-    images, wish, recipe, stage = asked.images, asked.wish, asked.recipe, None
-    for _ in range(ATTEMPTS):
+def _rehearsed(asked: "_Asked", candidates: tuple[Candidate, ...], course: Course) -> Draft:
+    """The plan, once the candidate that is taken was rehearsed and its real pace completes the fewest epochs.
+
+    What a rehearsal shows may change which candidate that is; where none completes them, the one rehearsed last is made
+    smaller.
+    """
+    overheads: dict[int, float] = {}  # by position, of candidates as they were rehearsed
+    taken, why = take(candidates, course)
+    stage = None
+    for _ in range(ATTEMPTS + len(candidates)):
         candidate = candidates[taken]
-        assert candidate.architecture is not None
-        assert candidate.machine is not None
-        stage = _set_up(asked, candidate.architecture, stage)
-        pace = _pace(stage, recipe, candidate.machine, course)
-        after = _after(images, pace, course)
-        course = replace(course, seconds=asked.left(after))
-        epoch = pace.epoch(course.steps)
-        overhead = epoch / (course.images * candidate.machine.per_image)
-        candidates = tuple(expect(one, course, overhead) if not one.refused else one for one in candidates)
-        epochs = course.epochs(epoch)
-        if epochs >= course.fewest:
-            again, reason = take(candidates, course)
-            why = reason if again == taken else why
-            plan = Plan(
-                candidates=candidates,
-                taken=taken,
-                why=why
-                + ("; smaller than the budget allows, because larger ones would not" if candidate.shrunk else ""),
-                architecture=candidate.architecture,
-                preprocess=stage.model.preprocess,
-                recipe=replace(recipe, epochs=epochs),
-                machine=candidate.machine,
-                pace=pace,
-                steps=epochs * course.steps,
-                fewest=course.fewest,
-                after=after,
-                expected=time.monotonic() - asked.started + epochs * epoch + after,
-                time=wish.time,
-                seed=wish.seed,
-            )
-            return Draft(plan, images, stage.model, stage.training, stage.held_out)
-        slow = replace(candidate, epoch=epoch)
+        stage, pace, course = _rehearse(asked, candidate, course, stage)
+        overheads[taken] = pace.epoch(course.steps) / (course.images * _machine(candidate).per_image)
+        candidates = tuple(
+            one if one.refused else expect(one, course, overheads.get(i, overheads[taken]))
+            for i, one in enumerate(candidates)
+        )
+        if any(one.completes(course) for one in candidates):
+            again, why = take(candidates, course)
+            if again == taken or (again in overheads and candidates[taken].completes(course)):
+                return _draft(asked, stage, candidates, taken, why, pace, course)
+            if again not in overheads:
+                taken = again
+                continue
         try:
-            smaller = shrink(candidate, smaller_share(slow, course), images, wish, course)
+            smaller = shrink(
+                candidates[taken], smaller_share(candidates[taken], course), asked.images, asked.wish, course
+            )
         except UserError:
             break
+        del overheads[taken]
         candidates = (*candidates[:taken], smaller, *candidates[taken + 1 :])
-    raise UserError(too_slow(slow, course))
+    raise UserError(too_slow(candidates[taken], course))
+
+
+def _machine(candidate: Candidate) -> Machine:
+    assert candidate.machine is not None
+    return candidate.machine
+
+
+def _rehearse(
+    asked: "_Asked", candidate: Candidate, course: Course, before: _Stage | None
+) -> tuple[_Stage, Pace, Course]:
+    """The candidate set up, its real pace, and the course with the time that is really left."""
+    assert candidate.architecture is not None
+    stage = _set_up(asked, candidate.architecture, before)
+    pace = _pace(stage, asked.recipe, _machine(candidate), course)
+    return stage, pace, replace(course, seconds=asked.left(_after(asked.images, pace, course)))
+
+
+def _draft(
+    asked: "_Asked",
+    stage: _Stage,
+    candidates: tuple[Candidate, ...],
+    taken: int,
+    why: str,
+    pace: Pace,
+    course: Course,
+) -> Draft:
+    candidate, after = candidates[taken], _after(asked.images, pace, course)
+    epochs = candidate.epochs
+    plan = Plan(
+        candidates=candidates,
+        taken=taken,
+        why=f"{why}; smaller than the budget allows, because larger ones would not" if candidate.shrunk else why,
+        architecture=stage.model.architecture,
+        preprocess=stage.model.preprocess,
+        recipe=replace(asked.recipe, epochs=epochs),
+        machine=_machine(candidate),
+        pace=pace,
+        steps=epochs * course.steps,
+        fewest=course.fewest,
+        after=after,
+        expected=time.monotonic() - asked.started + epochs * candidate.epoch + after,
+        time=asked.wish.time,
+        seed=asked.wish.seed,
+    )
+    return Draft(plan, asked.images, stage.model, stage.training, stage.held_out, stage.test)
 
 
 def _set_up(asked: "_Asked", architecture: Architecture, before: _Stage | None) -> _Stage:
@@ -253,7 +296,8 @@ def _set_up(asked: "_Asked", architecture: Architecture, before: _Stage | None) 
         return replace(before, model=model)
     told = asked.listener.preparing
     training = prepare(asked.images.train, preprocess, augmentation(asked.recipe), progress=told)
-    return _Stage(model, training, prepare(asked.images.val, preprocess, progress=told))
+    held_out, test = (prepare(split, preprocess, progress=told) for split in (asked.images.val, asked.images.test))
+    return _Stage(model, training, held_out, test)
 
 
 def _pace(stage: _Stage, recipe: Recipe, machine: Machine, course: Course) -> Pace:

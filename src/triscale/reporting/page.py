@@ -106,7 +106,7 @@ def _per_class(settings: dict[str, Any], test: Predictions) -> list[dict[str, An
 
 def _tried(run: RunDirectory, settings: dict[str, Any]) -> list[Tried]:
     """This run, and the finished ones beside it that were made of exactly these images."""
-    found = [_point(run.path.name, settings, own=True)]
+    found = [_point(run.path.resolve().name, settings, own=True)]
     for other in run.beside():
         try:
             theirs = other.settings()

@@ -40,6 +40,8 @@ class RunDirectory:
     def check_free(path: str | Path) -> Path:
         """The path, where a run may be made. Raises `UserError` where something lies there already."""
         place = Path(path)
+        if not _is_text(place):
+            raise UserError(f"--out {str(place)!r}: a name that is no text; name a directory in UTF-8")
         try:
             taken = place.exists() and (not place.is_dir() or any(place.iterdir()))
         except OSError as error:
@@ -160,6 +162,14 @@ class RunDirectory:
                 yield json.loads(line)
             except ValueError:
                 return
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_file(path: Path) -> bool:

@@ -26,9 +26,11 @@ def write_whole(path: Path, content: str | bytes) -> None:
         Path(temporary).chmod(0o666 & ~mask)
         Path(temporary).replace(path)
         _sync_directory(path.parent)
-    except OSError as error:
+    except BaseException as error:  # an interruption too leaves nothing half written
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise TriscaleError(
             f"{path}: could not be written ({error.strerror or error}); what was there before is unchanged"
         ) from None

@@ -25,6 +25,10 @@ class TooSmallError(UserError):
     """A budget below the smallest network that a rule gives."""
 
 
+class BeyondError(UserError):
+    """A budget beyond the largest network that a rule gives."""
+
+
 @dataclass(frozen=True)
 class Scaled:
     """A grown (or shrunk) network and how it came about.
@@ -89,9 +93,9 @@ def solve(baseline: Architecture, rule: Rule, budget: Budget) -> Scaled:
     """
     budget = _measuring_once(budget)
     if budget.analytic and budget.needs_measuring:
-        bound = solve(baseline, rule, Budget({term: budget.limits[term] for term in budget.analytic}))
-        values = budget.values(bound.architecture)
-        if budget.used(values) <= 1:
+        bound = _within_analytic(baseline, rule, budget)
+        values = budget.values(bound.architecture) if bound else {}
+        if bound and budget.used(values) <= 1:
             return replace(bound, limits=dict(budget.limits), values=values)
     used = _memory(budget)
     smallest = _at(baseline, rule, SMALLEST)
@@ -129,6 +133,14 @@ def _at(baseline: Architecture, rule: Rule, factor: float) -> Architecture | Non
     try:
         return _member(baseline, rule.at_factor(factor))
     except UserError:
+        return None
+
+
+def _within_analytic(baseline: Architecture, rule: Rule, budget: Budget) -> Scaled | None:
+    """The largest member under the analytic limits alone; None where they are so loose that they bound nothing."""
+    try:
+        return solve(baseline, rule, Budget({term: budget.limits[term] for term in budget.analytic}))
+    except BeyondError:
         return None
 
 
@@ -174,7 +186,7 @@ def _largest_factor(baseline: Architecture, rule: Rule, used: Callable[[Architec
     member = _at(baseline, rule, low)
     if member is not None and used(member) >= CLOSE:
         return low
-    raise UserError(_beyond(baseline, rule, low))
+    raise BeyondError(_beyond(baseline, rule, low))
 
 
 def _largest_measured(baseline: Architecture, rule: Rule, used: Callable[[Architecture], float]) -> float:
@@ -198,7 +210,7 @@ def _largest_measured(baseline: Architecture, rule: Rule, used: Callable[[Archit
         if factor == SMALLEST:
             return low
     if low_used < MEASURED_CLOSE and _at(baseline, rule, high) is None:
-        raise UserError(_beyond(baseline, rule, low))
+        raise BeyondError(_beyond(baseline, rule, low))
     return low
 
 

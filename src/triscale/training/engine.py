@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from triscale.training.recipe import Recipe
 from triscale.training.schedule import Deadline, Schedule
 
 STATISTICS_BATCHES = 16
+REHEARSED = 5  # steps at least, and epochs at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,21 +130,19 @@ def rehearse(
 ) -> Pace:
     """Some real steps and one end of an epoch, on a copy of the model: everything that an epoch takes is in them.
 
-    seconds: how long the steps may take; at least three are made after two that warm up.
+    seconds: how long the steps may take; at least four are made after one that warms up.
     """
     with _as_planned(machine, seed=0):
-        run = _Run.start(deepcopy(model), images, recipe, machine, 0, None)
+        run = _Run.start(deepcopy(model), images, replace(recipe, epochs=REHEARSED), machine, 0, None)
         marks: list[float] = []
-        for _ in run.steps(0):
+        for _ in chain.from_iterable(map(run.steps, range(REHEARSED))):
             marks.append(time.perf_counter())
-            if len(marks) >= 5 and marks[-1] - marks[0] > seconds:
+            if len(marks) >= REHEARSED and marks[-1] - marks[0] > seconds:
                 break
         start = time.perf_counter()
         run.judged(0, validate)
         ended = time.perf_counter() - start
-    counted = marks[min(1, len(marks) - 1) :]
-    step = (counted[-1] - counted[0]) / max(1, len(counted) - 1) if len(counted) > 1 else ended
-    return Pace(step, ended)
+    return Pace((marks[-1] - marks[0]) / (len(marks) - 1), ended)
 
 
 @contextmanager

@@ -54,7 +54,7 @@ def find_device(name: str | None) -> torch.device:
         raise UserError(f"--device {name!r} is no device; take cpu or cuda") from None
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"--device {name!r} is not supported; take cpu or cuda")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    if device.type == "cuda" and not 0 <= (device.index or 0) < torch.cuda.device_count():
         seen = torch.cuda.device_count()
         raise UserError(f"--device {name}: PyTorch sees {seen or 'no'} CUDA devices here; take cpu, or one of those")
     return device
@@ -132,7 +132,7 @@ def fastest_machine(network: Network, batch: int, device: torch.device) -> Machi
     with torch.random.fork_rng(devices=[]):  # the run's own draws must not depend on what is measured
         steps = {precision: training_step(copy, count, device, precision) for precision in PRECISIONS}
         if device.type == "cuda":
-            precision, threads = "bf16" if torch.cuda.is_bf16_supported() else "fp32", most
+            precision, threads = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32", most
             times = _times({(precision, threads): steps[precision]})
         else:
             times = _times({("fp32", threads): steps["fp32"] for threads in sorted({1, max(1, most // 2), most})})

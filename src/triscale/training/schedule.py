@@ -57,7 +57,8 @@ class Schedule:
         """A step was made."""
         self.progress += (1 - self.progress) / (self.steps - self.done)
         self.done += 1
-        if self.deadline is not None and self.done >= SETTLED and not self.finished:
+        settled = min(SETTLED, max(1, self.planned // 10))
+        if self.deadline is not None and self.done >= settled and not self.finished:
             self.steps = min(self.planned, self.done + max(0, self._affordable(self.deadline)))
 
     def epoch_ended(self, seconds: float) -> None:
