@@ -1,5 +1,6 @@
 """The command line as a person or a script meets it."""
 
+import io
 import json
 import os
 import signal
@@ -9,8 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from triscale.arch import from_dict, load, published, to_json
+from triscale.cli.console import print_table, table
 from triscale.cli.main import run
 from triscale.fitting import Fitted
 
@@ -89,6 +92,8 @@ def test_every_verb_explains_itself_with_an_example(triscale, verb: str) -> None
         (["fit", "digits", "--latency", "1us", "--baseline", "resnet18", "--out", "run"], ["no network that small"]),
         (["fit", "digits", "--memory", "much", "--out", "run"], ["--memory", "much"]),
         (["fit", "digits", "--macs", "1M", "--baseline", "resnet19", "--dry-run"], ["resnet19"]),
+        (["fit", "digits", "--macs", "1M", "--dry-run", "--out", "digits"], ["something lies there"]),
+        (["fit", "bad\udcff", "--macs", "1M", "--out", "run"], ["bad", "UTF-8"]),
         (["eval", "missing-run"], ["missing-run"]),
         (["eval", "efficientnet_b0", "digits"], ["random weights"]),
         (["predict", "efficientnet_b0", "digits"], ["random weights"]),
@@ -221,6 +226,26 @@ def test_nothing_is_cut_off_where_output_goes_to_a_file(triscale, tmp_path: Path
     _, out, _ = triscale("scale", "efficientnet_b0", "--steps", "0..3", "--out", tmp_path / "family")
     assert "…" not in out
     assert str(tmp_path / "family" / "efficientnet_b0-phi3.json") in out
+
+
+def test_a_table_is_whole_on_a_narrow_terminal() -> None:
+    out = io.StringIO()
+    made = table("", "candidate", "MACs", "latency")
+    made.add_row("→", "efficientnet_lite0_of_mine", "9.905M", "5.29 ms (3.58 ms to 6.02 ms)")
+    print_table(Console(file=out, width=40), made)
+    assert "efficientnet_lite0_of_mine" in out.getvalue()
+    assert "5.29 ms (3.58 ms to 6.02 ms)" in out.getvalue()
+    assert "…" not in out.getvalue()
+
+
+def test_memory_that_runs_out_is_one_line(triscale, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN001
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried")
+
+    monkeypatch.setattr("triscale.cli.main.app", full)
+    code, _, err = triscale("cost", "efficientnet_b0")
+    assert code == 1
+    assert err.strip() == "triscale: not enough memory; a smaller budget or --batch needs less"
 
 
 def test_fit_eval_and_predict_answer_in_json_alone(triscale, digits: Path, tmp_path: Path) -> None:  # noqa: ANN001

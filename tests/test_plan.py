@@ -118,6 +118,61 @@ def test_a_candidate_too_slow_for_the_time_is_passed_over_for_one_that_is_not(
     assert all(candidate.epochs < plan.fewest and not candidate.shrunk for candidate in others)
 
 
+def test_a_rehearsal_that_is_slower_than_the_timing_gives_way_to_a_candidate_that_completes(
+    digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeMachine(monkeypatch, 4e9)
+
+    def rehearse(model: Network, images: object, recipe: object, machine: Machine, **_: object) -> Pace:
+        slow = 60.0 if model.architecture.name.startswith("resnet18") else 1.0
+        return Pace(slow * machine.per_image * machine.measured, 0.001)
+
+    monkeypatch.setattr("triscale.fitting.plan.rehearse", rehearse)
+    fake.favourite = "resnet18"
+    plan = planned(digits, {"macs": 3e6}, time=12, baseline=["resnet18", "mobilenet_v2"])
+    taken, other = plan.candidates[plan.taken], plan.candidates[1 - plan.taken]
+    assert taken.epochs >= plan.fewest
+    assert taken.name == "mobilenet_v2"
+    assert not taken.shrunk
+    assert other.epochs < plan.fewest
+
+
+def test_no_time_left_at_all_is_named_before_anything_is_measured(
+    digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("triscale.fitting.plan.measure", lambda *_: pytest.fail("measured without time"))
+    with pytest.raises(UserError, match=r"--time 1 s: too short"):
+        planned(digits, {"macs": 2e6}, time=1)
+
+
+def test_a_network_that_memory_could_not_hold_is_over_its_limit_without_being_built(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from triscale.arch import published
+    from triscale.fitting import candidates
+
+    monkeypatch.setattr(candidates, "build", lambda _: pytest.fail("built"))
+    monkeypatch.setattr(candidates, "total_memory", lambda _: 10**6)
+    budget = candidates.measured_budget({"latency": 1.0, "memory": 1e12}, torch.device("cpu"))
+    assert budget.used(budget.values(published("efficientnet_b0"))) == float("inf")
+
+
+def test_a_candidate_whose_training_runs_out_of_memory_is_refused_and_the_others_go_on(
+    digits: Path, fast: FakeMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = fast.fastest_machine
+
+    def narrow(network: Network, batch: int, device: torch.device) -> Machine:
+        if network.architecture.name.startswith("mobilenet"):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return measured(network, batch, device)
+
+    monkeypatch.setattr("triscale.fitting.candidates.fastest_machine", narrow)
+    plan = planned(digits, {"macs": 2e6}, baseline=["mobilenet_v2", "resnet18"])
+    assert "memory" in (plan.candidates[0].refused or "")
+    assert plan.candidates[plan.taken].name == "resnet18"
+
+
 def test_epochs_that_were_asked_for_are_kept_and_the_network_shrinks_instead(
     digits: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

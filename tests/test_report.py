@@ -116,7 +116,7 @@ def test_other_runs_on_the_same_images_stand_beside_and_strangers_do_not(tmp_pat
     folder = digit_folder(tmp_path / "digits", classes=2, each=8)
     other = digit_folder(tmp_path / "others", classes=2, each=8, first=10)
     asked = {"macs": 300_000, "epochs": 1, "baseline": "resnet18"}
-    fit(folder, out=tmp_path / "runs" / "first", **asked)
+    fit(folder, out=tmp_path / "runs" / "first", seed=3, **asked)
     fit(other, out=tmp_path / "runs" / "stranger", **asked)
     shutil.copytree(tmp_path / "runs" / "first", tmp_path / "runs" / "torn")
     (tmp_path / "runs" / "torn" / "run.json").write_text('{"data": {"fingerprint')
@@ -124,10 +124,20 @@ def test_other_runs_on_the_same_images_stand_beside_and_strangers_do_not(tmp_pat
     del unfinished["result"]
     (tmp_path / "runs" / "unfinished").mkdir()
     (tmp_path / "runs" / "unfinished" / "run.json").write_text(json.dumps(unfinished))
-    last = fit(folder, out=tmp_path / "runs" / "last", **asked)
+    fit(folder, out=tmp_path / "runs" / "elsewhere", seed=4, **asked)  # another seed holds out other images
+    last = fit(folder, out=tmp_path / "runs" / "last", seed=3, **asked)
     text = Outline(page_of(last.run)).text
     assert "first" in text
-    assert not any(name in text for name in ("stranger", "torn", "unfinished"))
+    assert not any(name in text for name in ("stranger", "torn", "unfinished", "elsewhere"))
+
+
+def test_runs_of_another_seed_stand_beside_where_the_test_images_are_given(tmp_path: Path) -> None:
+    digit_folder(tmp_path / "digits" / "train", classes=2, each=12)
+    digit_folder(tmp_path / "digits" / "test", classes=2, each=8, first=20)
+    for seed in (0, 1):
+        asked = {"macs": 300_000, "epochs": 1, "baseline": "resnet18", "seed": seed}
+        last = fit(tmp_path / "digits", out=tmp_path / "runs" / f"seed-{seed}", **asked)
+    assert "seed-0" in Outline(page_of(last.run)).text
 
 
 def test_copies_of_learned_images_are_counted_beside_the_accuracy(tmp_path: Path) -> None:

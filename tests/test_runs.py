@@ -91,3 +91,29 @@ def test_splits_come_back_as_they_were_written(tmp_path: Path) -> None:
 def test_a_directory_without_a_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"run\.json"):
         RunDirectory.open(tmp_path)
+
+
+def test_an_interruption_while_writing_leaves_the_old_file_and_no_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(handle: int) -> None:
+        raise KeyboardInterrupt
+
+    (tmp_path / "x").write_text("old")
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(tmp_path / "x", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+    assert (tmp_path / "x").read_text() == "old"
+
+
+def test_a_run_needs_a_name_that_is_text(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no text"):
+        RunDirectory.check_free(tmp_path / "bad\udcff")
+
+
+def test_the_other_runs_of_a_directory_are_found(tmp_path: Path) -> None:
+    for name in ("b", "a", "c"):
+        RunDirectory.create(tmp_path / name).write_settings({"name": name})
+    (tmp_path / "no-run").mkdir()
+    assert [run.path.name for run in RunDirectory.open(tmp_path / "b").beside()] == ["a", "c"]

@@ -361,3 +361,10 @@ def test_the_largest_multipliers_are_still_networks(name: str) -> None:
         multiply(base, depth=depth * 1.01)
     with pytest.raises(UserError):
         multiply(base, resolution=resolution * 1.01)
+
+
+@pytest.mark.parametrize(("rule", "macs"), [("tiny", 1e9), ("depth", 1e12)])
+def test_an_analytic_limit_that_bounds_nothing_leaves_a_measured_one_to_be_solved_for(rule: str, macs: float) -> None:
+    watch = Stopwatch(lambda architecture: cost(architecture).macs * 25e-12)  # B0: 9.6 ms
+    solved = solve(B0, RULES[rule], Budget({"macs": macs, "latency": 0.008}, {"latency": watch}))
+    assert 0.005 < watch.measure(solved.architecture) <= 0.008

@@ -85,3 +85,9 @@ def test_slow_at_first_is_made_up_for_later() -> None:
 def test_no_time_at_all_ends_after_the_first_steps() -> None:
     schedule, _ = run(1000, 100, 0.0, 0.1, itertools.repeat(1.0))
     assert schedule.done <= 10
+
+
+def test_a_training_of_few_long_steps_is_held_to_its_time_too() -> None:
+    schedule, clock = run(8, 4, 3.0, 1.0, itertools.repeat(1.0))
+    assert schedule.done <= 4
+    assert clock.now <= 3.0 + 3.0

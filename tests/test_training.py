@@ -171,9 +171,10 @@ def test_a_recipe_that_cannot_train_is_refused(values: dict[str, int]) -> None:
         Recipe(**values)
 
 
-def test_a_device_that_is_none_is_named() -> None:
-    with pytest.raises(UserError, match="tpu"):
-        find_device("tpu")
+@pytest.mark.parametrize("name", ["tpu", "mps", "cuda:999", "cuda:-1", "cpu:x"])
+def test_a_device_that_is_none_is_named(name: str) -> None:
+    with pytest.raises(UserError, match=name):
+        find_device(name)
 
 
 def test_evaluation_uses_statistics_of_the_averaged_weights() -> None:

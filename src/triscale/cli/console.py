@@ -10,7 +10,10 @@ from typing import NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.segment import Segments
 from rich.table import Table
+
+WIDEST = 1000  # columns of a table
 
 
 class PlainConsole(Console):
@@ -88,8 +91,10 @@ def table(*columns: str) -> Table:
 
 def print_table(console: Console, made: Table) -> None:
     """The table whole: on a narrow terminal its lines wrap, no figure is cut off."""
-    width = console.measure(made, options=console.options.update(max_width=1000)).maximum
-    console.print(made, width=max(console.width, width), crop=False)
+    wide = console.options.update(max_width=WIDEST)
+    needed = console.measure(made, options=wide).maximum
+    # A console never prints wider than itself what it lays out; what is laid out already it leaves as it is.
+    console.print(Segments(console.render(made, wide.update(width=needed))), crop=False, end="")
 
 
 def copies(leaks: int) -> str:

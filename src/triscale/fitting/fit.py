@@ -233,6 +233,7 @@ def _settings(data: Data, plan: Plan, on_bad: str) -> dict[str, Any]:
             "kind": data.kind,
             "on_bad": on_bad,
             "fingerprint": data.fingerprint,
+            "test_fingerprint": data.test_fingerprint(),
             "classes": list(data.classes),
             "size": list(data.size),
             "uniform": data.uniform,

@@ -38,7 +38,7 @@ MARGIN_SECONDS = 3.0
 PLANNING = 0.12  # of the time left when planning starts: for the plan itself and the test at the end
 MEASURING = 0.25  # of the time for training: candidates that are not timed by then are left out
 REHEARSAL = 0.02  # of the expected training, and at most so many seconds
-LONGEST_REHEARSAL = 6.0
+LONGEST_REHEARSAL = 8.0
 REPORT_SECONDS = 3.0
 SAVE_SECONDS, DISK = 0.03, 2e8  # of a checkpoint: to write any file and force it to disk; bytes a second
 
@@ -215,7 +215,7 @@ def _rehearsed(asked: "_Asked", candidates: tuple[Candidate, ...], course: Cours
     smaller.
     """
     overheads: dict[int, float] = {}  # by position, of candidates as they were rehearsed
-    taken, why = take(candidates, course)
+    taken, _ = take(candidates, course)
     stage = None
     for _ in range(ATTEMPTS + len(candidates)):
         candidate = candidates[taken]
@@ -227,11 +227,10 @@ def _rehearsed(asked: "_Asked", candidates: tuple[Candidate, ...], course: Cours
         )
         if any(one.completes(course) for one in candidates):
             again, why = take(candidates, course)
-            if again == taken or (again in overheads and candidates[taken].completes(course)):
+            if again == taken:
                 return _draft(asked, stage, candidates, taken, why, pace, course)
-            if again not in overheads:
-                taken = again
-                continue
+            taken = again
+            continue
         try:
             smaller = shrink(
                 candidates[taken], smaller_share(candidates[taken], course), asked.images, asked.wish, course
@@ -301,12 +300,12 @@ def _set_up(asked: "_Asked", architecture: Architecture, before: _Stage | None) 
 
 
 def _pace(stage: _Stage, recipe: Recipe, machine: Machine, course: Course) -> Pace:
-    expected = course.fewest * course.images * machine.per_image
+    expected = course.fewest * course.images * machine.per_image if course.seconds is None else course.seconds
 
     def validate(average: Model) -> float:
         return predict_images(average, stage.held_out, precision=machine.precision).top().value
 
-    seconds = min(LONGEST_REHEARSAL, REHEARSAL * expected)
+    seconds = min(LONGEST_REHEARSAL, REHEARSAL * max(0.0, expected))
     pace = rehearse(stage.model, stage.training, recipe, machine, validate=validate, seconds=seconds)
     saving = SAVE_SECONDS + cost(stage.model.architecture).size / DISK
     return replace(pace, epoch_end=pace.epoch_end + saving)

@@ -105,12 +105,12 @@ def _per_class(settings: dict[str, Any], test: Predictions) -> list[dict[str, An
 
 
 def _tried(run: RunDirectory, settings: dict[str, Any]) -> list[Tried]:
-    """This run, and the finished ones beside it that were made of exactly these images."""
+    """This run, and the finished ones beside it that were tested on exactly the same images."""
     found = [_point(run.path.resolve().name, settings, own=True)]
     for other in run.beside():
         try:
             theirs = other.settings()
-            if theirs["data"]["fingerprint"] == settings["data"]["fingerprint"]:
+            if theirs["data"]["test_fingerprint"] == settings["data"]["test_fingerprint"]:
                 found.append(_point(other.path.name, theirs, own=False))
         except (UserError, KeyError, TypeError, ValueError):
             continue  # an unfinished run, or somebody's file of the same name
