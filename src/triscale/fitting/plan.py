@@ -12,6 +12,7 @@ from triscale.errors import UserError
 from triscale.evaluating import predict_images
 from triscale.fitting.candidates import (
     ATTEMPTS,
+    OVERHEAD,
     Candidate,
     Course,
     expect,
@@ -222,7 +223,7 @@ def _rehearsed(asked: "_Asked", candidates: tuple[Candidate, ...], course: Cours
         stage, pace, course = _rehearse(asked, candidate, course, stage)
         overheads[taken] = pace.epoch(course.steps) / (course.images * _machine(candidate).per_image)
         candidates = tuple(
-            one if one.refused else expect(one, course, overheads.get(i, overheads[taken]))
+            one if one.refused else expect(one, course, overheads.get(i, min(OVERHEAD, overheads[taken])))
             for i, one in enumerate(candidates)
         )
         if any(one.completes(course) for one in candidates):
