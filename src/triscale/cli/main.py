@@ -122,4 +122,9 @@ def run() -> int:
 
 def main() -> NoReturn:
     """Entry point of the `triscale` command."""
-    sys.exit(run())
+    code = run()
+    try:
+        sys.stdout.flush()
+    except OSError:  # already said: what is left in the buffer must not fail once more as Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
