@@ -174,7 +174,10 @@ def test_the_same_values_draw_the_same_plot() -> None:
 @pytest.mark.parametrize("accuracy", [0.0, 1.0])
 def test_a_perfect_and_a_hopeless_run_can_be_drawn(accuracy: float) -> None:
     assert "<svg" in tradeoff([Tried("run", 1e6, accuracy, accuracy, accuracy, own=True)])
-    assert "<svg" in curve([accuracy], "validation accuracy", percent=True)
+    drawing = curve([accuracy], "validation accuracy", percent=True)
+    shares = [float(text) for text in re.findall(r">(-?[\d.]+) ?%<", drawing.replace("−", "-"))]
+    assert shares
+    assert all(0 <= share <= 100 for share in shares)
 
 
 def test_many_classes_and_long_names_make_a_page(tmp_path: Path, fitted: Fitted) -> None:

@@ -66,6 +66,8 @@ def curve(values: Sequence[float], title: str, *, percent: bool = False) -> str:
             text, (len(values), values[-1]), (0, -13 if percent else 8), textcoords="offset points", ha="right"
         )
         axes.margins(x=0.03, y=0.15)
+        if percent:
+            _within_shares(axes)
         return _svg(figure)
 
 
@@ -101,6 +103,7 @@ def tradeoff(tried: Sequence[Tried]) -> str:
         axes.set_xlabel("MACs")
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1, symbol=" %"))
         axes.margins(y=0.25)
+        _within_shares(axes)
         return _svg(figure)
 
 
@@ -109,6 +112,12 @@ def _axes(title: str) -> tuple[Figure, Axes]:
     axes = figure.subplots()
     axes.set_title(title)
     return figure, axes
+
+
+def _within_shares(axes: Axes) -> None:
+    """No accuracy is below 0 % or above 100 %."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, -0.01), min(high, 1.01))
 
 
 def _svg(figure: Figure) -> str:
