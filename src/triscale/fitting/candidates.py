@@ -101,7 +101,7 @@ def measure(
     """
     found: list[Candidate] = []
     for baseline in wish.baselines:
-        late = until is not None and time.monotonic() > until and any(one.refused is None for one in found)
+        late = until is not None and time.monotonic() > until and any(one.completes(course) for one in found)
         found.append(
             Candidate(baseline, refused="there was no time left to measure it; raise --time")
             if late
