@@ -43,6 +43,30 @@ Channels = Annotated[int | None, typer.Option(help="Adapt it to so many input ch
 Classes = Annotated[int | None, typer.Option(help="Adapt it to so many classes.", show_default=False)]
 
 
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="A zoo name, published weights, a run directory or a file of weights; triscale models lists names.",
+        show_default=False,
+    ),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(help="Weights for a network that has none: a run, a file, published weights.", show_default=False),
+]
+
+
+def model_and_pictures(model: str | None, words: list[str]) -> tuple[str, list[Path]]:
+    """The model that is named, by its option or as the first of the words, and the pictures. Raises `UserError`."""
+    if model is not None:
+        return model, [Path(word) for word in words]
+    if len(words) < 2:
+        raise UserError(
+            f"{words[0]!r} and no model to look at it with; name one: --model efficientnet_lite0, or --model RUN"
+        )
+    return words[0], [Path(word) for word in words[1:]]
+
+
 def budgets(
     macs: str | None,
     params: str | None = None,

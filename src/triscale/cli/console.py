@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.segment import Segments
 from rich.table import Table
 
@@ -55,11 +63,18 @@ class Output:
 
     def progress(self) -> Progress:
         """A bar with the time left, where a person watches."""
+        return self._bar(MofNCompleteColumn())
+
+    def bytes_progress(self) -> Progress:
+        """The same, counting bytes."""
+        return self._bar(DownloadColumn())
+
+    def _bar(self, count: ProgressColumn) -> Progress:
         notes = self.notes
         return Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
-            MofNCompleteColumn(),
+            count,
             TimeRemainingColumn(elapsed_when_finished=True),
             console=notes,
             transient=True,

@@ -27,7 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("fit")(fit.command)
-app.command("models")(models.command)
+app.add_typer(models.app, name="models")
 app.command("cost")(cost.command)
 app.command("scale")(scale.command)
 app.command("eval")(evaluate.command)

@@ -1,7 +1,9 @@
 """`triscale predict`."""
 
+import csv
+import io
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -9,24 +11,62 @@ from rich.console import Console
 from triscale.cli import arguments
 from triscale.cli.console import Output, print_table, table
 from triscale.errors import UserError
+from triscale.runs import write_whole
+
+if TYPE_CHECKING:
+    from triscale.models import Features, Guess, Model
+
+ENDINGS = (".npy", ".parquet")
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="A run directory or a safetensors file.", show_default=False)],
-    pictures: Annotated[list[Path], typer.Argument(help="Picture files, or folders of them.", show_default=False)],
+    pictures: Annotated[
+        list[str],
+        typer.Argument(
+            help="Pictures: files, folders, a manifest or IDX files. Without --model the first word is the model.",
+            show_default=False,
+        ),
+    ],
+    model: arguments.Model = None,
+    weights: arguments.Weights = None,
     top: Annotated[int, typer.Option(help="How many classes to name.")] = 5,
+    features: Annotated[
+        Path | None,
+        typer.Option(help="Write what the network sees in each picture to OUT.npy or OUT.parquet.", show_default=False),
+    ] = None,
+    stage: Annotated[
+        int | None,
+        typer.Option(help="With --features: of this stage, from 0.", show_default="what the linear layer sees"),
+    ] = None,
     as_json: arguments.Json = False,
 ) -> None:
-    """What a trained model sees in pictures.
+    """What a model sees in pictures: classes with probabilities, or features.
 
-    Example: triscale predict RUN photo.jpg
+    Example: triscale predict photo.jpg --model efficientnet_lite0
     """
     output = Output(as_json)
+    name, found = arguments.model_and_pictures(model, pictures)
+    if stage is not None and features is None:
+        raise UserError(f"--stage {stage}: says which features to write; name a file too: --features OUT.npy")
+    if features is not None:
+        _check_file(features)
+    from triscale.models import learned
+
+    ready = learned(name, weights)
+    if features is None:
+        _answer(output, ready, name, found, top)
+    else:
+        _write(output, ready, name, found, features, stage)
+
+
+def _answer(output: Output, model: "Model", name: str, pictures: list[Path], top: int) -> None:
     from triscale.models import predict
 
     with output.progress() as bar:
         task = bar.add_task("looking at pictures", total=None)
-        guesses = list(predict(name, pictures, top=top, progress=lambda n, of: bar.update(task, completed=n, total=of)))
+        guesses = list(
+            predict(model, pictures, top=top, progress=lambda n, of: bar.update(task, completed=n, total=of))
+        )
     failed = [guess for guess in guesses if guess.error]
     if len(failed) == len(guesses):
         raise UserError(failed[0].error or "")
@@ -53,9 +93,94 @@ def command(
         print_table(console, rows)
 
     output.result(values, show)
+    output.next_command("triscale", "explain", name, pictures[0])
+    _tell(output, failed, len(guesses))
+
+
+def _tell(output: Output, failed: "list[Guess]", total: int) -> None:
     for guess in failed:
         output.notes.print(guess.error)
-    output.next_command("triscale", "eval", name, "LABELLED_IMAGES")
     if failed:
-        output.notes.print(f"{len(failed)} of {len(guesses)} pictures could not be read")
+        output.notes.print(f"{len(failed)} of {total} pictures could not be read")
         raise typer.Exit(1)
+
+
+def _check_file(out: Path) -> None:
+    """Before any picture is looked at."""
+    if out.suffix.lower() not in ENDINGS:
+        raise UserError(f"--features {out}: ends neither in .npy nor in .parquet; these are what can be written")
+    for place in (out, _paths_file(out)):
+        if place.exists():
+            raise UserError(f"--features {out}: {place} exists already; name another file")
+    if not out.parent.is_dir():
+        raise UserError(f"--features {out}: {out.parent} is no directory; make it first")
+    if out.suffix.lower() == ".parquet":
+        try:
+            import pyarrow  # noqa: F401
+        except ImportError:
+            raise UserError(
+                f"--features {out}: Parquet is written by pyarrow; pip install 'triscale[parquet]', or name a .npy file"
+            ) from None
+
+
+def _paths_file(out: Path) -> Path:
+    """Which row is which picture: inside a Parquet file, beside a NumPy one."""
+    return out if out.suffix.lower() == ".parquet" else out.with_suffix(".csv")
+
+
+def _write(output: Output, model: "Model", name: str, pictures: list[Path], out: Path, stage: int | None) -> None:
+    from triscale.models import features
+
+    with output.progress() as bar:
+        task = bar.add_task("looking at pictures", total=None)
+        found = features(model, pictures, stage=stage, progress=lambda n, of: bar.update(task, completed=n, total=of))
+    if not found.paths:
+        raise UserError(found.failed[0].error or "")
+    if out.suffix.lower() == ".parquet":
+        write_whole(out, _parquet(found))
+    else:
+        write_whole(_paths_file(out), _csv(found))
+        write_whole(out, _npy(found))
+    count, width = found.values.shape
+    values = {
+        "features": str(out),
+        "paths": str(_paths_file(out)),
+        "images": count,
+        "width": width,
+        "failed": [{"path": str(guess.path), "error": guess.error} for guess in found.failed],
+    }
+    output.result(
+        values,
+        lambda console: console.print(
+            f"{out}: {count:,} pictures, {width:,} features each; which row is which: {_paths_file(out)}"
+        ),
+    )
+    output.next_command("triscale", "predict", *pictures, "--model", name)
+    _tell(output, list(found.failed), count + len(found.failed))
+
+
+def _npy(found: "Features") -> bytes:
+    import numpy as np
+
+    content = io.BytesIO()
+    np.save(content, found.values, allow_pickle=False)
+    return content.getvalue()
+
+
+def _csv(found: "Features") -> str:
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["path"])
+    rows.writerows([path] for path in found.paths)
+    return text.getvalue()
+
+
+def _parquet(found: "Features") -> bytes:
+    """Columns `path` and `features`, a list of float32 of the same length in every row."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    values = pa.FixedSizeListArray.from_arrays(pa.array(found.values.ravel()), found.values.shape[1])
+    content = io.BytesIO()
+    pq.write_table(pa.table({"path": pa.array(list(map(str, found.paths))), "features": values}), content)
+    return content.getvalue()

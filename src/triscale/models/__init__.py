@@ -1,6 +1,6 @@
 """A network in the hand: architecture, weights, classes and preprocessing together."""
 
-from triscale.models.model import Model, load
-from triscale.models.predicting import Guess, predict
+from triscale.models.model import Model, from_import, load
+from triscale.models.predicting import Features, Guess, features, learned, predict
 
-__all__ = ["Guess", "Model", "load", "predict"]
+__all__ = ["Features", "Guess", "Model", "features", "from_import", "learned", "load", "predict"]

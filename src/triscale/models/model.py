@@ -15,15 +15,26 @@ from triscale.data import Preprocess
 from triscale.errors import UserError
 from triscale.nn.network import Network, build
 from triscale.runs import write_whole
+from triscale.weights import (
+    Imported,
+    Provenance,
+    default_weights,
+    find_name,
+    find_weights,
+    import_weights,
+    open_weights,
+)
+from triscale.weights.conventions import IMAGENET_MEAN, IMAGENET_STD
+from triscale.weights.reading import readable
 
 FORMAT = "1"
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Model(Network):
     """A network with `.architecture`, `.classes` (names in the order of the logits), `.preprocess(image)`.
 
-    trained: whether the weights were learned; a zoo name alone gives random ones.
+    trained: whether the weights were learned. provenance: whose weights they were when they came here, or started
+    from; None for weights that were learned here from the beginning, and for random ones.
     """
 
     def __init__(self, architecture: Architecture, classes: tuple[str, ...], preprocess: Preprocess) -> None:
@@ -35,6 +46,7 @@ class Model(Network):
         self.classes = classes
         self.preprocess = preprocess
         self.trained = False
+        self.provenance: Provenance | None = None
 
     def predict(self, image: Image.Image | str | Path, top: int = 5) -> list[tuple[str, float]]:
         """The `top` likeliest class names with their probabilities, for one picture."""
@@ -64,6 +76,8 @@ class Model(Network):
             "classes": json.dumps(self.classes, ensure_ascii=False),
             "preprocess": json.dumps(self.preprocess.to_json()),
         }
+        if self.provenance is not None:
+            metadata["provenance"] = json.dumps(self.provenance.to_json(), ensure_ascii=False)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         write_whole(path, _in_order(safetensors.torch.save(tensors, metadata)))
 
@@ -87,15 +101,27 @@ def new(architecture: Architecture, classes: tuple[str, ...], preprocess: Prepro
     return model
 
 
-def load(name: str | Path) -> Model:
-    """The model of a run directory, a safetensors file, a zoo name or a JSON file, in evaluation mode.
+def load(name: str | Path | Model, weights: str | Path | None = None) -> Model:
+    """The model that a name means, in evaluation mode.
 
-    A zoo name or a JSON file has no weights of its own: the model comes with random ones, `.trained` is False, its
-    classes are numbers, its preprocessing the paper's (centre crop of 87.5 %, ImageNet's mean and deviation).
-    Raises `UserError` naming what is wrong with the file.
+    name: a run directory, a safetensors file, published weights (`triscale models` lists them), a file of another
+    project (recognised by its names), a zoo name or a JSON file. A zoo name means its default published weights where
+    they are on this machine. Otherwise it has no weights of its own, and neither has a JSON file: the model comes with
+    random ones, `.trained` is False, its classes are numbers, its preprocessing the paper's (centre crop of 87.5 %,
+    ImageNet's mean and deviation). weights: what such a network is to be filled with, named in the same ways; it must
+    fit. A model is given back as it is. Raises `UserError` naming what is wrong with the file or the name.
     """
-    architecture = resolve(name)  # also finds whatever is wrong with the path
+    if isinstance(name, Model):
+        return name
+    if weights is not None:
+        return _filled(name, weights)
+    known = default_weights(str(name)) if str(name) in ZOO else find_name(str(name))
+    if known is not None and (str(name) not in ZOO or find_weights(known)):
+        return from_import(open_weights(known))
     path = Path(name)
+    if str(name) not in ZOO and _is_foreign(path):
+        return from_import(import_weights(path))
+    architecture = resolve(name)  # also finds whatever is wrong with the path
     if str(name) not in ZOO and (path.is_dir() or path.suffix == ".safetensors"):
         return _load_file(path / MODEL_FILE if path.is_dir() else path)
     channels = architecture.channels
@@ -103,6 +129,47 @@ def load(name: str | Path) -> Model:
     std = IMAGENET_STD if channels == 3 else (0.25,) * channels
     preprocess = Preprocess(architecture.resolution, channels, mean, std, crop=0.875)
     return new(architecture, tuple(map(str, range(architecture.classes))), preprocess).eval()
+
+
+def from_import(imported: Imported) -> Model:
+    """The model of imported weights, in evaluation mode."""
+    with torch.device("meta"):
+        model = Model(imported.architecture, imported.classes, imported.preprocess)
+    model.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in imported.tensors.items()}, assign=True)
+    model.trained, model.provenance = True, imported.provenance
+    return model.eval()
+
+
+def _filled(name: str | Path, weights: str | Path) -> Model:
+    """A network with weights that are named on their own."""
+    wanted, model = resolve(name), load(weights)
+    if not model.trained:
+        raise UserError(f"--weights {weights}: has no learned weights itself; name a run or a file of weights")
+    theirs = model.architecture
+    if _body(wanted) != _body(theirs):
+        raise UserError(
+            f"--weights {weights}: are of {theirs.name} and do not fit {wanted.name}; leave the network's name out: "
+            "weights bring theirs"
+        )
+    return model
+
+
+def _body(architecture: Architecture) -> tuple[object, ...]:
+    """What decides a network's tensors, classes and input apart: weights bring their own padding and epsilon."""
+    return architecture.stem, architecture.stages, architecture.head.channels, architecture.head.activation
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether it is a file of another project: its ending says so, and it is none of ours."""
+    if not readable(path):
+        return False
+    if path.suffix.lower() != ".safetensors":
+        return True
+    try:
+        read_metadata(path)
+    except UserError:
+        return True
+    return False
 
 
 def _checked_metadata(metadata: dict[str, str], architecture: Architecture, preprocess: Preprocess) -> tuple[str, ...]:
@@ -124,6 +191,7 @@ def _load_file(path: Path) -> Model:
     architecture = from_json(metadata["architecture"], str(path))
     try:
         preprocess = Preprocess.from_json(json.loads(metadata["preprocess"]))
+        provenance = Provenance.from_json(json.loads(metadata["provenance"])) if "provenance" in metadata else None
         classes = _checked_metadata(metadata, architecture, preprocess)
         tensors = safetensors.torch.load_file(path)
         for name, tensor in tensors.items():
@@ -137,5 +205,5 @@ def _load_file(path: Path) -> Model:
     except (KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{path}: not a model that this version can read ({reason}); copy or train it again") from None
-    model.trained = True
+    model.trained, model.provenance = True, provenance
     return model.eval()

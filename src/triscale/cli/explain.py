@@ -1,0 +1,160 @@
+"""`triscale explain`."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from triscale.cli import arguments
+from triscale.cli.console import Output, print_table, table
+from triscale.errors import UserError
+
+if TYPE_CHECKING:
+    from triscale.explaining import Explained, Explanation, Sanity
+
+MOST = 240  # pictures that are explained at once
+
+
+def command(
+    name: Annotated[str, typer.Argument(help="A run directory or a safetensors file.", show_default=False)],
+    pictures: Annotated[list[Path], typer.Argument(help="Picture files, or folders of them.", show_default=False)],
+    beside: Annotated[
+        list[str] | None, typer.Option(help="One more network to set beside it; may be repeated.", show_default=False)
+    ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option("--class", help="The class to explain.", show_default="each network's likeliest"),
+    ] = None,
+    stage: Annotated[
+        int | None,
+        typer.Option(
+            help="Grad-CAM after this stage, from 0 as `triscale cost --layers` counts, instead of the exact maps.",
+            show_default=False,
+        ),
+    ] = None,
+    sanity: Annotated[
+        bool, typer.Option("--sanity", help="Compare the maps with those of random weights: they must differ.")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="Directory for the pictures; new or empty.")] = Path("explained"),
+    as_json: arguments.Json = False,
+) -> None:
+    """Which parts of pictures speak for a class: class activation maps, laid over what the network saw.
+
+    Example: triscale explain RUN photo.jpg --beside OTHER_RUN
+    """
+    output = Output(as_json)
+    from triscale.explaining import Gallery, check_sanity, choose, explain, named
+
+    models = named([name, *(beside or ())])
+    gallery = Gallery(out, list(models))
+    chosen, left = choose(pictures, MOST)
+    found: list[tuple[Explained, tuple[Path, ...]]] = []
+    checks: dict[str, Sanity] = {}
+    with output.progress() as bar:
+        task = bar.add_task("looking at pictures", total=len(chosen))
+        for one in explain(models, chosen, label=label, stage=stage):
+            found.append((replace(one, picture=None), gallery.add(one)))
+            bar.update(task, completed=len(found))
+        failed = [one for one, _ in found if one.error]
+        if len(failed) == len(found):
+            raise UserError(failed[0].error or "")
+        sheets = gallery.finish()
+        if sanity:
+            task = bar.add_task("with random weights", total=None)
+            explained = [one for one, _ in found]
+            checks = check_sanity(
+                models, explained, progress=lambda done, of: bar.update(task, completed=done, total=of)
+            )
+    values = {
+        "pictures": [_picture(one, files) for one, files in found],
+        "sheets": [str(sheet) for sheet in sheets],
+        "left": left,
+        **({"sanity": {network: _sanity(check) for network, check in checks.items()}} if sanity else {}),
+    }
+    output.result(values, lambda console: _show(console, found, sheets, checks))
+    for one in failed:
+        output.notes.print(one.error)
+    if left:
+        output.notes.print(
+            f"{len(chosen):,} of {len(chosen) + left:,} pictures were explained, spread evenly over their names; "
+            "name a smaller folder for the others"
+        )
+    if sanity:
+        output.next_command("triscale", "eval", name, "LABELLED_IMAGES")
+    else:
+        again = [word for network in beside or () for word in ("--beside", network)]
+        output.next_command("triscale", "explain", name, *pictures[:3], *again, "--sanity", "--out", f"{out}-checked")
+    if failed:
+        output.notes.print(f"{len(failed)} of {len(found)} pictures could not be read")
+        raise typer.Exit(1)
+
+
+def _picture(one: "Explained", files: tuple[Path, ...]) -> dict[str, Any]:
+    if one.error:
+        return {"path": str(one.path), "error": one.error}
+    return {
+        "path": str(one.path),
+        "networks": [_network(each, file) for each, file in zip(one.explanations, files, strict=True)],
+    }
+
+
+def _network(each: "Explanation", file: Path) -> dict[str, Any]:
+    return {
+        "network": each.network,
+        "class": each.label,
+        "probability": each.probability,
+        "likeliest": {"name": each.likeliest[0], "probability": each.likeliest[1]},
+        "logit": each.logit,
+        "bias": each.bias,
+        "sum": each.total,
+        "method": each.method,
+        "stage": each.stage,
+        "map": list(each.values.shape),
+        "overlay": str(file),
+    }
+
+
+def _sanity(check: "Sanity") -> dict[str, Any]:
+    return {
+        "rank_correlation": check.correlation,
+        "range": [check.low, check.high],
+        "signed": check.signed,
+        "other_pictures": check.other,
+        "seeds": check.seeds,
+        "pictures": check.pictures,
+        "verdict": check.verdict,
+    }
+
+
+def _show(
+    console: Console,
+    found: "list[tuple[Explained, tuple[Path, ...]]]",
+    sheets: tuple[Path, ...],
+    checks: "Mapping[str, Sanity]",
+) -> None:
+    rows = table("picture", "network", "class", "", "logit", "overlay")
+    for one, files in found:
+        for each, file in zip(one.explanations, files, strict=False):
+            rows.add_row(
+                str(one.path),
+                each.network,
+                each.label,
+                f"{each.probability:.1%}",
+                _logit(each),
+                str(file),
+            )
+    print_table(console, rows)
+    for network, check in checks.items():
+        console.print(f"{network}: {check.verdict}")
+        console.print(f"  {check}")
+    console.print(f"to look at: {', '.join(map(str, sheets))}")
+
+
+def _logit(each: "Explanation") -> str:
+    """An exact map sums to the logit without its bias; a Grad-CAM sums to nothing."""
+    if each.method == "grad-cam":
+        return f"{each.logit:.2f}"
+    return f"{each.logit:.2f} = {each.total:.2f} of the map {'-' if each.bias < 0 else '+'} {abs(each.bias):.2f}"

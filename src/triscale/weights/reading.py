@@ -1,0 +1,257 @@
+"""Other projects' files → named arrays. Nothing in a file is executed, and its size is known before it is unpacked."""
+
+import hashlib
+import io
+import pickle
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import numpy as np
+
+from triscale.errors import UserError
+from triscale.weights.naming import Tensor
+
+if TYPE_CHECKING:
+    import h5py
+    import torch
+
+MAX_BYTES = 8_000_000_000  # unpacked; EfficientNet-L2 in fp32 has two
+TORCH = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors")
+HDF5 = (".h5", ".hdf5", ".keras")
+# Where training scripts keep the weights in what they save, the moving average first: it is what they evaluate.
+WRAPPERS = ("state_dict_ema", "model_ema", "ema_state_dict", "state_dict", "model_state_dict", "model", "params")
+SLOTS = ("RMSProp", "RMSProp_1", "Momentum", "Adam", "Adam_1")  # of TensorFlow's optimizers
+AVERAGED = "/ExponentialMovingAverage"
+TENSORFLOW_SNIPPET = (
+    'import numpy, tensorflow; r = tensorflow.train.load_checkpoint("model.ckpt"); numpy.savez("weights.npz", '
+    "**{name: r.get_tensor(name) for name in r.get_variable_to_shape_map()})"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Foreign:
+    """What a file holds: arrays by the project's names, in fp32; its SHA-256; what was left out and why."""
+
+    path: Path
+    tensors: Mapping[str, Tensor]
+    sha256: str
+    remarks: tuple[str, ...] = ()
+
+
+def read_foreign(path: Path) -> Foreign:
+    """The arrays in a file of PyTorch (also safetensors), NumPy (.npz) or Keras (.h5, .keras).
+
+    Raises `UserError` for what is none of these, is damaged, unpacks to more than 8 GB, or holds more than tensors.
+    """
+    suffix = path.suffix.lower()
+    try:
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; name a file of weights")
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(f"{path}: larger than {MAX_BYTES:,} bytes; no network of the zoo has so many weights")
+        if suffix == ".npz":
+            tensors, remarks = _tensorflow(_numpy(path))
+        elif suffix in HDF5:
+            tensors, remarks = _keras(path), []
+        elif path.name == "checkpoint" or suffix in (".index", ".meta") or ".data-" in path.name:
+            raise UserError(f"{path}: a TensorFlow checkpoint; turn it into one .npz file first: {TENSORFLOW_SNIPPET}")
+        elif suffix in TORCH:
+            tensors, remarks = _unwrapped(_safetensors(path) if suffix == ".safetensors" else _torch(path), path)
+        else:
+            known = ", ".join((*TORCH, ".npz", *HDF5))
+            raise UserError(
+                f"{path}: {suffix or 'no ending'} is no kind of file that weights come in; known are {known}"
+            )
+        sha256 = sha256_of(path)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}; name a file that can be read") from None
+    return Foreign(
+        path, {name: _checked(tensor, name, path) for name, tensor in tensors.items()}, sha256, tuple(remarks)
+    )
+
+
+def _checked(tensor: Tensor, name: str, path: Path) -> Tensor:
+    if not np.issubdtype(tensor.dtype, np.floating):
+        if np.issubdtype(tensor.dtype, np.integer):
+            return tensor
+        raise UserError(f"{path}: {name} is {tensor.dtype}, not numbers; this is no file of weights")
+    if not np.isfinite(tensor).all():
+        raise UserError(f"{path}: {name} is not finite; the file is damaged, or its training broke down")
+    return tensor.astype(np.float32, copy=False)
+
+
+def _check_unpacked(file: Path | IO[bytes], path: Path) -> None:
+    """An archive says how large it becomes: believed before it is unpacked, for the unpacker stops there too."""
+    with zipfile.ZipFile(file) as archive:
+        total = sum(entry.file_size for entry in archive.infolist())
+    if total > MAX_BYTES:
+        raise UserError(f"{path}: unpacks to {total:,} bytes, more than {MAX_BYTES:,}; refused")
+
+
+def _torch(path: Path) -> object:
+    import torch
+
+    try:
+        if zipfile.is_zipfile(path):
+            _check_unpacked(path, path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
+    except pickle.UnpicklingError as error:
+        if any(word in str(error) for word in ("GLOBAL", "Unsupported class", "reduce", "instance")):
+            raise UserError(
+                f"{path}: holds more than tensors, which could run code when it is loaded; refused. Save only the "
+                "weights where you trust it: torch.save(model.state_dict(), FILE)"
+            ) from None
+        raise _damaged(path, error) from None
+    except (RuntimeError, ValueError, KeyError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return UserError(f"{path}: no file of weights that can be read ({lines[0][:120]}); copy it again from its source")
+
+
+def _safetensors(path: Path) -> object:
+    import safetensors
+    import safetensors.torch
+
+    try:
+        return safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, ValueError, RuntimeError, KeyError) as error:
+        raise _damaged(path, error) from None
+
+
+def _unwrapped(saved: object, path: Path) -> tuple[dict[str, Tensor], list[str]]:
+    """The arrays of a state dict, found inside whatever a training script saved around it."""
+    import torch
+
+    remarks: list[str] = []
+    if isinstance(saved, dict) and not any(isinstance(value, torch.Tensor) for value in saved.values()):
+        inside = next((key for key in WRAPPERS if isinstance(saved.get(key), dict)), None)
+        if inside is not None:
+            others = ", ".join(sorted(str(key) for key in saved if key != inside))
+            remarks.append(f"taken from {inside}" + (f"; not weights: {others}" if others else ""))
+            saved = saved[inside]
+    if not isinstance(saved, dict) or not saved:
+        raise UserError(f"{path}: holds no dictionary of tensors; save model.state_dict()")
+    for name, value in saved.items():
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            raise UserError(f"{path}: {name!r} is no tensor; save model.state_dict() and nothing else")
+    while all(name.startswith("module.") for name in saved):  # what DataParallel puts in front
+        saved = {name.removeprefix("module."): value for name, value in saved.items()}
+    return {name: _array(value) for name, value in saved.items()}, remarks
+
+
+def _array(tensor: "torch.Tensor") -> Tensor:
+    array: Tensor = (tensor.float() if tensor.is_floating_point() else tensor).contiguous().numpy()
+    return array
+
+
+def _numpy(path: Path) -> dict[str, Tensor]:
+    try:
+        _check_unpacked(path, path)
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except UserError:
+        raise
+    except (ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
+        raise _damaged(path, error) from None
+
+
+def _tensorflow(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """The official code's variables without their scope; of those that have one, the moving average."""
+    averaged = {name.removesuffix(AVERAGED) for name in tensors if name.endswith(AVERAGED)}
+    slots = [name for name in tensors if name.rpartition("/")[2] in SLOTS]
+    loose = [name for name in tensors if "/" not in name]  # global_step and the like
+    kept = {
+        name: tensors[name + AVERAGED] if name in averaged else tensor
+        for name, tensor in tensors.items()
+        if not name.endswith(AVERAGED) and name not in slots and name not in loose
+    }
+    kept |= {name: tensors[name + AVERAGED] for name in averaged - kept.keys()}
+    scopes = {name.partition("/")[0] for name in kept}
+    if len(scopes) == 1:
+        kept = {name.partition("/")[2]: tensor for name, tensor in kept.items()}
+    remarks = [f"the moving averages of {len(averaged)} variables were taken"] if averaged else []
+    if slots or loose:
+        remarks.append(f"not weights: {len(slots)} of the optimizer" + "".join(f", {name}" for name in sorted(loose)))
+    return {_plain_norm(name): tensor for name, tensor in kept.items()}, remarks
+
+
+def _plain_norm(name: str) -> str:
+    return name.replace("tpu_batch_normalization", "batch_normalization")
+
+
+def _keras(path: Path) -> dict[str, Tensor]:
+    try:
+        import h5py
+    except ImportError:
+        raise UserError(
+            f"{path}: Keras' files are read by h5py; install it with: pip install 'triscale[keras]'"
+        ) from None
+    try:
+        if path.suffix.lower() != ".keras":
+            with h5py.File(path, "r") as file:
+                return dict(_variables(file, path))
+        _check_unpacked(path, path)
+        with zipfile.ZipFile(path) as archive:
+            content = io.BytesIO(archive.read("model.weights.h5"))
+        with h5py.File(content, "r") as file:
+            return dict(_variables(file, path))
+    except UserError:
+        raise
+    except (OSError, KeyError, ValueError, RuntimeError, TypeError, zipfile.BadZipFile) as error:
+        raise _damaged(path, error) from None
+
+
+# How Keras 3 orders the variables of the layers that these networks have; its files number them.
+_ORDERS: Mapping[str, tuple[str, ...]] = {
+    "batch_normalization": ("gamma", "beta", "moving_mean", "moving_variance"),
+    "normalization": ("mean", "variance", "count"),
+}
+
+
+def _variables(file: "h5py.File", path: Path) -> Iterator[tuple[str, Tensor]]:
+    """`layer/variable` and its array, of a file of Keras 3 (numbered variables) or one of before (named ones)."""
+    import h5py
+
+    datasets: dict[str, h5py.Dataset] = {}
+
+    def collect(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset):
+            datasets[name] = item
+
+    file.visititems(collect)  # follows no link out of the file
+    if sum(dataset.nbytes for dataset in datasets.values()) > MAX_BYTES:
+        raise UserError(f"{path}: unpacks to more than {MAX_BYTES:,} bytes; refused")
+    for name, dataset in datasets.items():
+        if dataset.external or dataset.is_virtual:
+            raise UserError(f"{path}: {name} lies in another file; refused")
+        first, *rest = [part for part in name.split("/") if part != "model_weights"]
+        if first in ("optimizer_weights", "optimizer"):
+            continue
+        if first == "layers" and rest[-2] == "vars":
+            group = dataset.parent
+            kind = rest[0].rstrip("0123456789").rstrip("_")
+            order = _ORDERS.get(kind, ("kernel", "bias"))
+            layer = group.attrs.get("name", rest[0])
+            yield f"{layer}/{order[int(rest[-1])]}", dataset[()]
+        else:
+            variable = rest[-1].partition(":")[0].removeprefix("depthwise_")
+            yield f"{first}/{variable}", dataset[()]
+
+
+def sha256_of(path: Path) -> str:
+    """The hex digest of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def readable(path: Path) -> bool:
+    """Whether a name ends like a file that `read_foreign` reads."""
+    return path.suffix.lower() in (*TORCH, ".npz", *HDF5) and path.is_file()
