@@ -1,7 +1,11 @@
-"""torchvision and timm as oracles, loaded beside a CPU build of torch."""
+"""Other projects as oracles, loaded beside a CPU build of torch."""
 
+import atexit
 import importlib
+import os
+import shutil
 import sys
+import tempfile
 import warnings
 from functools import cache
 from types import ModuleType
@@ -35,8 +39,18 @@ def _define_missing_operators() -> list[Any]:
 
 
 @cache
+def _prepare_keras() -> None:
+    """Keras reads both once, on import: it computes with torch, and writes its settings where nobody keeps any."""
+    home = tempfile.mkdtemp(prefix="keras-")
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    os.environ |= {"KERAS_BACKEND": "torch", "KERAS_HOME": home}
+
+
+@cache
 def _imported(name: str) -> ModuleType | str:
     """The module, or why there is none."""
+    if name.partition(".")[0] == "keras":
+        _prepare_keras()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what a peer warns of on import is no matter of this project
         try:

@@ -17,7 +17,16 @@ from triscale.errors import TriscaleError, UserError
 from triscale.evaluating import predict_images
 from triscale.models import Model
 from triscale.models.model import new
-from triscale.training import EpochMetrics, Machine, Recipe, fastest_machine, rehearse, steady_allocator, train
+from triscale.training import (
+    EpochMetrics,
+    Machine,
+    Recipe,
+    Validation,
+    fastest_machine,
+    rehearse,
+    steady_allocator,
+    train,
+)
 from triscale.training.average import Average
 from triscale.training.engine import class_weights
 from triscale.training.machine import find_device
@@ -32,6 +41,7 @@ TINY = Architecture(
     stochastic_depth=0.0,
 )
 LOOK = Preprocess((16, 16), 1, (0.3,), (0.35,))
+FAIR = Validation(accuracy=0.5, loss=1.0)
 CPU = Machine("cpu", "fp32", 1, measured=16, per_image=1e-3, step={})
 
 
@@ -57,7 +67,7 @@ def trained(
         recipe,
         replace(CPU, precision=precision),
         seed=seed,
-        validate=lambda model: 0.5,
+        validate=lambda model: FAIR,
         on_epoch=lambda metrics, average: seen.append(metrics),
     )
     return result, seen
@@ -203,7 +213,7 @@ def test_a_rehearsal_leaves_the_model_and_the_runs_draws_as_they_were() -> None:
         prepare(some_digits(96), LOOK),
         Recipe(epochs=3, batch=16),
         CPU,
-        validate=lambda average: validated.append(average) or 0.5,
+        validate=lambda average: validated.append(average) or FAIR,
         seconds=0.1,
     )
     assert pace.step > 0
@@ -217,7 +227,7 @@ def test_a_rehearsal_leaves_the_model_and_the_runs_draws_as_they_were() -> None:
 def test_a_rehearsal_of_a_single_step_has_a_pace_too() -> None:
     model = new(TINY, ("0", "1", "2", "3"), LOOK)
     images = prepare(some_digits(6), LOOK)
-    pace = rehearse(model, images, Recipe(epochs=1, batch=16), CPU, validate=lambda _: 0.5, seconds=0.1)
+    pace = rehearse(model, images, Recipe(epochs=1, batch=16), CPU, validate=lambda _: FAIR, seconds=0.1)
     assert pace.step > 0
 
 
@@ -239,7 +249,7 @@ def test_balance_brings_a_rare_class_back() -> None:
     for balance in (False, True):
         model = new(TINY, ("0", "1", "2", "3"), LOOK, seed=0)
         recipe = Recipe(epochs=8, batch=16, balance=balance, smoothing=0.0)
-        result = train(model, prepare(images, LOOK), recipe, CPU, seed=0, validate=lambda _: 0.5)
+        result = train(model, prepare(images, LOOK), recipe, CPU, seed=0, validate=lambda _: FAIR)
         shares = predict_images(result, digits.select(rare)).probabilities[:, 3]
         first[balance] = float(shares.mean())
     assert first[True] > first[False]

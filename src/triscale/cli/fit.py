@@ -20,6 +20,8 @@ from triscale.units import format_seconds, parse_seconds
 
 if TYPE_CHECKING:
     from triscale.fitting import Fitted
+    from triscale.fitting.scratch import Scratch
+    from triscale.stats import PairedDifference
 
 
 def command(
@@ -50,6 +52,19 @@ def command(
             help="How to scale it; see triscale scale --help.", show_default="compound to grow, slim to shrink"
         ),
     ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="Start from these instead of from scratch: published weights, a run, a file. They fix the network.",
+            show_default=False,
+        ),
+    ] = None,
+    scratch: Annotated[
+        bool,
+        typer.Option(
+            "--scratch/--no-scratch", help="With --weights: train from scratch too, and report the difference."
+        ),
+    ] = True,
     batch: Annotated[int | None, typer.Option(help="Images a step.", show_default="chosen")] = None,
     flip: Annotated[
         bool | None, typer.Option("--flip/--no-flip", help="Mirror images.", show_default="where they have colours")
@@ -69,10 +84,10 @@ def command(
     """
     output = Output(as_json)
     limits = arguments.budgets(macs, params, activations, size, latency, memory)
-    if not limits:
+    if not limits and weights is None:
         raise UserError(
             "say what the network may cost: --macs 10M, --params 1M, --activations 1M, --size 5MB, --latency 10ms or "
-            "--memory 50MB"
+            "--memory 50MB; or start from --weights, which fix it"
         )
     seconds = None if time is None else parse_seconds(time, "--time")
     on_bad_choice = arguments.on_bad(on_bad)
@@ -94,6 +109,8 @@ def command(
         seed=seed,
         device=device,
         on_bad=on_bad_choice,
+        weights=weights,
+        scratch=scratch,
     )
     with Watcher(output) as watcher:
         if out is None or dry_run:
@@ -125,6 +142,9 @@ def values(fitted: "Fitted") -> dict[str, Any]:
         "expected_seconds": plan.expected,
         "epochs": plan.recipe.epochs,
         "steps": {"planned": plan.steps, "made": fitted.steps},
+        "kept_epoch": fitted.kept,
+        "weights": None if plan.weights is None else plan.weights.to_json(),
+        "scratch": None if fitted.scratch is None or fitted.gain is None else _scratch(fitted.scratch, fitted.gain),
         "budget": {
             term: {"limit": limit, "value": fitted.achieved[term], "used": fitted.achieved[term] / limit}
             for term, limit in limits.items()
@@ -135,6 +155,19 @@ def values(fitted: "Fitted") -> dict[str, Any]:
         "scaling": summary(fitted.plan.scaled),
         "cost": {"params": total.params, "macs": total.macs, "activations": total.activations, "size": total.size},
         "architecture": to_dict(fitted.plan.architecture),
+    }
+
+
+def _scratch(scratch: "Scratch", difference: "PairedDifference") -> dict[str, Any]:
+    from triscale.fitting.scratch import gain_values
+
+    top = scratch.test.top()
+    return {
+        "test_accuracy": top.value,
+        "test_accuracy_interval_95": list(top.interval()),
+        "epochs": len(scratch.metrics),
+        "seconds": scratch.seconds,
+        "gain": gain_values(difference),
     }
 
 
@@ -152,7 +185,12 @@ def show(console: Console, fitted: "Fitted") -> None:
         f"one image takes {format_seconds(measured.median)} here (80 % within {format_seconds(measured.low)} to "
         f"{format_seconds(measured.high)}, n = {measured.n}, threads: {measured.threads})"
     )
-    if fitted.steps < fitted.plan.steps:
+    if fitted.scratch is not None:
+        console.print(f"from scratch, on the same split: {fitted.scratch.test.top()}")
+        console.print(f"the weights are worth {fitted.gain}")
+    if fitted.plan.recipe.patience is not None:
+        console.print(f"kept: epoch {fitted.kept}, which had the lowest validation loss")
+    elif fitted.steps < fitted.plan.steps:
         made = f"{fitted.steps:,} of {fitted.plan.steps:,}"
         console.print(f"the machine was slower than planned: {made} steps were made in the time")
     console.print(f"took {format_seconds(fitted.seconds)}; the run is {fitted.run.path}")

@@ -44,10 +44,15 @@ def show_plan(console: Console, plan: "Plan") -> None:
         console.print(f"too slow for {plan.fewest} epochs in the time: {', '.join(few)}")
     taken, network, machine = plan.candidates[plan.taken], plan.architecture, plan.machine
     console.print(f"taken: {taken.name}, {plan.why}")
+    if plan.weights is not None:
+        console.print(f"starts from the weights {plan.weights.name or plan.weights.file}; the head is new")
+    how = f"by rule {plan.scaled.rule}" if plan.weights is None else "as they are"
     console.print(
-        f"{network.blocks} blocks by rule {plan.scaled.rule}; {machine.precision} on {machine.device}, threads: "
+        f"{network.blocks} blocks {how}; {machine.precision} on {machine.device}, threads: "
         f"{machine.threads}; {plan.recipe.epochs} epochs of batches of {plan.recipe.batch}"
     )
+    if plan.scratch is not None:
+        console.print("then the same network from scratch, on the same split, to compare (--no-scratch leaves it out)")
     limit = "" if plan.time is None else f" of the {format_seconds(plan.time)} there are"
     console.print(f"expected to take {format_seconds(plan.expected)}{limit}")
 

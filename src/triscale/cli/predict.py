@@ -23,7 +23,8 @@ def command(
     pictures: Annotated[
         list[str],
         typer.Argument(
-            help="Pictures: files, folders, a manifest or IDX files. Without --model the first word is the model.",
+            help="Pictures: files, folders, a manifest or IDX files. Without --model and --weights the first word is "
+            "the model.",
             show_default=False,
         ),
     ],
@@ -45,6 +46,8 @@ def command(
     Example: triscale predict photo.jpg --model efficientnet_lite0
     """
     output = Output(as_json)
+    if model is None:
+        model, weights = weights, None  # weights bring their network
     name, found = arguments.model_and_pictures(model, pictures)
     if stage is not None and features is None:
         raise UserError(f"--stage {stage}: says which features to write; name a file too: --features OUT.npy")

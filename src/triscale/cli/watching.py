@@ -79,6 +79,10 @@ class Watcher(Listener):
         """See `Listener`."""
         self._advance(f"epoch {step.epoch} of {step.epochs}", step.step, step.steps)
 
+    def scratch(self) -> None:
+        """See `Listener`."""
+        self._notes.print("now the same network from scratch, to compare")
+
     def epoch(self, metrics: EpochMetrics) -> None:
         """See `Listener`."""
         copies = f" ({self._duplicates:,} copies of training images among it)" if self._duplicates else ""

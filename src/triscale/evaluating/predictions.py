@@ -38,6 +38,11 @@ class Predictions:
         ahead += ((self.probabilities == own[:, None]) & before).sum(1)
         return Proportion(int((ahead < k).sum()), len(self.labels))
 
+    def log_loss(self) -> float:
+        """The mean of -log(probability of the true class); of a probability of 0 the smallest number that fp32 has."""
+        own = self.probabilities[np.arange(len(self.labels)), self.labels]
+        return float(-np.log(np.maximum(own, np.finfo(np.float32).tiny)).mean())
+
     def confusion(self) -> npt.NDArray[np.int64]:
         """[true class, predicted class] → number of images."""
         n = len(self.classes)

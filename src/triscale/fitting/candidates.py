@@ -14,8 +14,8 @@ from triscale.errors import UserError, is_out_of_memory
 from triscale.fitting.images import image_resolution
 from triscale.fitting.wish import Wish
 from triscale.nn import build
-from triscale.scaling import RULES, Budget, Rule, Scaled, TooSmallError, solve
-from triscale.scaling.budget import MEASURED
+from triscale.scaling import RULES, Budget, Rule, Scaled, TooSmallError, grow, solve
+from triscale.scaling.budget import MEASURED, show
 from triscale.training import Machine, fastest_machine
 from triscale.training.machine import total_memory
 from triscale.training.recipe import regularised
@@ -187,6 +187,8 @@ def too_slow(candidate: Candidate, course: Course) -> str:
 
 
 def _scale(baseline: Architecture, images: Data, wish: Wish, limits: Mapping[str, float]) -> Scaled:
+    if wish.weights is not None:
+        return _as_it_is(baseline, images, wish)
     adapted = adapt(
         baseline, resolution=image_resolution(images), channels=images.channels, classes=len(images.classes)
     )
@@ -194,6 +196,20 @@ def _scale(baseline: Architecture, images: Data, wish: Wish, limits: Mapping[str
     # Of what was solved for, what was asked; of what was measured, what it was.
     values = {term: (scaled.values or {})[term] * (GUARD if term in MEASURED else 1.0) for term in wish.limits}
     return replace(scaled, limits=dict(wish.limits), values=values)
+
+
+def _as_it_is(baseline: Architecture, images: Data, wish: Wish) -> Scaled:
+    """The network of the weights with a head for these classes. Raises `UserError` where it is over a limit."""
+    network = replace(baseline, head=replace(baseline.head, classes=len(images.classes)))
+    values = measured_budget(wish.limits, wish.device).values(network) if wish.limits else {}
+    values = {term: value * (GUARD if term in MEASURED else 1.0) for term, value in values.items()}
+    for term, value in values.items():
+        if value > wish.limits[term]:
+            raise UserError(
+                f"--{term} {show(term, wish.limits[term])}: {baseline.name} takes {show(term, value)}, and weights fix "
+                "the network; raise the budget, take smaller weights (see triscale models) or leave --weights out"
+            )
+    return replace(grow(network, RULES["compound"], factor=1), rule="none", limits=dict(wish.limits), values=values)
 
 
 def scale_to(baseline: Architecture, rule: Rule | None, budget: Budget) -> Scaled:

@@ -13,11 +13,13 @@ from triscale.data import Data, read
 from triscale.engines import Latency, measure_latency, measure_memory
 from triscale.errors import UserError
 from triscale.evaluating import Predictions, predict_images
-from triscale.fitting.plan import Draft, Plan, PlanListener, make_plan
+from triscale.fitting.plan import Draft, Plan, PlanListener, judge, make_plan
+from triscale.fitting.scratch import Scratch, gain, gain_values, train_scratch
 from triscale.fitting.wish import Baseline, Wish, make_wish
 from triscale.models.model import Model, load
 from triscale.reporting import write_report
 from triscale.runs import RunDirectory, write_whole
+from triscale.stats import PairedDifference
 from triscale.training import EpochMetrics, Step, describe, steady_allocator, train
 
 
@@ -39,6 +41,9 @@ class Listener(PlanListener):
     def epoch(self, metrics: EpochMetrics) -> None:
         """An epoch ended and was validated."""
 
+    def scratch(self) -> None:
+        """The training from scratch begins, which the first one is compared with."""
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -46,8 +51,10 @@ class Fitted:
 
     test: what the model said of the test images. achieved: what it costs in each limited term, latency and memory
     measured on the trained model. latency: here, whether or not it was limited. steps: as made; fewer than planned
-    where the machine became too slow for the time. leaks: test images that are exact copies of images learned from.
-    imbalance: training images of the largest class over those of the smallest. peak_memory: bytes of a CUDA device.
+    where the machine became too slow for the time, or validation got no better. kept: the epoch whose weights these
+    are. scratch: the same network without the weights that it started from, where it was trained. leaks: test images
+    that are exact copies of images learned from. imbalance: training images of the largest class over those of the
+    smallest. peak_memory: bytes of a CUDA device.
     """
 
     run: RunDirectory
@@ -57,10 +64,17 @@ class Fitted:
     achieved: dict[str, float]
     latency: Latency
     steps: int
+    kept: int
+    scratch: Scratch | None
     leaks: int
     imbalance: float
     peak_memory: int | None
     seconds: float
+
+    @property
+    def gain(self) -> PairedDifference | None:
+        """By how much it is better than from scratch, on the same test images."""
+        return None if self.scratch is None else gain(self.test, self.scratch.test)
 
 
 def fit(
@@ -83,6 +97,8 @@ def fit(
     seed: int = 0,
     device: str | None = None,
     on_bad: Literal["error", "skip"] = "error",
+    weights: str | Path | Model | None = None,
+    scratch: bool = True,
     listener: Listener | None = None,
 ) -> Fitted:
     """The best network within the limits, trained on the images and tested on held-out ones.
@@ -93,7 +109,9 @@ def fit(
     of it; decides the epochs, and how large the network may be. epochs: without a time 20. baseline: one or several
     networks to scale, of which the plan takes one; by default `CANDIDATES`. rule: how to scale; see
     `candidates.scale_to` for what is taken without one. flip: whether images are mirrored; by default those with
-    colours. balance: every class weighs the same in the loss. Raises `UserError` for what was asked wrongly, before
+    colours. balance: every class weighs the same in the loss. weights: what the training starts from, as `load` takes
+    it: they fix the network, get a new head, and no budget is needed. scratch: with weights, the same network is
+    trained from scratch as well, and the difference reported. Raises `UserError` for what was asked wrongly, before
     anything is written; `TriscaleError` where the work itself fails.
     """
     limits = {
@@ -116,6 +134,8 @@ def fit(
         seed=seed,
         device=device,
         on_bad=on_bad,
+        weights=weights,
+        scratch=scratch,
     )
     return carry_out(data, out, wish, listener or Listener())
 
@@ -140,12 +160,13 @@ def carry_out(data: str | Path, out: str | Path, wish: Wish, listener: Listener)
     run.write_splits(_splits(images))
     listener.planned(plan, run)
 
-    trained, steps = _train(drafted, run, listener, started)
+    trained, steps, kept = _train(drafted, run, listener, started)
     peak = torch.cuda.max_memory_allocated(wish.device) if wish.device.type == "cuda" else None
     trained.save(run.model)
     # In fp32, as whoever loads the model runs it: `eval` gives the same figure again.
     test = predict_images(trained, drafted.test)
     write_whole(run.predictions, test.to_csv())
+    scratch = _from_scratch(drafted, run, listener, started)
     latency, achieved = _achieved(run, plan, wish.device)
     fitted = Fitted(
         run=run,
@@ -155,6 +176,8 @@ def carry_out(data: str | Path, out: str | Path, wish: Wish, listener: Listener)
         achieved=achieved,
         latency=latency,
         steps=steps,
+        kept=kept,
+        scratch=scratch,
         leaks=images.leaks,
         imbalance=images.imbalance()[0],
         peak_memory=peak,
@@ -178,16 +201,13 @@ def _check_apart(data: Path, out: Path) -> None:
         raise UserError(f"--out {out}: lies inside the images' folder {data}; name a directory outside it")
 
 
-def _train(drafted: Draft, run: RunDirectory, listener: Listener, started: float) -> tuple[Model, int]:
-    """The trained model and the number of steps that were made."""
-    plan, made = drafted.plan, 0
-
-    def validate(average: Model) -> float:
-        return predict_images(average, drafted.held_out, precision=plan.machine.precision).top().value
+def _train(drafted: Draft, run: RunDirectory, listener: Listener, started: float) -> tuple[Model, int, int]:
+    """The trained model, the number of steps that were made, and the epoch whose weights are kept."""
+    plan = drafted.plan
+    seen: list[EpochMetrics] = []
 
     def on_epoch(metrics: EpochMetrics, average: Model) -> None:
-        nonlocal made
-        made = metrics.step
+        seen.append(metrics)
         run.add_metrics(asdict(metrics))
         average.save(run.checkpoint)
         listener.epoch(metrics)
@@ -198,12 +218,22 @@ def _train(drafted: Draft, run: RunDirectory, listener: Listener, started: float
         plan.recipe,
         plan.machine,
         seed=plan.seed,
-        validate=validate,
+        validate=lambda average: judge(average, drafted.held_out, plan.machine),
         deadline=plan.deadline(started),
         on_epoch=on_epoch,
         on_step=listener.step,
     )
-    return model, made
+    kept = seen[-1] if plan.recipe.patience is None else min(seen, key=lambda metrics: metrics.val_loss)
+    return model, seen[-1].step, kept.epoch
+
+
+def _from_scratch(drafted: Draft, run: RunDirectory, listener: Listener, started: float) -> Scratch | None:
+    if drafted.plan.scratch is None:
+        return None
+    listener.scratch()
+    scratch = train_scratch(drafted, started, listener.epoch, listener.step)
+    write_whole(run.scratch_predictions, scratch.test.to_csv())
+    return scratch
 
 
 def _achieved(run: RunDirectory, plan: Plan, device: torch.device) -> tuple[Latency, dict[str, float]]:
@@ -258,6 +288,8 @@ def _result(fitted: Fitted) -> dict[str, Any]:
         "balanced_accuracy": fitted.test.balanced(),
         "imbalance": fitted.imbalance,
         "steps": fitted.steps,
+        "kept_epoch": fitted.kept,
+        "scratch": None if fitted.scratch is None else _scratch_result(fitted.scratch, fitted.test),
         "budget": {
             term: {"limit": limit, "value": fitted.achieved[term], "used": fitted.achieved[term] / limit}
             for term, limit in (fitted.plan.scaled.limits or {}).items()
@@ -266,4 +298,17 @@ def _result(fitted: Fitted) -> dict[str, Any]:
         "test_top5": fitted.test.top(5).value if len(fitted.model.classes) > 5 else None,
         "seconds": round(fitted.seconds, 2),
         "peak_device_memory": fitted.peak_memory,
+    }
+
+
+def _scratch_result(scratch: Scratch, test: Predictions) -> dict[str, Any]:
+    top = scratch.test.top()
+    return {
+        "test_accuracy": top.value,
+        "test_accuracy_interval_95": list(top.interval()),
+        "epochs": len(scratch.metrics),
+        "steps": scratch.steps,
+        "seconds": round(scratch.seconds, 2),
+        "metrics": [asdict(metrics) for metrics in scratch.metrics],
+        "gain": gain_values(gain(test, scratch.test)),
     }

@@ -1,5 +1,7 @@
 """What the images themselves decide: the resolution to start from, the preprocessing, the recipe."""
 
+from dataclasses import replace
+
 from triscale.arch import Architecture
 from triscale.data import Data, Preprocess, statistics
 from triscale.fitting.wish import Wish
@@ -8,6 +10,7 @@ from triscale.training import Recipe
 SMALLEST_SIDE = 16  # pixels: smaller images are enlarged to it
 LARGEST_SIDE = 224  # pixels: the baselines were designed for it; the rule may go above
 LONGEST_SIDE = 1024  # pixels: of very elongated images, which are squashed to it
+FINE_RATE, FINE_DECAY, FINE_CROP, PATIENCE = 1e-3, 0.9, 0.5, 5  # of fine-tuning; see `training.Recipe`
 PHOTOGRAPH = 64  # pixels: from here on a random crop of a third still shows something
 
 
@@ -23,8 +26,13 @@ def image_resolution(data: Data) -> tuple[int, int]:
     return min(round(height * wanted / short), LONGEST_SIDE), min(round(width * wanted / short), LONGEST_SIDE)
 
 
-def make_preprocess(data: Data, architecture: Architecture) -> Preprocess:
-    """Mean and deviation of the training images; centre crops of 87.5 % only for photographs of different sizes."""
+def make_preprocess(data: Data, architecture: Architecture, wish: Wish) -> Preprocess:
+    """Mean and deviation of the training images; centre crops of 87.5 % only for photographs of different sizes.
+
+    Weights bring the preprocessing that they were learned with.
+    """
+    if wish.weights is not None:
+        return wish.weights.preprocess
     crop = 1.0 if data.uniform or min(data.size) < PHOTOGRAPH else 0.875
     mean, std = statistics(data.train, architecture.resolution, architecture.channels, crop=crop)
     squash = data.uniform and max(image_resolution(data)) == LONGEST_SIDE
@@ -32,8 +40,14 @@ def make_preprocess(data: Data, architecture: Architecture) -> Preprocess:
 
 
 def make_recipe(data: Data, wish: Wish) -> Recipe:
-    """The recipe for these images, one epoch long: photographs are cropped and mirrored, small or gray images only
-    shifted a little."""
+    """The recipe for these images, one epoch long; for weights that are given the one for fine-tuning."""
+    scratch = scratch_recipe(data, wish)
+    return scratch if wish.weights is None else fine_tuning(scratch)
+
+
+def scratch_recipe(data: Data, wish: Wish) -> Recipe:
+    """For a network that knows nothing: photographs are cropped and mirrored, small or gray images only shifted a
+    little."""
     photographs = min(data.size) >= PHOTOGRAPH and not data.uniform
     return Recipe(
         epochs=1,
@@ -41,4 +55,17 @@ def make_recipe(data: Data, wish: Wish) -> Recipe:
         flip=data.channels == 3 if wish.flip is None else wish.flip,
         balance=wish.balance,
         crop=0.35 if photographs else None,
+    )
+
+
+def fine_tuning(recipe: Recipe) -> Recipe:
+    """The recipe for weights that know much already: a gentle rate that falls from block to block towards the stem,
+    normalisation as it was learned, and an end where validation no longer gets better."""
+    return replace(
+        recipe,
+        rate=FINE_RATE,
+        depth_decay=FINE_DECAY,
+        frozen_norm=True,
+        patience=PATIENCE,
+        crop=None if recipe.crop is None else FINE_CROP,
     )

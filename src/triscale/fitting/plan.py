@@ -5,6 +5,8 @@ import time
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import torch
+
 from triscale.arch import Architecture, to_dict
 from triscale.costing import cost
 from triscale.data import Data, Prepared, Preprocess, prepare
@@ -22,14 +24,15 @@ from triscale.fitting.candidates import (
     take,
     too_slow,
 )
-from triscale.fitting.images import make_preprocess, make_recipe
+from triscale.fitting.images import make_preprocess, make_recipe, scratch_recipe
 from triscale.fitting.wish import Wish
 from triscale.models.model import Model, new
 from triscale.scaling import Scaled
 from triscale.scaling.summary import summary
-from triscale.training import Deadline, Machine, Pace, Recipe, rehearse
+from triscale.training import Deadline, Machine, Pace, Recipe, Validation, rehearse
 from triscale.training.engine import STATISTICS_BATCHES, augmentation, steps_per_epoch
 from triscale.units import format_seconds
+from triscale.weights import Provenance
 
 DEFAULT_EPOCHS = 20  # without a time limit
 FEWEST_EPOCHS, FEWEST_STEPS = 5, 300  # below them a training is not worth its name
@@ -50,7 +53,8 @@ class Plan:
 
     candidates: all that were measured. taken: the position of the chosen one. pace: real seconds of a step and of an
     epoch's end. fewest: epochs that a candidate had to complete. after: expected seconds of what follows the training.
-    expected: seconds of all of it. time: the limit.
+    expected: seconds of all of it. time: the limit. weights: what the training starts from, where it is not from
+    scratch. scratch: how the same network is trained from scratch afterwards, to compare.
     """
 
     candidates: tuple[Candidate, ...]
@@ -67,6 +71,8 @@ class Plan:
     expected: float
     time: float | None
     seed: int
+    weights: Provenance | None = None
+    scratch: Recipe | None = None
 
     @property
     def scaled(self) -> Scaled:
@@ -79,8 +85,21 @@ class Plan:
         """When the last training step must be made, for a run that started at that `time.monotonic()`."""
         if self.time is None:
             return None
-        end = started + self.time - self.after - margin(self.time)
-        return Deadline(end, self.pace.step, self.pace.epoch_end)
+        return Deadline(self._end(started) - self._scratch_seconds, self.pace.step, self.pace.epoch_end)
+
+    def scratch_deadline(self, started: float) -> Deadline | None:
+        """The same for the training from scratch that follows."""
+        return None if self.time is None else Deadline(self._end(started), self.pace.step, self.pace.epoch_end)
+
+    def _end(self, started: float) -> float:
+        assert self.time is not None
+        return started + self.time - self.after - margin(self.time)
+
+    @property
+    def _scratch_seconds(self) -> float:
+        if self.scratch is None:
+            return 0.0
+        return self.steps * self.pace.step + self.recipe.epochs * self.pace.epoch_end
 
     def to_dict(self) -> dict[str, Any]:
         """For run.json."""
@@ -92,6 +111,8 @@ class Plan:
             "why": self.why,
             "preprocess": self.preprocess.to_json(),
             "recipe": asdict(self.recipe),
+            "weights": None if self.weights is None else self.weights.to_json(),
+            "scratch": None if self.scratch is None else asdict(self.scratch),
             "machine": asdict(self.machine),
             "steps": self.steps,
             "fewest_epochs": self.fewest,
@@ -169,6 +190,11 @@ class _Asked:
             return None
         return self.started + self.wish.time - margin(self.wish.time) - after - time.monotonic()
 
+    @property
+    def trainings(self) -> int:
+        """How many trainings of one length share the time."""
+        return 2 if self.wish.scratch else 1
+
 
 def make_plan(images: Data, wish: Wish, started: float, listener: PlanListener) -> Draft:
     """Times the candidates, takes one, rehearses its training, and says how many epochs it gets.
@@ -190,12 +216,12 @@ def make_plan(images: Data, wish: Wish, started: float, listener: PlanListener) 
 def _course(asked: _Asked) -> Course:
     images, recipe, epochs, left = asked.images, asked.recipe, asked.wish.epochs, asked.left()
     steps, batch = steps_per_epoch(len(images.train), recipe.batch), min(recipe.batch, len(images.train))
-    seconds = None if left is None else left * (1 - PLANNING)
+    seconds = None if left is None else left * (1 - PLANNING) / asked.trainings
     if epochs is not None:
         return Course(steps, batch, epochs, epochs, seconds)
     if seconds is None:
         return Course(steps, batch, DEFAULT_EPOCHS, DEFAULT_EPOCHS, None)
-    fewest = max(FEWEST_EPOCHS, math.ceil(FEWEST_STEPS / steps))
+    fewest = FEWEST_EPOCHS if asked.wish.weights else max(FEWEST_EPOCHS, math.ceil(FEWEST_STEPS / steps))
     return Course(steps, batch, fewest, max(MOST_EPOCHS, math.ceil(MOST_STEPS / steps)), seconds)
 
 
@@ -257,7 +283,8 @@ def _rehearse(
     assert candidate.architecture is not None
     stage = _set_up(asked, candidate.architecture, before)
     pace = _pace(stage, asked.recipe, _machine(candidate), course)
-    return stage, pace, replace(course, seconds=asked.left(_after(asked.images, pace, course)))
+    left = asked.left(_after(asked, pace, course))
+    return stage, pace, replace(course, seconds=None if left is None else left / asked.trainings)
 
 
 def _draft(
@@ -269,8 +296,8 @@ def _draft(
     pace: Pace,
     course: Course,
 ) -> Draft:
-    candidate, after = candidates[taken], _after(asked.images, pace, course)
-    epochs = candidate.epochs
+    candidate, after = candidates[taken], _after(asked, pace, course)
+    epochs, wish = candidate.epochs, asked.wish
     plan = Plan(
         candidates=candidates,
         taken=taken,
@@ -283,17 +310,19 @@ def _draft(
         steps=epochs * course.steps,
         fewest=course.fewest,
         after=after,
-        expected=time.monotonic() - asked.started + epochs * candidate.epoch + after,
-        time=asked.wish.time,
-        seed=asked.wish.seed,
+        expected=time.monotonic() - asked.started + asked.trainings * epochs * candidate.epoch + after,
+        time=wish.time,
+        seed=wish.seed,
+        weights=wish.started_from,
+        scratch=replace(scratch_recipe(asked.images, wish), epochs=epochs) if wish.scratch else None,
     )
     return Draft(plan, asked.images, stage.model, stage.training, stage.held_out, stage.test)
 
 
 def _set_up(asked: "_Asked", architecture: Architecture, before: _Stage | None) -> _Stage:
     """The untrained model and the images as it sees them; those of the attempt before where nothing changed."""
-    preprocess = make_preprocess(asked.images, architecture)
-    model = new(architecture, asked.images.classes, preprocess, seed=asked.wish.seed)
+    preprocess = make_preprocess(asked.images, architecture, asked.wish)
+    model = start(architecture, asked.images.classes, preprocess, asked.wish)
     if before is not None and before.model.preprocess == preprocess:
         return replace(before, model=model)
     told = asked.listener.preparing
@@ -302,11 +331,24 @@ def _set_up(asked: "_Asked", architecture: Architecture, before: _Stage | None) 
     return _Stage(model, training, held_out, test)
 
 
+def start(architecture: Architecture, classes: tuple[str, ...], preprocess: Preprocess, wish: Wish) -> Model:
+    """The model before its first step: random, or the weights that were named below a new, random head."""
+    model = new(architecture, classes, preprocess, seed=wish.seed)
+    if wish.weights is not None:
+        learned = {name: value for name, value in wish.weights.state_dict().items() if "head.classifier" not in name}
+        # A head of zeros says nothing at first, and so sends no noise back into what was learned.
+        silent = {name: torch.zeros_like(value) for name, value in model.head.classifier.state_dict().items()}
+        head = {f"head.classifier.{name}": value for name, value in silent.items()}
+        model.load_state_dict(model.state_dict() | learned | head)
+        model.provenance = wish.weights.provenance
+    return model
+
+
 def _pace(stage: _Stage, recipe: Recipe, machine: Machine, course: Course) -> Pace:
     expected = course.fewest * course.images * machine.per_image if course.seconds is None else course.seconds
 
-    def validate(average: Model) -> float:
-        return predict_images(average, stage.held_out, precision=machine.precision).top().value
+    def validate(average: Model) -> Validation:
+        return judge(average, stage.held_out, machine)
 
     seconds = min(LONGEST_REHEARSAL, REHEARSAL * max(0.0, expected))
     pace = rehearse(stage.model, stage.training, recipe, machine, validate=validate, seconds=seconds)
@@ -314,7 +356,14 @@ def _pace(stage: _Stage, recipe: Recipe, machine: Machine, course: Course) -> Pa
     return replace(pace, epoch_end=pace.epoch_end + saving)
 
 
-def _after(images: Data, pace: Pace, course: Course) -> float:
+def judge(model: Model, held_out: Prepared, machine: Machine) -> Validation:
+    """What the validation images say of the model."""
+    found = predict_images(model, held_out, precision=machine.precision)
+    return Validation(found.top().value, found.log_loss())
+
+
+def _after(asked: "_Asked", pace: Pace, course: Course) -> float:
     """Expected seconds of the test and the report, by what validation took. The test computes in fp32."""
-    seen = len(images.val) + min(STATISTICS_BATCHES, course.steps) * course.batch
-    return 1.5 * pace.epoch_end * len(images.test) / seen + REPORT_SECONDS
+    images = asked.images
+    seen = len(images.val) + (0 if asked.recipe.frozen_norm else min(STATISTICS_BATCHES, course.steps) * course.batch)
+    return asked.trainings * 1.5 * pace.epoch_end * len(images.test) / seen + REPORT_SECONDS

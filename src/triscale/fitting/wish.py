@@ -8,11 +8,15 @@ from typing import Literal
 import torch
 
 from triscale.arch import Architecture, resolve
+from triscale.arch.resolve import MODEL_FILE
 from triscale.errors import UserError
+from triscale.models import Model, learned
 from triscale.scaling import Rule, find_rule
 from triscale.scaling.budget import ANALYTIC, MEASURED, check_limits
 from triscale.training import Recipe
 from triscale.training.machine import find_device
+from triscale.weights import Provenance
+from triscale.weights.reading import sha256_of
 
 CANDIDATES = ("efficientnet_b0", "efficientnet_lite0", "mobilenet_v2", "resnet18")
 Baseline = str | Path | Architecture
@@ -20,7 +24,11 @@ Baseline = str | Path | Architecture
 
 @dataclass(frozen=True)
 class Wish:
-    """Limits by term (at least one), seconds of wall clock or none, and how to train; None lets the plan decide."""
+    """Limits by term (at least one, without weights), seconds of wall clock or none, and how to train; None lets the
+    plan decide.
+
+    weights: a model to start from; it fixes the network. scratch: whether that network is trained from scratch as well.
+    """
 
     limits: Mapping[str, float]
     baselines: tuple[Architecture, ...]
@@ -33,6 +41,13 @@ class Wish:
     seed: int
     device: torch.device
     on_bad: Literal["error", "skip"]
+    weights: Model | None = None
+    scratch: bool = False
+
+    @property
+    def started_from(self) -> Provenance | None:
+        """Whose weights the training starts from."""
+        return None if self.weights is None else self.weights.provenance
 
 
 def make_wish(
@@ -48,17 +63,24 @@ def make_wish(
     seed: int = 0,
     device: str | None = None,
     on_bad: Literal["error", "skip"] = "error",
+    weights: str | Path | Model | None = None,
+    scratch: bool = True,
 ) -> Wish:
     """The wish, with names resolved. Raises `UserError` for whatever can be wrong without looking at an image."""
     given = {term: limits[term] for term in (*ANALYTIC, *MEASURED) if limits.get(term) is not None}
     asked = {term: limit for term, limit in given.items() if limit is not None}
-    check_limits(asked)
+    if asked or weights is None:
+        check_limits(asked)
+    if weights is not None and (baseline is not None or rule is not None):
+        given_too = "--rule" if baseline is None else "--baseline"
+        raise UserError(f"--weights {weights}: fix the network, so there is nothing to scale; leave {given_too} out")
     if time is not None and not 0 < time < float("inf"):
         raise UserError(f"--time of {time:g} seconds is not positive; write for example 10m")
     Recipe(epochs=1 if epochs is None else epochs, batch=2 if batch is None else batch)
+    started = None if weights is None else _started(weights)
     return Wish(
         limits=asked,
-        baselines=_baselines(baseline),
+        baselines=_baselines(baseline if started is None else started.architecture),
         rule=None if rule is None else find_rule(rule),
         time=time,
         epochs=epochs,
@@ -68,7 +90,20 @@ def make_wish(
         seed=seed,
         device=find_device(device),
         on_bad=on_bad,
+        weights=started,
+        scratch=scratch and started is not None,
     )
+
+
+def _started(weights: str | Path | Model) -> Model:
+    """The model to start from; one that was learned here says which run or file it is."""
+    model = learned(weights)
+    if model.provenance is None:
+        path = None if isinstance(weights, Model) else Path(weights)
+        file = path / MODEL_FILE if path is not None and path.is_dir() else path
+        name = "a model in memory" if path is None else path.resolve().name
+        model.provenance = Provenance(None, "triscale", name, "" if file is None else sha256_of(file))
+    return model
 
 
 def _baselines(named: Baseline | Sequence[Baseline] | None) -> tuple[Architecture, ...]:

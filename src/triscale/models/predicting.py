@@ -13,6 +13,7 @@ from torch import Tensor
 from triscale.data import Images, read
 from triscale.data.folders import find_pictures
 from triscale.data.idx import is_idx
+from triscale.data.manifests import list_manifest
 from triscale.data.threads import ordered_map
 from triscale.errors import UserError
 from triscale.models.model import Model, load
@@ -132,14 +133,12 @@ def _find(pictures: Pictures) -> list[_Picture]:
 
 def _in_place(place: Path) -> list[_Picture]:
     """The pictures of a file, a folder, a manifest or IDX files."""
-    if place.suffix.lower() != ".csv" and not (place.is_dir() and is_idx(place)):
-        return [_Picture(path) for path in find_pictures(place)]
-    found = read(place, seed=None, on_bad="skip")
-    return [
-        _Picture(Path(name), split, index)
-        for split in found.splits().values()
-        for index, name in enumerate(split.names)
-    ]
+    if place.is_dir() and is_idx(place):
+        splits = read(place, seed=None).splits().values()
+        return [_Picture(Path(name), split, index) for split in splits for index, name in enumerate(split.names)]
+    if place.suffix.lower() == ".csv" and not place.is_dir():
+        return [_Picture(entry.path) for entry in list_manifest(place).entries]
+    return [_Picture(path) for path in find_pictures(place)]
 
 
 def _batches(

@@ -46,6 +46,7 @@ def _percent(share: float, digits: int = 2) -> str:
 def _values(run: RunDirectory, test: Predictions, images: Images) -> dict[str, Any]:
     settings, metrics = run.settings(), list(run.metrics())
     plan, result = settings["plan"], settings["result"]
+    scratch = result["scratch"]["metrics"] if result["scratch"] else []
     matrix = test.confusion()
     tried = _tried(run, settings)
     return {
@@ -64,8 +65,8 @@ def _values(run: RunDirectory, test: Predictions, images: Images) -> dict[str, A
         "show": show,
         "metrics": metrics,
         "plots": [
-            Markup(curve([row["val_accuracy"] for row in metrics], "validation accuracy", percent=True)),
-            Markup(curve([row["loss"] for row in metrics], "training loss")),
+            Markup(_curve(metrics, scratch, "val_accuracy", "validation accuracy", percent=True)),
+            Markup(_curve(metrics, scratch, "loss", "training loss")),
         ],
         "tradeoff": Markup(tradeoff(tried)),
         "tried": sorted(tried, key=lambda one: -one.accuracy),
@@ -77,6 +78,12 @@ def _values(run: RunDirectory, test: Predictions, images: Images) -> dict[str, A
         "wrong": int(matrix.sum() - matrix.trace()),
         "per_class": _per_class(settings, test),
     }
+
+
+def _curve(
+    metrics: list[dict[str, Any]], scratch: list[dict[str, Any]], key: str, title: str, *, percent: bool = False
+) -> str:
+    return curve([row[key] for row in metrics], title, percent=percent, scratch=[row[key] for row in scratch])
 
 
 def _confusions(test: Predictions) -> list[tuple[int, str, str]]:

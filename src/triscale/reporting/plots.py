@@ -51,11 +51,13 @@ class Tried:
     own: bool
 
 
-def curve(values: Sequence[float], title: str, *, percent: bool = False) -> str:
-    """One value an epoch, the last one named."""
+def curve(values: Sequence[float], title: str, *, percent: bool = False, scratch: Sequence[float] = ()) -> str:
+    """One value an epoch, the last one named; dashed, those of a training from scratch."""
     with mpl.rc_context(_STYLE):
         figure, axes = _axes(title)
         epochs = range(1, len(values) + 1)
+        if scratch:
+            axes.plot(range(1, len(scratch) + 1), scratch, color=INK, linestyle="--", linewidth=1.2)
         axes.plot(epochs, values, color=ACCENT, marker="o", markersize=3 if len(values) < 40 else 0)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

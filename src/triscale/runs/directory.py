@@ -16,6 +16,7 @@ METRICS = "metrics.jsonl"
 MODEL = "model.safetensors"
 CHECKPOINTS = "checkpoints"
 PREDICTIONS = "predictions.csv"
+SCRATCH = "predictions-from-scratch.csv"
 SPLITS = "splits.csv"
 REPORT = "report.html"
 
@@ -87,6 +88,11 @@ class RunDirectory:
     def predictions(self) -> Path:
         """The test images' predictions."""
         return self.path / PREDICTIONS
+
+    @property
+    def scratch_predictions(self) -> Path:
+        """The same of the network that was trained from scratch, to compare."""
+        return self.path / SCRATCH
 
     @property
     def report(self) -> Path:

@@ -1,6 +1,6 @@
 """How a network learns: the recipe, the loop, the machine it runs on."""
 
-from triscale.training.engine import EpochMetrics, Pace, Step, rehearse, train
+from triscale.training.engine import EpochMetrics, Pace, Step, Validation, rehearse, train
 from triscale.training.machine import Machine, describe, fastest_machine, steady_allocator
 from triscale.training.recipe import Recipe
 from triscale.training.schedule import Deadline, Schedule
@@ -13,6 +13,7 @@ __all__ = [
     "Recipe",
     "Schedule",
     "Step",
+    "Validation",
     "describe",
     "fastest_machine",
     "rehearse",

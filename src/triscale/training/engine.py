@@ -27,15 +27,25 @@ REHEARSED = 5  # steps at least, and epochs at most
 
 @dataclass(frozen=True, slots=True)
 class EpochMetrics:
-    """One line of metrics.jsonl. loss: mean over the epoch's steps; val_accuracy: of the averaged weights."""
+    """One line of metrics.jsonl. loss: mean over the epoch's steps; rate: of the head; val_accuracy, val_loss: of the
+    averaged weights."""
 
     epoch: int
     step: int
     loss: float
     rate: float
     val_accuracy: float
+    val_loss: float
     seconds: float
     images_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """What held-out images say of a model: the share named right, and the mean of -log(probability of the class)."""
+
+    accuracy: float
+    loss: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,27 +79,28 @@ def train(
     machine: Machine,
     *,
     seed: int,
-    validate: Callable[[Model], float],
+    validate: Callable[[Model], Validation],
     deadline: Deadline | None = None,
     on_epoch: Callable[[EpochMetrics, Model], None] = lambda metrics, average: None,
     on_step: Callable[[Step], None] = lambda step: None,
 ) -> Model:
     """Trains the model in place and returns the averaged one, in evaluation mode.
 
-    The same seed, data, recipe and machine give the same batches in the same order. `validate` gives the validation
-    accuracy of the averaged model after each epoch; nothing is chosen by it. With a deadline, steps are left out where
-    the time would run out, and the learning rate comes down all the same; where it does not, nothing changes. The
-    process's generators and number of threads are afterwards what they were. Raises `TriscaleError` where the loss is
-    not finite.
+    The same seed, data, recipe and machine give the same batches in the same order. `validate` judges the averaged
+    model after each epoch; only where the recipe has patience is anything chosen by it. With a deadline, steps are left
+    out where the time would run out, and the learning rate comes down all the same; where it does not, nothing changes.
+    The process's generators and number of threads are afterwards what they were. Raises `TriscaleError` where the loss
+    is not finite.
     """
     with _as_planned(machine, seed):
         run = _Run.start(model, images, recipe, machine, seed, deadline)
+        best = _Best(recipe.patience)
         epoch = 0
-        while not run.schedule.finished:
+        while not run.schedule.finished and not best.settled(epoch):
             start, before = time.perf_counter(), run.schedule.done
             loss = run.epoch(epoch, on_step)
             trained = time.perf_counter()
-            average, accuracy = run.judged(epoch, validate)
+            average, validation = run.judged(epoch, validate)
             seconds = trained - start
             made = (run.schedule.done - before) * min(recipe.batch, len(images.images))
             epoch += 1
@@ -97,14 +108,35 @@ def train(
                 epoch=epoch,
                 step=run.schedule.done,
                 loss=round(loss, 5),
-                rate=run.optimizer.param_groups[0]["lr"],
-                val_accuracy=accuracy,
+                rate=run.rate,
+                val_accuracy=validation.accuracy,
+                val_loss=round(validation.loss, 5),
                 seconds=round(seconds, 3),
                 images_per_second=round(made / seconds, 1),
             )
             on_epoch(metrics, average)
+            best.consider(epoch, average, validation)
             run.schedule.epoch_ended(time.perf_counter() - trained)
-        return average
+        return best.model or average
+
+
+@dataclass
+class _Best:
+    """The model of the epoch with the lowest validation loss, where the recipe wants that one."""
+
+    patience: int | None
+    model: Model | None = None
+    loss: float = float("inf")
+    epoch: int = 0
+
+    def consider(self, epoch: int, model: Model, validation: Validation) -> None:
+        """After that epoch, from 1."""
+        if self.patience is not None and (self.model is None or validation.loss < self.loss):
+            self.model, self.loss, self.epoch = deepcopy(model), validation.loss, epoch
+
+    def settled(self, epoch: int) -> bool:
+        """Whether so many epochs went by without a better one that no more are made."""
+        return self.patience is not None and self.model is not None and epoch - self.epoch >= self.patience
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +157,7 @@ def rehearse(
     recipe: Recipe,
     machine: Machine,
     *,
-    validate: Callable[[Model], float],
+    validate: Callable[[Model], Validation],
     seconds: float,
 ) -> Pace:
     """Some real steps and one end of an epoch, on a copy of the model: everything that an epoch takes is in them.
@@ -177,6 +209,10 @@ class _Run:
     ) -> "_Run":
         device = torch.device(machine.device)
         to_device(model, device).train()
+        if recipe.frozen_norm:
+            for module in model.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
         per_epoch = steps_per_epoch(len(images.images), recipe.batch)
         weights = class_weights(images.images.labels, len(model.classes)).to(device) if recipe.balance else None
         schedule = Schedule(per_epoch * recipe.epochs, per_epoch, deadline)
@@ -200,13 +236,19 @@ class _Run:
         recipe, schedule = self.recipe, self.schedule
         for x, y, _ in self.batches(epoch):
             for group in self.optimizer.param_groups:
-                group["lr"] = recipe.rate_at(schedule.middle)
+                group["lr"] = recipe.rate_at(schedule.middle) * group["scale"]
             loss = self.step(x, y)
             self.average.update(recipe.average_decay(schedule.done, schedule.steps))
             schedule.advance()
             yield loss
             if schedule.finished:
                 return
+
+    @property
+    def rate(self) -> float:
+        """The head's learning rate in the last step."""
+        group = self.optimizer.param_groups[-1]
+        return float(group["lr"] / group["scale"])
 
     def epoch(self, epoch: int, on_step: Callable[[Step], None]) -> float:
         """One pass over the images; the mean loss of its steps."""
@@ -233,10 +275,11 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         return loss.detach()
 
-    def judged(self, epoch: int, validate: Callable[[Model], float]) -> tuple[Model, float]:
-        """The averaged model with normalisation statistics of its own, from the epoch's first batches; its accuracy."""
-        pictures = (x for x, _, _ in islice(self.batches(epoch), STATISTICS_BATCHES))
-        self.average.refresh_statistics(pictures)
+    def judged(self, epoch: int, validate: Callable[[Model], Validation]) -> tuple[Model, Validation]:
+        """The averaged model with normalisation statistics of its own, from the epoch's first batches, and how good it
+        is; where the recipe keeps the statistics, with those."""
+        if not self.recipe.frozen_norm:
+            self.average.refresh_statistics(x for x, _, _ in islice(self.batches(epoch), STATISTICS_BATCHES))
         self.average.model.trained = True
         return self.average.model, validate(self.average.model)
 
@@ -248,8 +291,27 @@ def class_weights(labels: npt.NDArray[np.int64], classes: int) -> Tensor:
 
 
 def _optimizer(model: Model, recipe: Recipe) -> torch.optim.AdamW:
-    """Weight decay on convolutions and the linear layer; none on biases and normalisation (one dimension)."""
-    decayed = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": recipe.decay}, {"params": others, "weight_decay": 0.0}]
+    """Weight decay on convolutions and the linear layer; none on biases and normalisation (one dimension). Deeper
+    layers first: each depth has the scale of its rate."""
+    by_depth: dict[int, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        by_depth.setdefault(_depth(name, model) if recipe.depth_decay != 1 else 0, []).append(parameter)
+    groups = [
+        {
+            "params": [parameter for parameter in by_depth[depth] if (parameter.ndim > 1) == decays],
+            "weight_decay": recipe.decay if decays else 0.0,
+            "scale": recipe.depth_decay ** (max(by_depth) - depth),
+        }
+        for depth in sorted(by_depth)
+        for decays in (True, False)
+    ]
     return torch.optim.AdamW(groups, lr=recipe.rate, fused=True)
+
+
+def _depth(name: str, model: Model) -> int:
+    """How many blocks lie before a parameter: 0 in the stem, one more than the last block in the head."""
+    part, _, rest = name.partition(".")
+    if part != "stages":
+        return 0 if part == "stem" else model.architecture.blocks + 1
+    stage, number = map(int, rest.split(".")[:2])
+    return 1 + number + sum(each.repeats for each in model.architecture.stages[:stage])

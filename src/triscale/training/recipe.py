@@ -18,6 +18,11 @@ class Recipe:
     flip: mirror every second image. balance: in the loss a class weighs n / (classes · its images), n images in all.
     crop: the smallest share of a photograph's area that a random crop keeps, or none. clip: the gradient's largest
     norm.
+
+    For weights that were learned elsewhere: depth_decay: a block learns at so many times the rate of the block after
+    it, the head at the full rate (1801.06146, section 3.2). frozen_norm: normalisation keeps the statistics it came
+    with, for those of small batches are worse. patience: so many epochs without a lower validation loss end the
+    training, and the epoch with the lowest is kept.
     """
 
     epochs: int
@@ -32,6 +37,9 @@ class Recipe:
     balance: bool = False
     crop: float | None = None
     clip: float = 5.0
+    depth_decay: float = 1.0
+    frozen_norm: bool = False
+    patience: int | None = None
 
     def __post_init__(self) -> None:
         if type(self.epochs) is not int or type(self.batch) is not int:

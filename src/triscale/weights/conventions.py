@@ -64,10 +64,9 @@ def decide(
         known = option.known
         if known is not None and sha256.startswith(known.sha256):
             return replace(option, because=f"its SHA-256 is that of {known.name}")
-    named = _hub_config(path) or _in_name(options, path.name)
-    if named is not None:
-        found = _matching(options, named[0])
-        if found:
+    for named in (_hub_config(path), _in_name(options, path.name)):
+        found = _matching(options, named[0]) if named else []
+        if named and found:
             return _first(found, named[1])
     if len({(option.padding, option.epsilon) for option in options}) > 1:
         names = sorted({option.model for option in options})
@@ -114,27 +113,26 @@ def _official(project: str, network: str) -> list[Convention]:
 def _keras(network: str, tensors: Mapping[str, Tensor]) -> Convention:
     """Keras pads as TensorFlow does; its files hold the normalisation of pixels."""
     resolution = published(network).resolution
-    mean, std, because = (
-        IMAGENET_MEAN,
-        IMAGENET_STD,
-        "Keras has one; ImageNet's mean and deviation, for the file has none",
-    )
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    because = "Keras has one; ImageNet's mean and deviation, for the file has none that can be used"
     if "normalization/mean" in tensors and "normalization/variance" in tensors:
-        means = [float(value) for value in tensors["normalization/mean"].ravel()]
-        variances = [float(value) for value in tensors["normalization/variance"].ravel()]
-        if len(means) == len(variances) == 3 and min(variances) > 0:
+        means, variances = (tensors[f"normalization/{name}"].ravel().tolist() for name in ("mean", "variance"))
+        if len(means) == len(variances) and min(variances, default=0) > 0:
             # Keras' published files keep the deviation where the variance belongs, and its code divides once more.
-            twice = max(abs(v - s) for v, s in zip(variances, IMAGENET_STD, strict=True)) < 1e-3
-            spread = variances if twice else [value**0.5 for value in variances]
-            mean, std = (means[0], means[1], means[2]), (spread[0], spread[1], spread[2])
+            twice = len(variances) == 3 and max(abs(v - s) for v, s in zip(variances, std, strict=True)) < 1e-3
+            mean, std = tuple(means), tuple(variances if twice else (value**0.5 for value in variances))
             because = "Keras has one; mean and deviation as in the file"
-    preprocess = Preprocess(resolution, 3, mean, std, 1.0, "bilinear")
+    preprocess = Preprocess(resolution, len(mean), mean, std, 1.0, "bilinear")
     return Convention(network.replace("_", ""), network, "same", 1e-3, preprocess, because)
 
 
 def _plain(project: str, network: str) -> Convention:
     """PyTorch's own padding and epsilon, where the catalogue has no weights of the network."""
     preprocess = Preprocess(published(network).resolution, 3, IMAGENET_MEAN, IMAGENET_STD, 0.875, "bicubic")
+    if (project, network) == ("timm", "mobilenet_v1"):  # published without a checksum, so not in the catalogue
+        there, halves = "mobilenetv1_100.ra4_e3600_r224_in1k", replace(preprocess, mean=HALF, std=HALF)
+        return Convention(there, network, "symmetric", 1e-5, halves)
     return Convention(
         network, network, "symmetric", 1e-5, preprocess, f"{project} is not known to publish weights of it"
     )
@@ -186,7 +184,7 @@ def _hub_config(path: Path) -> tuple[str, str] | None:
             return None
         values = json.loads(place.read_bytes())
         name = values["architecture"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     tag = values.get("pretrained_cfg", {}).get("tag") if isinstance(values.get("pretrained_cfg"), dict) else None
     if not isinstance(name, str):

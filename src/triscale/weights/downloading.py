@@ -144,15 +144,14 @@ class _Order:
         return TriscaleError("; ".join(filter(None, parts)))
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
+    def writing(self, kept: Callable[[], str] = str) -> Iterator[None]:
         """Around what the disk may refuse, and nothing else: the network's errors are of the same class."""
         try:
             yield
         except OSError as error:
-            way = (
-                "make room, or set TRISCALE_CACHE to another directory; the same command goes on with what has arrived"
-            )
-            raise TriscaleError(f"{self.place}: could not be written ({error.strerror or error}); {way}") from None
+            reason = f"{self.place}: could not be written ({error.strerror or error})"
+            way = "make room, or set TRISCALE_CACHE to another directory"
+            raise TriscaleError("; ".join(filter(None, (reason, kept(), way)))) from None
 
 
 @dataclass(frozen=True)
@@ -348,9 +347,8 @@ def _ask_for_rest(part: _Part, origin: _Origin) -> _Answer:
     if not fits:
         response.close()
         raise _UnfitError
-    if total is None:
-        total = origin.total
-    return _Answer(response, have, total)
+    end = None if response.length is None else have + response.length
+    return _Answer(response, have, next((known for known in (total, origin.total, end) if known is not None), None))
 
 
 def _validator(response: http.client.HTTPResponse) -> str | None:
@@ -378,7 +376,7 @@ def _receive(part: _Part, answer: _Answer) -> None:
                 break
             if done + len(chunk) > order.limit:
                 raise _too_much(part, done + len(chunk))
-            with order.writing():
+            with order.writing(part.kept):
                 _write_all(file, chunk)
             done += len(chunk)
             order.tell(done, total)
@@ -423,7 +421,7 @@ def _settle(part: _Part) -> None:
     if not found.startswith(order.digest):
         part.forget()
         raise order.failure(f"its SHA-256 is {found}, expected {order.digest}", _NOTHING)
-    with order.writing():
+    with order.writing(part.kept):
         part.path.replace(order.place)
         part.forget()
         _sync_directory(order.place.parent)

@@ -228,6 +228,7 @@ def _some(names: Sequence[str]) -> str:
 def _ours(project: Project, foreign: Foreign, architecture: Architecture, network: str) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     own = _own(foreign)
+    counters = {name: tensor for name, tensor in foreign.tensors.items() if name.rpartition(".")[2] == COUNTER}
     for name, target in table(project, architecture, network).items():
         tensor = own[name]
         if not np.issubdtype(tensor.dtype, np.floating):
@@ -237,19 +238,24 @@ def _ours(project: Project, foreign: Foreign, architecture: Architecture, networ
             if tensor.min() < 0:
                 raise UserError(f"{foreign.path}: {name} is a variance below 0; the file is damaged")
             counter = target.ours.replace("running_var", COUNTER)
-            theirs = foreign.tensors.get(name.replace("running_var", COUNTER))
-            found[counter] = np.asarray(0 if theirs is None else theirs, np.int64).reshape(())
-    counters = [name for name in foreign.tensors if name.rpartition(".")[2] == COUNTER]
-    if len(counters) > sum(name.endswith(COUNTER) for name in found):
-        raise UserError(f"{foreign.path}: counters of layers that the network does not have ({_some(counters)})")
+            found[counter] = np.asarray(counters.pop(name.replace("running_var", COUNTER), 0), np.int64)
+            if found[counter].shape not in ((), (1,)):
+                raise UserError(
+                    f"{foreign.path}: a counter of {found[counter].shape}; one number counts a layer's steps"
+                )
+            found[counter] = found[counter].reshape(())
+    if counters:
+        raise UserError(
+            f"{foreign.path}: counters of layers that the network does not have ({_some(sorted(counters))})"
+        )
     return found
 
 
 def _for_channels(preprocess: Preprocess, channels: int) -> Preprocess:
-    """Mean and deviation for another number of channels: the average of the three."""
-    if channels == 3:
+    """Mean and deviation for another number of channels: the average of those there are."""
+    if channels == preprocess.channels:
         return preprocess
-    mean, std = (sum(values) / 3 for values in (preprocess.mean, preprocess.std))
+    mean, std = (sum(values) / preprocess.channels for values in (preprocess.mean, preprocess.std))
     return replace(preprocess, channels=channels, mean=(mean,) * channels, std=(std,) * channels)
 
 

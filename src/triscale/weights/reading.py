@@ -3,8 +3,10 @@
 import hashlib
 import io
 import pickle
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -23,7 +25,11 @@ TORCH = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors")
 HDF5 = (".h5", ".hdf5", ".keras")
 # Where training scripts keep the weights in what they save, the moving average first: it is what they evaluate.
 WRAPPERS = ("state_dict_ema", "model_ema", "ema_state_dict", "state_dict", "model_state_dict", "model", "params")
-SLOTS = ("RMSProp", "RMSProp_1", "Momentum", "Adam", "Adam_1")  # of TensorFlow's optimizers
+# What else training leaves in a file: torch's count of averaged steps; TensorFlow's of steps, and its optimizers'.
+STEPS_AVERAGED = "n_averaged"
+COUNTERS = ("global_step", "beta1_power", "beta2_power")
+SLOTS = ("RMSProp", "RMSProp_1", "Momentum", "Adam", "Adam_1")
+KERAS_SLOTS = ("optimizer", "optimizer_weights")
 AVERAGED = "/ExponentialMovingAverage"
 TENSORFLOW_SNIPPET = (
     'import numpy, tensorflow; r = tensorflow.train.load_checkpoint("model.ckpt"); numpy.savez("weights.npz", '
@@ -55,7 +61,7 @@ def read_foreign(path: Path) -> Foreign:
         if suffix == ".npz":
             tensors, remarks = _tensorflow(_numpy(path))
         elif suffix in HDF5:
-            tensors, remarks = _keras(path), []
+            tensors, remarks = _keras(path)
         elif path.name == "checkpoint" or suffix in (".index", ".meta") or ".data-" in path.name:
             raise UserError(f"{path}: a TensorFlow checkpoint; turn it into one .npz file first: {TENSORFLOW_SNIPPET}")
         elif suffix in TORCH:
@@ -78,52 +84,62 @@ def _checked(tensor: Tensor, name: str, path: Path) -> Tensor:
         if np.issubdtype(tensor.dtype, np.integer):
             return tensor
         raise UserError(f"{path}: {name} is {tensor.dtype}, not numbers; this is no file of weights")
+    with np.errstate(over="ignore"):  # what fp32 cannot hold becomes infinite, and is found
+        tensor = tensor.astype(np.float32, copy=False)
     if not np.isfinite(tensor).all():
         raise UserError(f"{path}: {name} is not finite; the file is damaged, or its training broke down")
-    return tensor.astype(np.float32, copy=False)
+    return tensor
 
 
-def _check_unpacked(file: Path | IO[bytes], path: Path) -> None:
-    """An archive says how large it becomes: believed before it is unpacked, for the unpacker stops there too."""
-    with zipfile.ZipFile(file) as archive:
-        total = sum(entry.file_size for entry in archive.infolist())
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Around a library that reads: a damaged file makes it raise, and warn of, whatever comes."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (UserError, PermissionError):
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(
+            f"{path}: no file of weights that can be read ({lines[0][:120]}); copy it again from its source"
+        ) from None
+
+
+def _check_size(total: int, path: Path) -> None:
     if total > MAX_BYTES:
         raise UserError(f"{path}: unpacks to {total:,} bytes, more than {MAX_BYTES:,}; refused")
+
+
+def _check_unpacked(path: Path) -> None:
+    """An archive says how large it becomes: believed before it is unpacked, for the unpacker stops there too."""
+    with zipfile.ZipFile(path) as archive:
+        _check_size(sum(entry.file_size for entry in archive.infolist()), path)
 
 
 def _torch(path: Path) -> object:
     import torch
 
-    try:
+    with _reading(path):
         if zipfile.is_zipfile(path):
-            _check_unpacked(path, path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except UserError:
-        raise
-    except pickle.UnpicklingError as error:
-        if any(word in str(error) for word in ("GLOBAL", "Unsupported class", "reduce", "instance")):
+            _check_unpacked(path)
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            if not any(word in str(error) for word in ("GLOBAL", "Unsupported class", "reduce", "instance")):
+                raise
             raise UserError(
                 f"{path}: holds more than tensors, which could run code when it is loaded; refused. Save only the "
                 "weights where you trust it: torch.save(model.state_dict(), FILE)"
             ) from None
-        raise _damaged(path, error) from None
-    except (RuntimeError, ValueError, KeyError, EOFError, zipfile.BadZipFile, AttributeError, TypeError) as error:
-        raise _damaged(path, error) from None
-
-
-def _damaged(path: Path, error: Exception) -> UserError:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return UserError(f"{path}: no file of weights that can be read ({lines[0][:120]}); copy it again from its source")
 
 
 def _safetensors(path: Path) -> object:
-    import safetensors
     import safetensors.torch
 
-    try:
+    with _reading(path):
         return safetensors.torch.load_file(path)
-    except (safetensors.SafetensorError, ValueError, RuntimeError, KeyError) as error:
-        raise _damaged(path, error) from None
 
 
 def _unwrapped(saved: object, path: Path) -> tuple[dict[str, Tensor], list[str]]:
@@ -142,41 +158,42 @@ def _unwrapped(saved: object, path: Path) -> tuple[dict[str, Tensor], list[str]]
     for name, value in saved.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise UserError(f"{path}: {name!r} is no tensor; save model.state_dict() and nothing else")
-    while all(name.startswith("module.") for name in saved):  # what DataParallel puts in front
+    if STEPS_AVERAGED in saved:
+        remarks.append(f"not weights: {STEPS_AVERAGED}")
+        saved = {name: value for name, value in saved.items() if name != STEPS_AVERAGED}
+    while saved and all(name.startswith("module.") for name in saved):  # what DataParallel puts in front
         saved = {name.removeprefix("module."): value for name, value in saved.items()}
-    return {name: _array(value) for name, value in saved.items()}, remarks
+    _check_size(4 * sum(tensor.numel() for tensor in saved.values()), path)  # strides of 0 make much of little
+    with _reading(path):
+        return {name: _array(value) for name, value in saved.items()}, remarks
 
 
 def _array(tensor: "torch.Tensor") -> Tensor:
-    array: Tensor = (tensor.float() if tensor.is_floating_point() else tensor).contiguous().numpy()
+    array: Tensor = (tensor.float() if tensor.is_floating_point() else tensor).detach().contiguous().numpy()
     return array
 
 
 def _numpy(path: Path) -> dict[str, Tensor]:
-    try:
-        _check_unpacked(path, path)
+    with _reading(path):
+        _check_unpacked(path)
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except UserError:
-        raise
-    except (ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
-        raise _damaged(path, error) from None
+            return {name: np.asarray(archive[name]) for name in archive.files}
 
 
 def _tensorflow(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     """The official code's variables without their scope; of those that have one, the moving average."""
     averaged = {name.removesuffix(AVERAGED) for name in tensors if name.endswith(AVERAGED)}
     slots = [name for name in tensors if name.rpartition("/")[2] in SLOTS]
-    loose = [name for name in tensors if "/" not in name]  # global_step and the like
+    loose = [name for name in tensors if name in COUNTERS]
     kept = {
         name: tensors[name + AVERAGED] if name in averaged else tensor
         for name, tensor in tensors.items()
         if not name.endswith(AVERAGED) and name not in slots and name not in loose
     }
     kept |= {name: tensors[name + AVERAGED] for name in averaged - kept.keys()}
-    scopes = {name.partition("/")[0] for name in kept}
+    scopes = {name.partition("/")[0] for name in kept if "/" in name}
     if len(scopes) == 1:
-        kept = {name.partition("/")[2]: tensor for name, tensor in kept.items()}
+        kept = {name.partition("/")[2] or name: tensor for name, tensor in kept.items()}
     remarks = [f"the moving averages of {len(averaged)} variables were taken"] if averaged else []
     if slots or loose:
         remarks.append(f"not weights: {len(slots)} of the optimizer" + "".join(f", {name}" for name in sorted(loose)))
@@ -187,26 +204,21 @@ def _plain_norm(name: str) -> str:
     return name.replace("tpu_batch_normalization", "batch_normalization")
 
 
-def _keras(path: Path) -> dict[str, Tensor]:
+def _keras(path: Path) -> tuple[dict[str, Tensor], list[str]]:
     try:
         import h5py
     except ImportError:
         raise UserError(
             f"{path}: Keras' files are read by h5py; install it with: pip install 'triscale[keras]'"
         ) from None
-    try:
-        if path.suffix.lower() != ".keras":
-            with h5py.File(path, "r") as file:
-                return dict(_variables(file, path))
-        _check_unpacked(path, path)
-        with zipfile.ZipFile(path) as archive:
-            content = io.BytesIO(archive.read("model.weights.h5"))
-        with h5py.File(content, "r") as file:
-            return dict(_variables(file, path))
-    except UserError:
-        raise
-    except (OSError, KeyError, ValueError, RuntimeError, TypeError, zipfile.BadZipFile) as error:
-        raise _damaged(path, error) from None
+    with _reading(path):
+        source: Path | IO[bytes] = path
+        if path.suffix.lower() == ".keras":
+            _check_unpacked(path)
+            with zipfile.ZipFile(path) as archive:
+                source = io.BytesIO(archive.read("model.weights.h5"))
+        with h5py.File(source, "r") as file:
+            return _variables(file, path)
 
 
 # How Keras 3 orders the variables of the layers that these networks have; its files number them.
@@ -216,8 +228,8 @@ _ORDERS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def _variables(file: "h5py.File", path: Path) -> Iterator[tuple[str, Tensor]]:
-    """`layer/variable` and its array, of a file of Keras 3 (numbered variables) or one of before (named ones)."""
+def _variables(file: "h5py.File", path: Path) -> tuple[dict[str, Tensor], list[str]]:
+    """The arrays by `layer/variable`, of a file of Keras 3 (numbered variables) or one of before (named ones)."""
     import h5py
 
     datasets: dict[str, h5py.Dataset] = {}
@@ -227,23 +239,27 @@ def _variables(file: "h5py.File", path: Path) -> Iterator[tuple[str, Tensor]]:
             datasets[name] = item
 
     file.visititems(collect)  # follows no link out of the file
-    if sum(dataset.nbytes for dataset in datasets.values()) > MAX_BYTES:
-        raise UserError(f"{path}: unpacks to more than {MAX_BYTES:,} bytes; refused")
+    _check_size(sum(dataset.nbytes for dataset in datasets.values()), path)
+    slots = [name for name in datasets if name.partition("/")[0] in KERAS_SLOTS]
+    tensors: dict[str, Tensor] = {}
     for name, dataset in datasets.items():
         if dataset.external or dataset.is_virtual:
             raise UserError(f"{path}: {name} lies in another file; refused")
-        first, *rest = [part for part in name.split("/") if part != "model_weights"]
-        if first in ("optimizer_weights", "optimizer"):
+        if name in slots:
             continue
-        if first == "layers" and rest[-2] == "vars":
-            group = dataset.parent
-            kind = rest[0].rstrip("0123456789").rstrip("_")
-            order = _ORDERS.get(kind, ("kernel", "bias"))
-            layer = group.attrs.get("name", rest[0])
-            yield f"{layer}/{order[int(rest[-1])]}", dataset[()]
-        else:
-            variable = rest[-1].partition(":")[0].removeprefix("depthwise_")
-            yield f"{first}/{variable}", dataset[()]
+        variable = _variable(name, dataset)
+        if variable in tensors:
+            raise UserError(f"{path}: holds {variable} twice; bring the weights of one network")
+        tensors[variable] = np.asarray(dataset[()])
+    return tensors, [f"not weights: {len(slots)} of the optimizer"] if slots else []
+
+
+def _variable(name: str, dataset: "h5py.Dataset") -> str:
+    first, *rest = [part for part in name.split("/") if part != "model_weights"]
+    if first != "layers" or rest[-2] != "vars":
+        return f"{first}/{rest[-1].partition(':')[0].removeprefix('depthwise_')}"
+    order = _ORDERS.get(rest[0].rstrip("0123456789").rstrip("_"), ("kernel", "bias"))
+    return f"{dataset.parent.attrs.get('name', rest[0])}/{order[int(rest[-1])]}"
 
 
 def sha256_of(path: Path) -> str:
