@@ -1,7 +1,7 @@
 """Triscale finds the most accurate convolutional network that a budget can buy.
 
-The verbs are functions: `cost`, `scale`, `build`, `load`, `fit`, `eval`, `predict`. Importing this imports no
-torch; the verbs that need it bring it.
+The verbs are functions: `cost`, `scale`, `build`, `load`, `fit`, `eval`, `predict`, `features`, `explain`,
+`import_weights`. Importing this imports no torch; the verbs that need it bring it.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -14,14 +14,19 @@ from triscale.verbs import cost, scale
 
 if TYPE_CHECKING:
     from triscale.evaluating import evaluate as eval
+    from triscale.explaining import explain
     from triscale.fitting import fit
-    from triscale.models import load, predict
+    from triscale.models import features, load, predict
     from triscale.nn import build
+    from triscale.weights import import_weights
 
 _LATER = {
     "build": "triscale.nn",
     "eval": "triscale.evaluating",
+    "explain": "triscale.explaining",
+    "features": "triscale.models",
     "fit": "triscale.fitting",
+    "import_weights": "triscale.weights",
     "load": "triscale.models",
     "predict": "triscale.models",
 }
@@ -36,7 +41,10 @@ __all__ = [
     "build",
     "cost",
     "eval",
+    "explain",
+    "features",
     "fit",
+    "import_weights",
     "load",
     "predict",
     "resolve",

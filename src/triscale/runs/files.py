@@ -25,7 +25,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
         os.umask(mask)
         Path(temporary).chmod(0o666 & ~mask)
         Path(temporary).replace(path)
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     except BaseException as error:  # an interruption too leaves nothing half written
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
@@ -36,7 +36,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
         ) from None
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
     """Makes the rename itself durable; where directories cannot be opened (Windows) the rename has to do."""
     try:
         handle = os.open(directory, os.O_RDONLY)

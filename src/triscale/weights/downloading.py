@@ -32,7 +32,7 @@ from urllib.request import (
 
 from triscale.errors import TriscaleError, UserError
 from triscale.runs import write_whole
-from triscale.runs.files import _sync_directory
+from triscale.runs.files import sync_directory
 from triscale.units import format_bytes, format_seconds
 
 try:
@@ -424,7 +424,7 @@ def _settle(part: _Part) -> None:
     with order.writing(part.kept):
         part.path.replace(order.place)
         part.forget()
-        _sync_directory(order.place.parent)
+        sync_directory(order.place.parent)
 
 
 def _open(part: _Part, headers: Mapping[str, str]) -> http.client.HTTPResponse:

@@ -257,9 +257,16 @@ def _variables(file: "h5py.File", path: Path) -> tuple[dict[str, Tensor], list[s
 def _variable(name: str, dataset: "h5py.Dataset") -> str:
     first, *rest = [part for part in name.split("/") if part != "model_weights"]
     if first != "layers" or rest[-2] != "vars":
-        return f"{first}/{rest[-1].partition(':')[0].removeprefix('depthwise_')}"
-    order = _ORDERS.get(rest[0].rstrip("0123456789").rstrip("_"), ("kernel", "bias"))
-    return f"{dataset.parent.attrs.get('name', rest[0])}/{order[int(rest[-1])]}"
+        layer, variable = first, rest[-1].partition(":")[0].removeprefix("depthwise_")
+    else:
+        layer = dataset.parent.attrs.get("name", rest[0])
+        variable = _ORDERS.get(_unnumbered(rest[0]), ("kernel", "bias"))[int(rest[-1])]
+    # Keras numbers this layer, which the networks leave unnamed, as often as one is built.
+    return f"{'normalization' if _unnumbered(layer) == 'normalization' else layer}/{variable}"
+
+
+def _unnumbered(name: str) -> str:
+    return name.rstrip("0123456789").rstrip("_")
 
 
 def sha256_of(path: Path) -> str:

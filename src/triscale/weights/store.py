@@ -46,6 +46,8 @@ def fetch_weights(weights: Weights, progress: Progress | None = None) -> Path:
         weights.url,
         place,
         sha256=weights.sha256,
+        size=weights.bytes,
+        name=weights.name,
         progress=progress,
         otherwise=(
             f"fetch {weights.url} on a machine with a network, then: triscale models import {weights.file} "
