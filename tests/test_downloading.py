@@ -23,7 +23,7 @@ from urllib.error import HTTPError
 import pytest
 
 from triscale.errors import TriscaleError, UserError
-from triscale.weights import downloading
+from triscale.weights import downloading, parts
 from triscale.weights.downloading import cache_directory, download
 
 CONTENT = bytes(range(256)) * 4000  # 1.024 MB
@@ -712,8 +712,8 @@ def test_a_file_that_announces_too_much_is_not_begun(server: Server, place: Path
 def test_without_a_size_four_gigabytes_are_the_most(
     server: Server, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert downloading._MOST == 4_000_000_000
-    monkeypatch.setattr(downloading, "_MOST", 1_000_000)
+    assert parts._MOST == 4_000_000_000
+    monkeypatch.setattr(parts, "_MOST", 1_000_000)
     with pytest.raises(TriscaleError, match="at most 1 MB were expected"):
         download(server.url, place, sha256=digest(CONTENT))
 
@@ -797,7 +797,7 @@ def in_threads(server: Server, place: Path, count: int, content: Callable[[int],
 def test_who_waits_for_another_goes_on_where_that_one_failed(
     server: Server, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(downloading, "_POLL", 0.001)
+    monkeypatch.setattr(parts, "_POLL", 0.001)
     server.manners.drop_after, server.manners.drops, server.manners.pause = 100_000, 4, 0.005
     errors = in_threads(server, place, 3, lambda _: CONTENT)
     assert len(errors) == 1
@@ -808,7 +808,7 @@ def test_who_waits_for_another_goes_on_where_that_one_failed(
 def test_those_that_want_different_content_at_one_place_never_mix_it(
     server: Server, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(downloading, "_POLL", 0.001)
+    monkeypatch.setattr(parts, "_POLL", 0.001)
     errors = in_threads(server, place, 6, lambda index: (CONTENT, OTHER)[index % 2])
     assert len(errors) == 3
     assert place.read_bytes() == CONTENT
@@ -818,13 +818,13 @@ def test_those_that_want_different_content_at_one_place_never_mix_it(
 def test_what_another_begins_after_the_renaming_is_left_alone(
     server: Server, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(downloading, "_sync_directory", lambda _: part_of(place).write_bytes(b"theirs"))
+    monkeypatch.setattr(downloading, "sync_directory", lambda _: part_of(place).write_bytes(b"theirs"))
     download(server.url, place, sha256=digest(CONTENT))
     assert part_of(place).read_bytes() == b"theirs"
 
 
 def test_who_waits_sees_how_far_the_other_is(server: Server, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(downloading, "_POLL", 0.001)
+    monkeypatch.setattr(parts, "_POLL", 0.001)
     fcntl = pytest.importorskip("fcntl")
     place.parent.mkdir()
     part_of(place).write_bytes(CONTENT[:1234])
@@ -850,9 +850,9 @@ def test_where_files_cannot_be_locked_every_caller_has_a_part_of_its_own(
         raise OSError(37, "No locks available")
 
     if missing:
-        monkeypatch.setattr(downloading, "fcntl", None)
+        monkeypatch.setattr(parts, "fcntl", None)
     else:
-        monkeypatch.setattr(downloading.fcntl, "flock", refused)
+        monkeypatch.setattr(parts.fcntl, "flock", refused)
     server.manners.pause = 0.002
     assert in_threads(server, place, 3, lambda _: CONTENT) == []
     assert place.read_bytes() == CONTENT
@@ -893,12 +893,7 @@ def test_where_no_home_is_known_the_way_out_is_named(monkeypatch: pytest.MonkeyP
 
 
 def test_downloading_loads_no_torch() -> None:
-    script = (
-        "import sys, importlib.util, triscale.runs\n"
-        "spec = importlib.util.spec_from_file_location('downloading', sys.argv[1]); assert spec and spec.loader\n"
-        "module = sys.modules['downloading'] = importlib.util.module_from_spec(spec); spec.loader.exec_module(module)\n"
-        "sys.exit('torch' in sys.modules)\n"
-    )
-    source = Path(downloading.__file__)
-    environment = {**os.environ, "PYTHONPATH": str(source.parents[2]), "PYTHONDONTWRITEBYTECODE": "1"}
-    subprocess.run([sys.executable, "-c", script, str(source)], check=True, env=environment)
+    script = "import sys, triscale.weights.downloading; sys.exit('torch' in sys.modules)"
+    source = Path(downloading.__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"}
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment)

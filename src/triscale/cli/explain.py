@@ -82,10 +82,16 @@ def command(
             f"{len(chosen):,} of {len(chosen) + left:,} pictures were explained, spread evenly over their names; "
             "name a smaller folder for the others"
         )
+    again = [word for network in beside or () for word in ("--beside", network)]
+    again += [
+        str(word)
+        for key, value in (("--class", label), ("--stage", stage))
+        if value is not None
+        for word in (key, value)
+    ]
     if sanity:
         output.next_command("triscale", "eval", name, "LABELLED_IMAGES")
     else:
-        again = [word for network in beside or () for word in ("--beside", network)]
         output.next_command("triscale", "explain", name, *pictures[:3], *again, "--sanity", "--out", f"{out}-checked")
     if failed:
         output.notes.print(f"{len(failed)} of {len(found)} pictures could not be read")

@@ -21,7 +21,7 @@ def overlay(explained: Explained, explanation: Explanation) -> Pixels:
     if explained.picture is None:
         raise ValueError(f"{explained.path}: no picture to draw on")
     picture = explained.picture[explanation.seen]
-    values = spread(explanation.values, explanation.at, explanation.resolution, picture.shape[:2])
+    values = spread(explanation.values, picture.shape[:2])
     return paint(picture, values / strength(explanation))
 
 

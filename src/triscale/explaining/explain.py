@@ -17,7 +17,7 @@ from triscale.data.threads import ordered_map
 from triscale.errors import UserError
 from triscale.explaining.maps import Maps, class_activation_maps, grad_cam
 from triscale.explaining.sanity import SEEDS, Sanity, sanity_check
-from triscale.explaining.seeing import Floats, Pixels, around, centres, seen_box, show, window
+from triscale.explaining.seeing import Floats, Pixels, around, seen_box, show, window
 from triscale.models import Model, learned
 from triscale.nn.network import Network
 
@@ -33,10 +33,10 @@ class Explanation:
     """What one network finds of one class in one picture.
 
     values: float32 (h, w). Of a `cam` they are shares of the logit: they sum to `logit - bias`, and negative ones speak
-    against the class. Of a `grad-cam` they are no shares of anything, and none is negative. at: the pixels of the
-    network's input of `resolution` (h, w), counted from 0, on which rows and columns of the map are centred. box:
-    (left, top, right, bottom) of what the network saw, in pixels of the picture; seen: the rows and columns of
-    `Explained.picture` that it covers. likeliest: the class that the network would name, with its probability.
+    against the class. Of a `grad-cam` they are no shares of anything, and none is negative. resolution:
+    (h, w) of the network's input. box: (left, top, right, bottom) of what the network saw, in pixels of the picture;
+    seen: the rows and columns of `Explained.picture` that it covers. likeliest: the class that the network would name,
+    with its probability.
     """
 
     network: str
@@ -49,7 +49,6 @@ class Explanation:
     method: Literal["cam", "grad-cam"]
     stage: int | None
     values: Floats
-    at: tuple[Floats, Floats]
     resolution: tuple[int, int]
     box: Box
     seen: tuple[slice, slice]
@@ -280,7 +279,6 @@ def _explanations(
             method="cam" if stage is None else "grad-cam",
             stage=stage,
             values=values[i],
-            at=centres(model.architecture, stage),
             resolution=model.preprocess.resolution,
             box=look.boxes[place],
             seen=look.seen[place],

@@ -9,14 +9,12 @@ from PIL import Image
 from triscale.explaining.drawing import overlay
 from triscale.explaining.explain import Explained
 from triscale.explaining.seeing import Pixels
-from triscale.explaining.sheets import sheet
+from triscale.explaining.sheets import capacity, sheet
 from triscale.runs import RunDirectory, write_whole
-
-ROWS = 16  # pictures of a sheet
 
 
 class Gallery:
-    """The directory `out`: sheet.png, sheet-2.png, … of 16 pictures each, and `001-photo.png`, … per network.
+    """A directory `out`: sheet.png, sheet-2.png, … of up to 24 pictures, and the overlays `001-photo.png`, ….
 
     Made with the first picture that is added. Raises `UserError` where something lies there already.
     """
@@ -25,7 +23,7 @@ class Gallery:
         self.out = RunDirectory.check_free(out)
         self.networks = tuple(networks)
         self.sheets: list[Path] = []
-        self._rows: list[Explained] = []
+        self._waiting: list[Explained] = []
         self._pictures = 0
 
     def add(self, explained: Explained) -> tuple[Path, ...]:
@@ -43,23 +41,23 @@ class Gallery:
                 name += f"-{place + 1}-{_safe(each.network)}"
             files.append(self.out / f"{name}.png")
             write_whole(files[-1], _png(overlay(explained, each)))
-        self._rows.append(explained)
-        if len(self._rows) == ROWS:
+        self._waiting.append(explained)
+        if len(self._waiting) == capacity(len(self.networks)):
             self._finish_sheet()
         return tuple(files)
 
     def finish(self) -> tuple[Path, ...]:
         """All sheets, the last one written now."""
-        if self._rows:
+        if self._waiting:
             self._finish_sheet()
         return tuple(self.sheets)
 
     def _finish_sheet(self) -> None:
         number = len(self.sheets) + 1
         place = self.out / ("sheet.png" if number == 1 else f"sheet-{number}.png")
-        write_whole(place, sheet(self._rows, self.networks))
+        write_whole(place, sheet(self._waiting, self.networks))
         self.sheets.append(place)
-        self._rows = []
+        self._waiting = []
 
 
 def _safe(name: str) -> str:

@@ -1,19 +1,14 @@
 """Published weights, fetched when asked: resumed where they stopped, checked, and in place whole or not at all.
 
-What has arrived lies beside the place as ``<name>.part``, and in ``<name>.part.json`` what it is a part of.
+Here the web is asked, the answer received, and what arrived checked and renamed; `parts` is what lies there till then.
 """
 
 import hashlib
 import http.client
-import json
 import os
 import re
 import ssl
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -31,21 +26,12 @@ from urllib.request import (
 )
 
 from triscale.errors import TriscaleError, UserError
-from triscale.runs import write_whole
 from triscale.runs.files import sync_directory
 from triscale.units import format_bytes, format_seconds
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
-Progress = Callable[[int, int | None], None]
+from triscale.weights.parts import Order, Origin, Part, Progress, claimed
 
 _CHUNK = 1 << 18
 _TRIES = 3
-_MOST = 4_000_000_000
-_POLL = 0.1
 _NOTHING = "nothing of it was kept"
 
 
@@ -88,11 +74,11 @@ def download(
     `UserError` for a URL or a checksum that cannot be, `TriscaleError` where the content cannot be had: the message
     says what was kept.
     """
-    order = _Order(url, place, sha256.lower(), size, progress, name or url, otherwise, timeout)
-    order.check()
+    order = Order(url, place, sha256.lower(), size, progress, name or url, otherwise, timeout)
+    _check(order)
     if order.is_met_by(place):
         return place
-    with _claimed(order) as part:
+    with claimed(order) as part:
         # Another process may have brought it while this one waited.
         if not order.is_met_by(place):
             if not part.is_whole():
@@ -101,188 +87,12 @@ def download(
     return place
 
 
-@dataclass(frozen=True)
-class _Order:
-    """What is wanted, and how its failures are told."""
-
-    url: str
-    place: Path
-    digest: str
-    size: int | None
-    progress: Progress | None
-    name: str
-    otherwise: str
-    timeout: float
-
-    @property
-    def limit(self) -> int:
-        """In bytes: a server that sends without end must not fill the disk."""
-        return _MOST if self.size is None else int(1.1 * self.size) + 1_000_000
-
-    def check(self) -> None:
-        if not _is_web(self.url):
-            raise UserError(f"{self.url!r} is not a web address; give one that begins with https:// or http://")
-        if not re.fullmatch("[0-9a-f]{8,64}", self.digest):
-            raise UserError(f"sha256 {self.digest!r}: give the first 8 to 64 hexadecimal digits of the file's SHA-256")
-
-    def is_met_by(self, path: Path) -> bool:
-        try:
-            if not path.exists():
-                return False
-            with path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest().startswith(self.digest)
-        except OSError as error:
-            way = "remove it or name another place"
-            raise TriscaleError(f"{path}: could not be read ({error.strerror or error}); {way}") from None
-
-    def tell(self, done: int, total: int | None) -> None:
-        if self.progress is not None:
-            self.progress(done, self.size if total is None else total)
-
-    def failure(self, reason: str, kept: str) -> TriscaleError:
-        parts = (f"{self.name} could not be downloaded ({reason})", kept, self.otherwise)
-        return TriscaleError("; ".join(filter(None, parts)))
-
-    @contextmanager
-    def writing(self, kept: Callable[[], str] = str) -> Iterator[None]:
-        """Around what the disk may refuse, and nothing else: the network's errors are of the same class."""
-        try:
-            yield
-        except OSError as error:
-            reason = f"{self.place}: could not be written ({error.strerror or error})"
-            way = "make room, or set TRISCALE_CACHE to another directory"
-            raise TriscaleError("; ".join(filter(None, (reason, kept(), way)))) from None
-
-
-@dataclass(frozen=True)
-class _Origin:
-    """What a part was cut from: it is gone on with only while the server says that this is still the same."""
-
-    url: str
-    validator: str
-    total: int | None
-
-
-@dataclass(frozen=True)
-class _Part:
-    """What has arrived so far; `lasting` where a later call may find it and go on."""
-
-    order: _Order
-    path: Path
-    lasting: bool
-
-    @property
-    def note(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.json")
-
-    def bytes(self) -> int:
-        try:
-            return self.path.stat().st_size
-        except OSError:
-            return 0
-
-    def origin(self) -> _Origin | None:
-        """None where there is nothing to go on from: a damaged note, too, only means starting again."""
-        if not self.lasting or not self.bytes():
-            return None
-        try:
-            note = json.loads(self.note.read_bytes())
-            origin = _Origin(note["url"], note["validator"], note["total"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        sound = isinstance(origin.validator, str) and re.fullmatch("[ -~]+", origin.validator) is not None
-        return origin if sound and origin.url == self.order.url and isinstance(origin.total, int | None) else None
-
-    def begin(self, validator: str | None, total: int | None) -> None:
-        """Emptied before its note changes: old bytes must never stand beside the note of a new file."""
-        with self.order.writing():
-            self.path.write_bytes(b"")
-            self.forget()
-            if validator is not None and self.lasting:
-                write_whole(self.note, json.dumps(asdict(_Origin(self.order.url, validator, total))))
-
-    def forget(self) -> None:
-        """Without its note nothing goes on from it, and `_claimed` removes it."""
-        with self.order.writing():
-            self.note.unlink(missing_ok=True)
-
-    def is_whole(self) -> bool:
-        """Whether all of it arrived, and only the renaming is left to do."""
-        origin = self.origin()
-        return origin is not None and origin.total in (None, self.bytes()) and self.order.is_met_by(self.path)
-
-    def kept(self) -> str:
-        if self.origin() is None:
-            return ""
-        return f"{format_bytes(self.bytes())} of it are kept, and the same command goes on from there"
-
-
-@contextmanager
-def _claimed(order: _Order) -> Iterator[_Part]:
-    """The part, this caller's alone until the end: two that write one file would spoil it.
-
-    The part itself is locked: no lock file stays behind, and a killed process holds nothing. Where files cannot be
-    locked (Windows, some network disks) every caller has a part of its own, which ends with the call.
-    """
-    shared = order.place.with_name(f"{order.place.name}.part")
-    own = order.place.with_name(f"{order.place.name}.{os.getpid()}-{threading.get_ident()}.part")
-    with order.writing():
-        order.place.parent.mkdir(parents=True, exist_ok=True)
-    handle = _hold(shared, order)
-    part = _Part(order, own, lasting=False) if handle is None else _Part(order, shared, lasting=True)
-    try:
-        yield part
-    finally:
-        with suppress(OSError):
-            # After the renaming, a part of this name is somebody else's.
-            if part.origin() is None and (handle is None or _lies_at(handle, part.path)):
-                part.note.unlink(missing_ok=True)
-                part.path.unlink(missing_ok=True)
-        if handle is not None:
-            os.close(handle)
-
-
-def _hold(path: Path, order: _Order) -> int | None:
-    """The file, opened, made where there is none, and locked; None where files cannot be locked."""
-    if fcntl is None:
-        return None
-    while True:
-        with order.writing():
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        held = False
-        try:
-            if not _lock(handle, order):
-                if not os.fstat(handle).st_size:
-                    path.unlink(missing_ok=True)
-                return None
-            # Its last holder may have renamed or removed it: the lock is then on a file that nobody will find.
-            held = _lies_at(handle, path)
-            if held:
-                return handle
-        finally:
-            if not held:
-                os.close(handle)
-
-
-def _lock(handle: int, order: _Order) -> bool:
-    """Waits for whoever holds it, and shows how far they are; False where this disk knows no locks."""
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            pass
-        except OSError:
-            return False
-        order.tell(os.fstat(handle).st_size, None)
-        time.sleep(_POLL)
-
-
-def _lies_at(handle: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), path.stat())
-    except FileNotFoundError:
-        return False
+def _check(order: Order) -> None:
+    """Raises `UserError` for a URL or a checksum that cannot be."""
+    if not _is_web(order.url):
+        raise UserError(f"{order.url!r} is not a web address; give one that begins with https:// or http://")
+    if not re.fullmatch("[0-9a-f]{8,64}", order.digest):
+        raise UserError(f"sha256 {order.digest!r}: give the first 8 to 64 hexadecimal digits of the file's SHA-256")
 
 
 class _BrokenError(Exception):
@@ -301,7 +111,7 @@ class _Answer(NamedTuple):
     total: int | None
 
 
-def _fetch(part: _Part) -> None:
+def _fetch(part: Part) -> None:
     """Leaves the whole content in the part. Raises `TriscaleError`."""
     for left in reversed(range(_TRIES)):
         try:
@@ -314,7 +124,7 @@ def _fetch(part: _Part) -> None:
     return None
 
 
-def _ask(part: _Part) -> _Answer:
+def _ask(part: Part) -> _Answer:
     origin = part.origin()
     if origin is not None:
         try:
@@ -328,7 +138,7 @@ def _ask(part: _Part) -> _Answer:
     return _Answer(response, 0, response.length)
 
 
-def _ask_for_rest(part: _Part, origin: _Origin) -> _Answer:
+def _ask_for_rest(part: Part, origin: Origin) -> _Answer:
     """Raises `_UnfitError` where the server has no rest, or one of something else."""
     have = part.bytes()
     response = _open(part, {"Range": f"bytes={have}-", "If-Range": origin.validator})
@@ -357,7 +167,7 @@ def _validator(response: http.client.HTTPResponse) -> str | None:
     return tag if tag.startswith('"') else response.headers.get("Last-Modified")
 
 
-def _receive(part: _Part, answer: _Answer) -> None:
+def _receive(part: Part, answer: _Answer) -> None:
     """Appends the content to the part. Raises `_BrokenError` where it ends early, `TriscaleError`."""
     order, done, total = part.order, answer.start, answer.total
     if total is not None and total > order.limit:
@@ -384,7 +194,7 @@ def _receive(part: _Part, answer: _Answer) -> None:
         raise _BrokenError(_arrived("the connection ended", done, total))
 
 
-def _read(part: _Part, answer: _Answer, done: int) -> bytes:
+def _read(part: Part, answer: _Answer, done: int) -> bytes:
     total = answer.total
     try:
         # read1 hands over what has come: read would hold it back, and lose it with the connection.
@@ -406,13 +216,13 @@ def _arrived(how: str, done: int, total: int | None) -> str:
     return f"{how}: {format_bytes(done)}{'' if total is None else f' of {format_bytes(total)}'} arrived"
 
 
-def _too_much(part: _Part, sent: int) -> TriscaleError:
+def _too_much(part: Part, sent: int) -> TriscaleError:
     part.forget()
     sizes = f"{format_bytes(sent)} or more, where at most {format_bytes(part.order.limit)} were expected"
     return part.order.failure(f"the server sends {sizes}", _NOTHING)
 
 
-def _settle(part: _Part) -> None:
+def _settle(part: Part) -> None:
     """Checks the part and renames it into place. Raises `TriscaleError`."""
     order = part.order
     with order.writing(), part.path.open("r+b") as file:
@@ -427,7 +237,7 @@ def _settle(part: _Part) -> None:
         sync_directory(order.place.parent)
 
 
-def _open(part: _Part, headers: Mapping[str, str]) -> http.client.HTTPResponse:
+def _open(part: Part, headers: Mapping[str, str]) -> http.client.HTTPResponse:
     """The answer to one request, redirects followed. Raises `_UnfitError`, `_BrokenError`, `TriscaleError`."""
     order = part.order
     request = Request(order.url, headers={"User-Agent": "triscale", **headers})
