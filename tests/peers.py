@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 import warnings
+from collections.abc import Sequence
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -79,11 +80,14 @@ def load(name: str) -> Any:
 
 
 @torch.no_grad()
-def randomise(peer: nn.Module, seed: int = 0) -> None:
+def randomise(
+    peer: nn.Module, seed: int = 0, sizes: Sequence[tuple[int, int]] = ((64, 64),), margin: float = 1.0
+) -> None:
     """Random weights and statistics, so that no one, zero or default hides a difference.
 
-    Normalisation's statistics are those of random images: the signal then neither dies nor grows from layer to layer,
-    and logits depend on the image.
+    Normalisation's statistics are those of random images of these sizes: the signal then neither dies nor grows from
+    layer to layer, and logits depend on the image. Variances are `margin` times those: where peers round differently, a
+    little above 1 keeps the rounding of deep networks from growing until it is all there is.
     """
     generator = torch.Generator().manual_seed(seed)
     norms = [module for module in peer.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -98,10 +102,13 @@ def randomise(peer: nn.Module, seed: int = 0) -> None:
         norm.reset_parameters()
         norm.weight.uniform_(0.7, 1.3, generator=generator)
         norm.bias.uniform_(-0.3, 0.3, generator=generator)
-        norm.momentum = 1.0
+        norm.momentum = None  # the average of all sizes
         norm.train()
-    peer(torch.randn(8, 3, 64, 64, generator=generator))
+    for size in sizes:
+        peer(torch.randn(8, 3, *size, generator=generator))
     peer.eval()
+    for norm in norms:
+        norm.running_var *= margin
 
 
 def take_by_order(ours: nn.Module, peer: nn.Module) -> None:

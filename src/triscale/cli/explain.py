@@ -13,13 +13,18 @@ from triscale.cli.console import Output, print_table, table
 from triscale.errors import UserError
 
 if TYPE_CHECKING:
-    from triscale.explaining import Explained, Explanation, Sanity
+    from triscale.explaining import Explained, Explanation, Gallery, Sanity
+    from triscale.models import Model
+
+    Found = list[tuple[Explained, tuple[Path, ...]]]
 
 MOST = 240  # pictures that are explained at once
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="A run directory or a safetensors file.", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(help="A run directory, published weights or a file of weights.", show_default=False)
+    ],
     pictures: Annotated[list[Path], typer.Argument(help="Picture files, or folders of them.", show_default=False)],
     beside: Annotated[
         list[str] | None, typer.Option(help="One more network to set beside it; may be repeated.", show_default=False)
@@ -46,56 +51,81 @@ def command(
     Example: triscale explain RUN photo.jpg --beside OTHER_RUN
     """
     output = Output(as_json)
-    from triscale.explaining import Gallery, check_sanity, choose, explain, named
+    from triscale.explaining import Gallery, choose, named
 
     models = named([name, *(beside or ())])
     gallery = Gallery(out, list(models))
     chosen, left = choose(pictures, MOST)
-    found: list[tuple[Explained, tuple[Path, ...]]] = []
-    checks: dict[str, Sanity] = {}
-    with output.progress() as bar:
-        task = bar.add_task("looking at pictures", total=len(chosen))
-        for one in explain(models, chosen, label=label, stage=stage):
-            found.append((replace(one, picture=None), gallery.add(one)))
-            bar.update(task, completed=len(found))
-        failed = [one for one, _ in found if one.error]
-        if len(failed) == len(found):
-            raise UserError(failed[0].error or "")
-        sheets = gallery.finish()
-        if sanity:
-            task = bar.add_task("with random weights", total=None)
-            explained = [one for one, _ in found]
-            checks = check_sanity(
-                models, explained, progress=lambda done, of: bar.update(task, completed=done, total=of)
-            )
+    found = _look(output, models, chosen, gallery, label, stage)
+    checks = _check(output, models, found) if sanity else None
     values = {
         "pictures": [_picture(one, files) for one, files in found],
-        "sheets": [str(sheet) for sheet in sheets],
+        "sheets": [str(sheet) for sheet in gallery.sheets],
         "left": left,
-        **({"sanity": {network: _sanity(check) for network, check in checks.items()}} if sanity else {}),
+        **({} if checks is None else {"sanity": {network: _sanity(check) for network, check in checks.items()}}),
     }
-    output.result(values, lambda console: _show(console, found, sheets, checks))
-    for one in failed:
-        output.notes.print(one.error)
-    if left:
-        output.notes.print(
-            f"{len(chosen):,} of {len(chosen) + left:,} pictures were explained, spread evenly over their names; "
-            "name a smaller folder for the others"
-        )
-    again = [word for network in beside or () for word in ("--beside", network)]
-    again += [
-        str(word)
-        for key, value in (("--class", label), ("--stage", stage))
-        if value is not None
-        for word in (key, value)
-    ]
+    output.result(values, lambda console: _show(console, found, gallery.sheets, checks or {}))
+    failed = _tell(output, found, left)
     if sanity:
         output.next_command("triscale", "eval", name, "LABELLED_IMAGES")
     else:
+        again = [word for network in beside or () for word in ("--beside", network)]
+        again += [] if label is None else ["--class", label]
+        again += [] if stage is None else ["--stage", str(stage)]
         output.next_command("triscale", "explain", name, *pictures[:3], *again, "--sanity", "--out", f"{out}-checked")
     if failed:
-        output.notes.print(f"{len(failed)} of {len(found)} pictures could not be read")
+        output.notes.print(f"{failed} of {len(found)} pictures could not be read")
         raise typer.Exit(1)
+
+
+def _look(
+    output: Output,
+    models: "Mapping[str, Model]",
+    pictures: list[Path],
+    gallery: "Gallery",
+    label: str | None,
+    stage: int | None,
+) -> "Found":
+    """What was found in each picture, without its pixels, and the files of the overlays."""
+    from triscale.explaining import explain
+
+    found: Found = []
+    with output.progress() as bar:
+        task = bar.add_task("looking at pictures", total=len(pictures))
+        for one in explain(models, pictures, label=label, stage=stage):
+            found.append((replace(one, picture=None), gallery.add(one)))
+            bar.update(task, completed=len(found))
+        gallery.finish()
+    if not gallery.sheets:
+        raise UserError(found[0][0].error or "")
+    return found
+
+
+def _check(output: Output, models: "Mapping[str, Model]", found: "Found") -> "dict[str, Sanity]":
+    from triscale.explaining import check_sanity
+
+    with output.progress() as bar:
+        task = bar.add_task("with random weights", total=None)
+        explained = [one for one, _ in found]
+        return check_sanity(models, explained, progress=lambda done, of: bar.update(task, completed=done, total=of))
+
+
+def _tell(output: Output, found: "Found", left: int) -> int:
+    """What a person should know besides; how many pictures could not be read."""
+    failed = [one for one, _ in found if one.error]
+    for one in failed:
+        output.notes.print(one.error)
+    for each in next(one.explanations for one, _ in found if one.explanations):
+        if each.values.size == 1:
+            output.notes.print(
+                f"{each.network}: its map has one position, so it shows nothing; --stage 0 looks at an earlier one"
+            )
+    if left:
+        output.notes.print(
+            f"{len(found):,} of {len(found) + left:,} pictures were explained, spread evenly over their names; "
+            "name a smaller folder for the others"
+        )
+    return len(failed)
 
 
 def _picture(one: "Explained", files: tuple[Path, ...]) -> dict[str, Any]:
@@ -131,14 +161,15 @@ def _sanity(check: "Sanity") -> dict[str, Any]:
         "other_pictures": check.other,
         "seeds": check.seeds,
         "pictures": check.pictures,
+        "explains_network": check.explains_network,
         "verdict": check.verdict,
     }
 
 
 def _show(
     console: Console,
-    found: "list[tuple[Explained, tuple[Path, ...]]]",
-    sheets: tuple[Path, ...],
+    found: "Found",
+    sheets: list[Path],
     checks: "Mapping[str, Sanity]",
 ) -> None:
     rows = table("picture", "network", "class", "", "logit", "overlay")

@@ -12,7 +12,7 @@ from typing import NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from triscale.cli import cost, demo, evaluate, fit, models, predict, scale
+from triscale.cli import cost, demo, evaluate, explain, fit, models, predict, scale
 from triscale.cli.console import write_json
 from triscale.errors import TriscaleError, UserError, is_out_of_memory
 
@@ -32,6 +32,7 @@ app.command("cost")(cost.command)
 app.command("scale")(scale.command)
 app.command("eval")(evaluate.command)
 app.command("predict")(predict.command)
+app.command("explain")(explain.command)
 app.command("demo")(demo.command)
 
 

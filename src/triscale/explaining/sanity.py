@@ -14,6 +14,7 @@ from triscale.nn.network import Network, initialise
 
 SEEDS = 5
 SAME, ALIKE = 0.7, 0.4  # rank correlations from which maps count as the same, and as partly the same
+BEYOND = 0.05  # by how much they must then be more alike than those of other pictures: few positions agree by chance
 BATCH = 8
 
 MapMaker = Callable[[Network, Tensor, Sequence[int]], Maps]
@@ -60,7 +61,7 @@ class Sanity:
             return "the maps hold one value only: they show nothing that could be compared"
         if self.correlation >= SAME:
             return "the maps stay the same with random weights: they explain the picture, not the network"
-        if self.correlation >= ALIKE:
+        if self.correlation >= ALIKE and not self.correlation <= self.other + BEYOND:
             return "the maps stay partly the same with random weights: trust them little"
         return "the maps do not survive random weights: they depend on what the network has learned"
 
@@ -140,8 +141,8 @@ def _mean(values: npt.ArrayLike) -> float:
 def _maps(network: Network, x: Tensor, classes: Sequence[int], maps: MapMaker) -> Values:
     """[n, h, w], a few pictures at a time."""
     device = next(network.parameters()).device
-    found = [
-        maps(network, x[start : start + BATCH].to(device), classes[start : start + BATCH]).values.double().cpu().numpy()
-        for start in range(0, len(x), BATCH)
-    ]
+    found = []
+    for start in range(0, len(x), BATCH):
+        some = slice(start, start + BATCH)
+        found.append(maps(network, x[some].to(device), classes[some]).values.detach().double().cpu().numpy())
     return np.concatenate(found)

@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -166,8 +167,7 @@ class _Sheet:
 
     def longest(self, text: str, cut: Callable[[int], str], *, bold: bool = False) -> int:
         """The most letters of a text with which what it is cut to fits a cell; at least one."""
-        fits = (n for n in range(len(text) - 1, 1, -1) if self.measure(cut(n), bold=bold) <= CELL)
-        return next(fits, 1)
+        return max(1, bisect_left(range(1, len(text)), True, key=lambda n: self.measure(cut(n), bold=bold) > CELL))
 
     def png(self) -> bytes:
         out = io.BytesIO()
