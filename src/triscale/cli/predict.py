@@ -56,6 +56,7 @@ def command(
     from triscale.models import learned
 
     ready = learned(name, weights)
+    name = weights or name  # what alone names the model in the next command
     if features is None:
         _answer(output, ready, name, found, top)
     else:

@@ -10,7 +10,7 @@ import numpy as np
 from triscale.data import Data, Images, read
 from triscale.errors import UserError
 from triscale.evaluating.predictions import Predictions, predict_images
-from triscale.models import Model, load
+from triscale.models import Model, learned
 from triscale.runs import RunDirectory
 from triscale.training.machine import find_device
 
@@ -47,9 +47,7 @@ def evaluate(
     are matched by name. Raises `UserError` where the model was never trained, an image's class is not among the
     model's, or a run does not say what it held out.
     """
-    model = name if isinstance(name, Model) else load(name)
-    if not model.trained:
-        raise UserError(f"{name}: has random weights; name a run that `triscale fit` wrote")
+    model = learned(name)
     run = None if isinstance(name, Model) else _run_of(Path(name))
     if data is None:
         if run is None:

@@ -23,7 +23,6 @@ CELL, TALLEST = 320, 480  # pixels
 MARGIN, GAP, BETWEEN, LINE = 28, 18, 48, 23
 MOST, LINES = 24, 12  # pictures of a sheet, and below each other
 FEW = 6  # pictures that stand below each other even where there is room beside
-GLANCE = 300  # letters of a text that are looked at
 INK, QUIET = "#1a1a1a", "#666666"
 # Letters that DejaVu lacks are taken from whichever of these is installed.
 _OTHER_FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "PingFang SC", "Hiragino Sans", "Microsoft YaHei", "Noto Sans")
@@ -218,5 +217,5 @@ def _installed() -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """One line of letters that can be drawn, whatever a file or a class is called, and no longer than a glance."""
-    return " ".join(text.encode("utf-8", "replace").decode().split())[:GLANCE]
+    """One line of letters that can be drawn, whatever a file or a class is called."""
+    return " ".join(text.encode("utf-8", "replace").decode().split())

@@ -54,6 +54,8 @@ def read_foreign(path: Path) -> Foreign:
     """
     suffix = path.suffix.lower()
     try:
+        if _is_checkpoint(path):
+            raise UserError(f"{path}: a TensorFlow checkpoint; turn it into one .npz file first: {TENSORFLOW_SNIPPET}")
         if not path.is_file():
             raise UserError(f"{path}: no such file; name a file of weights")
         if path.stat().st_size > MAX_BYTES:
@@ -62,8 +64,6 @@ def read_foreign(path: Path) -> Foreign:
             tensors, remarks = _tensorflow(_numpy(path))
         elif suffix in HDF5:
             tensors, remarks = _keras(path)
-        elif path.name == "checkpoint" or suffix in (".index", ".meta") or ".data-" in path.name:
-            raise UserError(f"{path}: a TensorFlow checkpoint; turn it into one .npz file first: {TENSORFLOW_SNIPPET}")
         elif suffix in TORCH:
             tensors, remarks = _unwrapped(_safetensors(path) if suffix == ".safetensors" else _torch(path), path)
         else:
@@ -77,6 +77,12 @@ def read_foreign(path: Path) -> Foreign:
     return Foreign(
         path, {name: _checked(tensor, name, path) for name, tensor in tensors.items()}, sha256, tuple(remarks)
     )
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Whether it is one of the files of a TensorFlow checkpoint, or what their names begin with."""
+    parts = path.name == "checkpoint" or path.suffix in (".index", ".meta") or ".data-" in path.name
+    return parts or path.with_name(f"{path.name}.index").is_file()
 
 
 def _checked(tensor: Tensor, name: str, path: Path) -> Tensor:
