@@ -61,9 +61,9 @@ def evaluate(
         raise UserError(f"{name}: splits.csv is missing, so nobody knows which images were held out; name other images")
     chosen, which = _choose(images, kept)
     labels = _labels(images, chosen, model)
-    learned = {digest for split, digest in kept.values() if split != "test"}
+    known = {digest for split, digest in kept.values() if split != "test"}
     predictions = predict_images(model.to(find_device(device)), replace(chosen, labels=labels))
-    seen = sum(digest.hex() in learned for digest in chosen.digests)
+    seen = sum(digest.hex() in known for digest in chosen.digests)
     held_out = sum(split == "test" for split, _ in kept.values())
     missing = held_out - len(chosen) if which == "held out" else 0
     return Evaluation(predictions, images.path, which, missing, seen if kept else None, len(images.skipped))

@@ -1,8 +1,8 @@
 """What a network has learned: published weights as objects, and the files of other projects."""
 
-from triscale.weights.catalogue import Weights, catalogue, default_weights
 from triscale.weights.importing import Imported, Provenance, import_weights
 from triscale.weights.naming import PROJECTS
+from triscale.weights.published import Weights, catalogue, default_weights
 from triscale.weights.store import fetch_weights, find_name, find_weights, open_weights, way_to
 
 __all__ = [

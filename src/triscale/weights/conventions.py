@@ -12,8 +12,8 @@ from pathlib import Path
 from triscale.arch import Architecture, Padding, published
 from triscale.data import Preprocess
 from triscale.errors import UserError
-from triscale.weights.catalogue import Weights, catalogue, variant
 from triscale.weights.naming import Tensor
+from triscale.weights.published import Weights, catalogue, variant
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)

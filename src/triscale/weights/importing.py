@@ -10,10 +10,10 @@ import numpy as np
 from triscale.arch import Architecture, published
 from triscale.data import Preprocess
 from triscale.errors import UserError
-from triscale.weights.catalogue import IMAGENET_CLASSES, Weights
 from triscale.weights.conventions import Convention, decide
 from triscale.weights.imagenet import imagenet_classes
 from triscale.weights.naming import PROJECTS, Project, Tensor, table
+from triscale.weights.published import IMAGENET_CLASSES, Weights
 from triscale.weights.reading import Foreign, read_foreign
 
 COUNTER = "num_batches_tracked"

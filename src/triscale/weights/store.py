@@ -6,9 +6,9 @@ from pathlib import Path
 
 from triscale.errors import UserError
 from triscale.units import format_bytes
-from triscale.weights.catalogue import Weights, catalogue
 from triscale.weights.downloading import cache_directory, download
 from triscale.weights.importing import Imported, import_weights
+from triscale.weights.published import Weights, catalogue
 
 Progress = Callable[[int, int | None], None]
 
