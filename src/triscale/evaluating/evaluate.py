@@ -70,6 +70,8 @@ def evaluate(
 
 
 def _run_of(path: Path) -> RunDirectory | None:
+    if not path.exists():  # a name
+        return None
     place = path if path.is_dir() else path.parent
     try:
         return RunDirectory.open(place)

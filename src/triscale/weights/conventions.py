@@ -91,7 +91,9 @@ def _options(project: str, network: str, tensors: Mapping[str, Tensor]) -> list[
     entries = [weights for weights in catalogue().values() if (weights.project, weights.network) == (project, network)]
     entries.sort(key=lambda weights: (not weights.default, "ap_" in weights.there))
     found = [Convention(w.there, network, w.padding, w.epsilon, w.preprocess, known=w) for w in entries]
-    return found or [_plain(project, network)]
+    # timm builds each of these in its own way too, whether or not it publishes weights of it.
+    own = project == "timm" and network.startswith("efficientnet") and network not in {option.model for option in found}
+    return [*found, _plain(project, network)] if own or not found else found
 
 
 def _official(project: str, network: str) -> list[Convention]:
@@ -134,7 +136,7 @@ def _plain(project: str, network: str) -> Convention:
         there, halves = "mobilenetv1_100.ra4_e3600_r224_in1k", replace(preprocess, mean=HALF, std=HALF)
         return Convention(there, network, "symmetric", 1e-5, halves)
     return Convention(
-        network, network, "symmetric", 1e-5, preprocess, f"{project} is not known to publish weights of it"
+        network, network, "symmetric", 1e-5, preprocess, f"{project} is not known to publish weights of its {network}"
     )
 
 
