@@ -82,6 +82,16 @@ def test_a_network_of_gray_pictures_is_imported_with_its_one_channel(tmp_path: P
     assert from_import(imported)(torch.zeros(1, 1, 32, 32)).shape == (1, 1000)
 
 
+def test_timms_own_network_is_told_from_its_port_also_where_only_the_port_is_published(tmp_path: Path) -> None:
+    found = arrays("timm", "efficientnet_lite1")
+    assert "--as efficientnet_lite1 or --as tf_efficientnet_lite1" in refusal(
+        write(tmp_path / "weights.pth", found), project="timm"
+    )
+    own = import_weights(write(tmp_path / "efficientnet_lite1.pth", found), "timm").architecture
+    port = import_weights(write(tmp_path / "tf_efficientnet_lite1.pth", found), "timm").architecture
+    assert [(one.padding, one.norm.epsilon) for one in (own, port)] == [("symmetric", 1e-5), ("same", 1e-3)]
+
+
 def test_a_file_that_fits_two_networks_is_an_error_that_names_both(tmp_path: Path) -> None:
     place = write(tmp_path / "weights.pth", arrays("timm", "efficientnet_b0"))
     line = refusal(place, project="timm")

@@ -83,9 +83,10 @@ PEERS: dict[str, tuple[Callable[[str], nn.Module], Callable[[Any, Tensor], Seen]
 NAMES = {
     "timm": [
         *(f"tf_efficientnet_b{i}" for i in range(8)),
-        *(f"efficientnet_b{i}" for i in range(5)),
+        *(f"efficientnet_b{i}" for i in range(8)),
         *(f"tf_efficientnet_lite{i}" for i in range(5)),
-        *("efficientnet_lite0", "mobilenetv1_100", "mobilenetv2_100", "semnasnet_100", "resnet18", "resnet50"),
+        *(f"efficientnet_lite{i}" for i in range(5)),
+        *("mobilenetv1_100", "mobilenetv2_100", "semnasnet_100", "resnet18", "resnet50"),
     ],
     "torchvision": [*(f"efficientnet_b{i}" for i in range(8)), "mobilenet_v2", "resnet18", "resnet50"],
     "lukemelas": [*(f"efficientnet-b{i}" for i in range(8)), *(f"efficientnet-lite{i}" for i in range(5))],
