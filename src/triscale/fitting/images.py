@@ -1,5 +1,6 @@
 """What the images themselves decide: the resolution to start from, the preprocessing, the recipe."""
 
+import math
 from dataclasses import replace
 
 from triscale.arch import Architecture
@@ -10,7 +11,9 @@ from triscale.training import Recipe
 SMALLEST_SIDE = 16  # pixels: smaller images are enlarged to it
 LARGEST_SIDE = 224  # pixels: the baselines were designed for it; the rule may go above
 LONGEST_SIDE = 1024  # pixels: of very elongated images, which are squashed to it
-FINE_RATE, FINE_DECAY, FINE_CROP, PATIENCE = 5e-4, 0.9, 0.5, 5  # of fine-tuning; see `training.Recipe`
+FINE_RATE, FINE_DECAY, FINE_CROP = 5e-4, 0.9, 0.5  # of fine-tuning; see `training.Recipe`
+# Epochs without a lower validation loss: half of them all, for a few dozen images judge a high rate noisily.
+PATIENCE, FEWEST_PATIENCE = 0.5, 5
 PHOTOGRAPH = 64  # pixels: from here on a random crop of a third still shows something
 
 
@@ -66,6 +69,12 @@ def fine_tuning(recipe: Recipe) -> Recipe:
         rate=FINE_RATE,
         depth_decay=FINE_DECAY,
         frozen_norm=True,
-        patience=PATIENCE,
+        patience=FEWEST_PATIENCE,
         crop=None if recipe.crop is None else FINE_CROP,
     )
+
+
+def lasting(recipe: Recipe, epochs: int) -> Recipe:
+    """The recipe for so many epochs."""
+    patience = None if recipe.patience is None else max(FEWEST_PATIENCE, math.ceil(PATIENCE * epochs))
+    return replace(recipe, epochs=epochs, patience=patience)

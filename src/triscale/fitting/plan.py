@@ -24,7 +24,7 @@ from triscale.fitting.candidates import (
     take,
     too_slow,
 )
-from triscale.fitting.images import make_preprocess, make_recipe, scratch_recipe
+from triscale.fitting.images import lasting, make_preprocess, make_recipe, scratch_recipe
 from triscale.fitting.wish import Wish
 from triscale.models.model import Model, new
 from triscale.scaling import Scaled
@@ -304,7 +304,7 @@ def _draft(
         why=f"{why}; smaller than the budget allows, because larger ones would not" if candidate.shrunk else why,
         architecture=stage.model.architecture,
         preprocess=stage.model.preprocess,
-        recipe=replace(asked.recipe, epochs=epochs),
+        recipe=lasting(asked.recipe, epochs),
         machine=_machine(candidate),
         pace=pace,
         steps=epochs * course.steps,
@@ -314,7 +314,7 @@ def _draft(
         time=wish.time,
         seed=wish.seed,
         weights=wish.started_from,
-        scratch=replace(scratch_recipe(asked.images, wish), epochs=epochs) if wish.scratch else None,
+        scratch=lasting(scratch_recipe(asked.images, wish), epochs) if wish.scratch else None,
     )
     return Draft(plan, asked.images, stage.model, stage.training, stage.held_out, stage.test)
 
