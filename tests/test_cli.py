@@ -14,30 +14,10 @@ from rich.console import Console
 
 from triscale.arch import from_dict, load, published, to_json
 from triscale.cli.console import print_table, table
-from triscale.cli.main import run
 from triscale.fitting import Fitted
 
-Captured = pytest.CaptureFixture[str]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent / "src")}
 VERBS = ("fit", "models", "cost", "scale", "eval", "predict", "demo")
-
-
-@pytest.fixture
-def triscale(monkeypatch: pytest.MonkeyPatch, capsys: Captured):  # noqa: ANN201
-    """Runs a command line in this process: (exit code, standard output, standard error)."""
-
-    def command(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["triscale", *map(str, words)])
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            code = run()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return command
 
 
 @pytest.mark.parametrize("verb", VERBS)

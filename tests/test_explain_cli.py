@@ -1,8 +1,6 @@
 """`triscale explain` as a person or a script meets it."""
 
 import json
-import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +9,6 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from triscale.arch import Architecture, Head, MBConv, Stage, Stem
-from triscale.cli.main import run
 from triscale.data import Preprocess
 from triscale.models.model import new
 
@@ -20,23 +17,6 @@ Triscale = Callable[..., Answer]
 
 TINY = Architecture((Stage(MBConv(3, 2), 8, 2, 2),), stem=Stem(8), head=Head(3, 16), resolution=(48, 64), name="tiny")
 LOOK = Preprocess((48, 64), 3, (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), crop=0.9)
-
-
-@pytest.fixture
-def triscale(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Triscale:
-    """Runs a command line in this process: (exit code, standard output, standard error)."""
-
-    def command(*words: object) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["triscale", *map(str, words)])
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            code = run()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-        return code, *capsys.readouterr()
-
-    return command
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from triscale.models import Model, load
 from triscale.models.model import new
 from triscale.training import EpochMetrics, Recipe, Validation, train
 from triscale.training.engine import _optimizer
+from triscale.weights import Provenance
 
 
 @pytest.fixture(scope="module")
@@ -233,3 +234,19 @@ def test_the_packages_weights_beat_training_from_scratch_on_a_few_photographs(tm
     assert found.gain is not None
     assert found.test.top().value > 0.9
     assert found.gain.value > 0
+
+
+def test_a_run_that_started_from_published_weights_says_so_when_it_is_started_from(
+    fitted: Fitted, digits: Path, tmp_path: Path
+) -> None:
+    model = load(fitted.run.path)
+    model.provenance = Provenance(
+        "somebodys", "timm", "file.pth", "0" * 64, "https://example.org", "MIT", "ImageNet-1k"
+    )
+    first = fit(digits, out=tmp_path / "first", weights=model, epochs=1, scratch=False)
+    assert first.plan.weights == model.provenance
+    second = fit(digits, out=tmp_path / "second", weights=first.run.path, epochs=1, scratch=False)
+    assert second.plan.weights is not None
+    assert (second.plan.weights.name, second.plan.weights.file) == (None, "first")
+    assert second.plan.weights.source == "a run that started from somebodys"
+    assert second.plan.weights.licence == "MIT"

@@ -11,12 +11,10 @@ import torch
 from foreign import arrays, write
 from PIL import Image
 from sklearn.datasets import load_sample_image
-from test_downloading import Server, server
+from web import Server
 
 from triscale.models import load
 from triscale.weights import Weights, catalogue, default_weights, find_weights
-
-__all__ = ["server"]  # the fixture
 
 NAME = "torchvision/mobilenet_v2.v2"
 Triscale = Callable[..., tuple[int, str, str]]

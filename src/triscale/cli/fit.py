@@ -20,8 +20,6 @@ from triscale.units import format_seconds, parse_seconds
 
 if TYPE_CHECKING:
     from triscale.fitting import Fitted
-    from triscale.fitting.scratch import Scratch
-    from triscale.stats import PairedDifference
 
 
 def command(
@@ -128,6 +126,8 @@ def command(
 
 def values(fitted: "Fitted") -> dict[str, Any]:
     """What `fit` answers with --json."""
+    from triscale.fitting.scratch import scratch_values
+
     top = fitted.test.top()
     total, plan = fitted.plan.scaled.cost, fitted.plan
     limits = plan.scaled.limits or {}
@@ -144,7 +144,7 @@ def values(fitted: "Fitted") -> dict[str, Any]:
         "steps": {"planned": plan.steps, "made": fitted.steps},
         "kept_epoch": fitted.kept,
         "weights": None if plan.weights is None else plan.weights.to_json(),
-        "scratch": None if fitted.scratch is None or fitted.gain is None else _scratch(fitted.scratch, fitted.gain),
+        "scratch": None if fitted.scratch is None else scratch_values(fitted.scratch, fitted.test),
         "budget": {
             term: {"limit": limit, "value": fitted.achieved[term], "used": fitted.achieved[term] / limit}
             for term, limit in limits.items()
@@ -155,19 +155,6 @@ def values(fitted: "Fitted") -> dict[str, Any]:
         "scaling": summary(fitted.plan.scaled),
         "cost": {"params": total.params, "macs": total.macs, "activations": total.activations, "size": total.size},
         "architecture": to_dict(fitted.plan.architecture),
-    }
-
-
-def _scratch(scratch: "Scratch", difference: "PairedDifference") -> dict[str, Any]:
-    from triscale.fitting.scratch import gain_values
-
-    top = scratch.test.top()
-    return {
-        "test_accuracy": top.value,
-        "test_accuracy_interval_95": list(top.interval()),
-        "epochs": len(scratch.metrics),
-        "seconds": scratch.seconds,
-        "gain": gain_values(difference),
     }
 
 

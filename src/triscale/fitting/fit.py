@@ -14,7 +14,7 @@ from triscale.engines import Latency, measure_latency, measure_memory
 from triscale.errors import UserError
 from triscale.evaluating import Predictions, predict_images
 from triscale.fitting.plan import Draft, Plan, PlanListener, judge, make_plan
-from triscale.fitting.scratch import Scratch, gain, gain_values, train_scratch
+from triscale.fitting.scratch import Scratch, gain, scratch_values, train_scratch
 from triscale.fitting.wish import Baseline, Wish, make_wish
 from triscale.models.model import Model, load
 from triscale.reporting import write_report
@@ -289,7 +289,12 @@ def _result(fitted: Fitted) -> dict[str, Any]:
         "imbalance": fitted.imbalance,
         "steps": fitted.steps,
         "kept_epoch": fitted.kept,
-        "scratch": None if fitted.scratch is None else _scratch_result(fitted.scratch, fitted.test),
+        "scratch": None
+        if fitted.scratch is None
+        else {
+            **scratch_values(fitted.scratch, fitted.test),
+            "metrics": [asdict(metrics) for metrics in fitted.scratch.metrics],
+        },
         "budget": {
             term: {"limit": limit, "value": fitted.achieved[term], "used": fitted.achieved[term] / limit}
             for term, limit in (fitted.plan.scaled.limits or {}).items()
@@ -298,17 +303,4 @@ def _result(fitted: Fitted) -> dict[str, Any]:
         "test_top5": fitted.test.top(5).value if len(fitted.model.classes) > 5 else None,
         "seconds": round(fitted.seconds, 2),
         "peak_device_memory": fitted.peak_memory,
-    }
-
-
-def _scratch_result(scratch: Scratch, test: Predictions) -> dict[str, Any]:
-    top = scratch.test.top()
-    return {
-        "test_accuracy": top.value,
-        "test_accuracy_interval_95": list(top.interval()),
-        "epochs": len(scratch.metrics),
-        "steps": scratch.steps,
-        "seconds": round(scratch.seconds, 2),
-        "metrics": [asdict(metrics) for metrics in scratch.metrics],
-        "gain": gain_values(gain(test, scratch.test)),
     }

@@ -55,13 +55,21 @@ def gain(fitted: Predictions, scratch: Predictions) -> PairedDifference:
     return PairedDifference(int((first & ~second).sum()), int((second & ~first).sum()), len(fitted.labels))
 
 
-def gain_values(difference: PairedDifference) -> dict[str, Any]:
-    """The difference as plain values."""
+def scratch_values(scratch: Scratch, fitted: Predictions) -> dict[str, Any]:
+    """The comparison as plain values; differences in points of a hundred."""
+    top, difference = scratch.test.top(), gain(fitted, scratch.test)
     return {
-        "points": 100 * difference.value,
-        "interval_95": [100 * bound for bound in difference.interval()],
-        "only_with_weights": difference.first,
-        "only_from_scratch": difference.second,
-        "images": difference.n,
-        "p_value": difference.p_value(),
+        "test_accuracy": top.value,
+        "test_accuracy_interval_95": list(top.interval()),
+        "epochs": len(scratch.metrics),
+        "steps": scratch.steps,
+        "seconds": round(scratch.seconds, 2),
+        "gain": {
+            "points": 100 * difference.value,
+            "interval_95": [100 * bound for bound in difference.interval()],
+            "only_with_weights": difference.first,
+            "only_from_scratch": difference.second,
+            "images": difference.n,
+            "p_value": difference.p_value(),
+        },
     }

@@ -11,6 +11,7 @@ from triscale.arch import Architecture, resolve
 from triscale.arch.resolve import MODEL_FILE
 from triscale.errors import UserError
 from triscale.models import Model, learned
+from triscale.runs.directory import SETTINGS
 from triscale.scaling import Rule, find_rule
 from triscale.scaling.budget import ANALYTIC, MEASURED, check_limits
 from triscale.training import Recipe
@@ -96,13 +97,23 @@ def make_wish(
 
 
 def _started(weights: str | Path | Model) -> Model:
-    """The model to start from; one that was learned here says which run or file it is."""
+    """The model to start from; one that was learned here says which run or file it is, and what that started from."""
     model = learned(weights)
-    if model.provenance is None:
-        path = None if isinstance(weights, Model) else Path(weights)
-        file = path / MODEL_FILE if path is not None and path.is_dir() else path
-        name = "a model in memory" if path is None else path.resolve().name
-        model.provenance = Provenance(None, "triscale", name, "" if file is None else sha256_of(file))
+    if isinstance(weights, Model):
+        model.provenance = model.provenance or Provenance(None, "triscale", "a model in memory", "")
+        return model
+    path, before = Path(weights), model.provenance
+    file = path / MODEL_FILE if path.is_dir() else path
+    if before is None or (file.parent / SETTINGS).is_file():
+        model.provenance = Provenance(
+            name=None,
+            project="triscale",
+            file=path.resolve().name,
+            sha256=sha256_of(file),
+            source=None if before is None else f"a run that started from {before.name or before.file}",
+            licence=None if before is None else before.licence,
+            trained_on=None if before is None else before.trained_on,
+        )
     return model
 
 

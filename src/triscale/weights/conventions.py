@@ -72,7 +72,8 @@ def decide(
         names = sorted({option.model for option in options})
         differ = " and ".join(f"{name} ({_differences(options, name)})" for name in names)
         raise UserError(
-            f"{path}: its tensors fit {differ}, and nothing says which it is; say --as {' or --as '.join(names)}"
+            f"{path}: its tensors fit {differ}, and nothing says which it is; say so: triscale models import {path} "
+            f"--from {project} --as {' or --as '.join(names)}"
         )
     return _first(options, f"{project} has one {network}")
 
