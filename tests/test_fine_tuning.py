@@ -145,6 +145,14 @@ def test_the_time_is_shared_with_the_training_from_scratch(fitted: Fitted, digit
     assert found.plan.expected <= 30
 
 
+def test_weights_that_are_too_slow_for_the_time_are_no_smaller_network(
+    fitted: Fitted, digits: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"--time: 1000000 epochs .*raise --time or lower --epochs"):
+        fit(digits, out=tmp_path / "run", weights=fitted.run.path, time=20, epochs=1_000_000)
+    assert not (tmp_path / "run").exists()
+
+
 def test_rates_fall_from_block_to_block_towards_the_stem() -> None:
     model = new(TINY, ("0", "1", "2", "3"), LOOK)
     optimizer = _optimizer(model, Recipe(epochs=1, depth_decay=0.5))

@@ -139,6 +139,8 @@ def take(candidates: tuple[Candidate, ...], course: Course) -> tuple[int, str]:
 
 def shrink(candidate: Candidate, share: float, images: Data, wish: Wish, course: Course) -> Candidate:
     """The candidate at so much less MACs, timed again. Raises `TooSmallError` where there is no such network."""
+    if wish.weights is not None:
+        raise TooSmallError(f"{candidate.name}: weights fix the network")
     limits = {**wish.limits, "macs": min(wish.limits.get("macs", float("inf")), candidate.macs * share)}
     scaled = _scale(candidate.baseline, images, wish, limits)
     return replace(_timed(candidate.baseline, scaled, wish, course), shrunk=True)
