@@ -3,18 +3,26 @@
 import io
 import json
 import os
+import re
+import shlex
 import signal
+import struct
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
+from sklearn.datasets import load_sample_image
 
-from triscale.arch import from_dict, load, published, to_json
+from triscale.arch import Architecture, Head, MBConv, Stage, Stem, from_dict, load, published, to_json
 from triscale.cli.console import print_table, table
+from triscale.data import Preprocess
 from triscale.fitting import Fitted
+from triscale.models.model import new
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent / "src")}
 VERBS = ("fit", "models", "cost", "scale", "eval", "predict", "demo")
@@ -287,8 +295,74 @@ def test_a_picture_that_cannot_be_read_makes_predict_fail_after_the_others(
     code, out, err = triscale("predict", fitted.run.path, tmp_path / "torn.png", digits / "digit-0" / "000.png")
     assert code == 1
     assert "000.png" in out
-    assert "torn.png" in err
+    picture = digits / "digit-0" / "000.png"
+    torn, counted, following = err.strip().splitlines()
+    assert "torn.png" in torn
+    assert counted == "1 of 2 pictures could not be read"
+    assert following == f"next: triscale explain {fitted.run.path} {picture}", "last, and of a picture that can be read"
     assert triscale("predict", fitted.run.path, tmp_path / "torn.png")[0] == 2
+
+
+@pytest.mark.parametrize("kind", ["manifest", "torn manifest", "IDX", "folder"])
+def test_what_predict_names_next_works(
+    triscale,  # noqa: ANN001
+    fitted: Fitted,
+    digits: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pictures = [digits / name / "000.png" for name in ("digit-0", "digit-1", "digit-2")]
+    place, verb = tmp_path / "seen", "explain" if kind == "folder" else "eval"
+    if kind == "folder":
+        place = digits / "digit-0"
+    elif kind == "IDX":
+        place.mkdir()
+        pixels = np.stack([np.asarray(Image.open(picture)) for picture in pictures])
+        header = struct.pack(">HBB3I", 0, 8, 3, *pixels.shape)
+        (place / "train-images-idx3-ubyte").write_bytes(header + pixels.tobytes())
+        (place / "train-labels-idx1-ubyte").write_bytes(struct.pack(">HBBI3B", 0, 8, 1, 3, 0, 1, 2))
+        (place / "classes.txt").write_text("digit-0\ndigit-1\ndigit-2\n")
+    else:
+        place = tmp_path / "list.csv"
+        lines = [f"{picture},{picture.parent.name}" for picture in pictures]
+        if kind == "torn manifest":
+            (tmp_path / "torn.png").write_bytes(b"no picture")
+            lines.append("torn.png,digit-0")
+        place.write_text("\n".join(["path,label", *lines, ""]))
+    code, _, err = triscale("predict", fitted.run.path, place)
+    assert code == (kind == "torn manifest")
+    words = shlex.split(err.strip().splitlines()[-1])
+    assert words[:5] == ["next:", "triscale", verb, str(fitted.run.path), str(place)]
+    assert triscale(*words[2:])[0] == 0
+
+
+def test_a_table_of_many_classes_keeps_its_columns_and_json_has_them_all(
+    triscale,  # noqa: ANN001
+    tmp_path: Path,
+) -> None:
+    network = Architecture(
+        (Stage(MBConv(3, 2), 8),), stem=Stem(8), head=Head(200, 16), resolution=(16, 16), name="many"
+    )
+    look = Preprocess((16, 16), 3, (0.5,) * 3, (0.5,) * 3)
+    new(network, tuple(f"class {i:03}" for i in range(200)), look).save(tmp_path / "many.safetensors")
+    Image.fromarray(load_sample_image("china.jpg")).save(tmp_path / "china.png")
+    words = ("predict", tmp_path / "many.safetensors", tmp_path / "china.png", "--top", "1000")
+    code, out, _ = triscale(*words)
+    assert code == 0
+    assert out.split()[:3] == ["picture", "class", "then"]
+    assert str(tmp_path / "china.png") in out
+    assert (out.count("class 0") + out.count("class 1"), out.count("%")) == (10, 10)
+    assert out.splitlines()[-1] == "… and 190 more; --json has them all"
+    assert len(json.loads(triscale(*words, "--json")[1])["predictions"][0]["classes"]) == 200
+    assert "more" not in triscale(*words[:-1], "10")[1]
+
+
+def test_eval_says_that_it_takes_whatever_predict_takes(triscale) -> None:  # noqa: ANN001
+    told = "A zoo name, published weights, a run directory or a file of weights"
+    for verb in ("eval", "predict"):
+        assert told in re.sub(r"[\s│]+", " ", triscale(verb, "--help")[1])
 
 
 def test_each_verb_names_the_next_command(triscale, fitted: Fitted) -> None:  # noqa: ANN001

@@ -70,13 +70,29 @@ def test_the_sanity_check_is_a_figure_and_a_sentence(triscale: Triscale, here: P
     assert code == 0
     check = json.loads(out)["sanity"]["one"]
     assert 0 <= check["range"][0] <= check["rank_correlation"] <= check["range"][1] <= 1
-    assert (check["seeds"], check["pictures"]) == (5, 2)
-    assert check["explains_network"] is True
+    assert (check["seeds"], check["pictures"], check["flat"]) == (5, 2, 0)
+    assert check["explains_network"] == ("depend on what the network has learned" in check["verdict"])
     code, out, err = triscale("explain", "one.safetensors", "photos", "--sanity", "--out", "again")
     assert code == 0
     assert check["verdict"] in out
     assert f"{check['rank_correlation']:.2f}" in out
     assert "next: triscale eval one.safetensors" in err
+
+
+def test_without_a_directory_the_first_free_one_is_taken_and_nothing_overwritten(
+    triscale: Triscale, here: Path
+) -> None:
+    (here / "explained-2").write_text("mine")
+    words = ("explain", "one.safetensors", "photos/china.png")
+    for place in ("explained", "explained-3", "explained-4"):
+        code, out, err = triscale(*words)
+        assert code == 0
+        assert f"to look at: {place}/sheet.png" in out
+    assert err.strip() == "next: triscale explain one.safetensors photos/china.png --sanity", "it finds its own too"
+    assert (here / "explained-2").read_text() == "mine"
+    code, _, err = triscale(*words, "--out", "explained")
+    assert code == 2
+    assert "--out explained: something lies there" in err
 
 
 def test_an_earlier_stage_is_looked_at_by_grad_cam(triscale: Triscale, here: Path) -> None:
@@ -103,6 +119,9 @@ def test_a_picture_that_cannot_be_read_makes_it_fail_after_the_others(triscale: 
     assert all(Path(each["overlay"]).is_file() for picture in pictures[1:] for each in picture["networks"])
     assert err.count("torn.png") == 1
     assert "1 of 3 pictures could not be read" in err
+    code, _, err = triscale("explain", "one.safetensors", "torn.png", "photos")
+    assert code == 1
+    assert err.strip().splitlines()[-1].startswith("next: "), "what to do comes last"
 
 
 def test_what_is_beyond_the_most_pictures_is_said_to_be_left(

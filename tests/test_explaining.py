@@ -21,6 +21,7 @@ from triscale.arch import Norm, adapt, multiply, published
 from triscale.errors import UserError
 from triscale.explaining import (
     Maps,
+    Sanity,
     check_sanity,
     choose,
     class_activation_maps,
@@ -30,6 +31,7 @@ from triscale.explaining import (
     rank_correlation,
     sanity_check,
 )
+from triscale.explaining.sanity import MapMaker
 from triscale.explaining.seeing import spread
 from triscale.fitting import Fitted
 from triscale.models import Model, predict
@@ -358,6 +360,56 @@ def test_a_map_of_one_value_is_no_evidence_and_one_picture_has_no_other() -> Non
     assert "nothing" in found.verdict
     assert not found.explains_network
     assert "nan" not in str(found)
+
+
+def partly_flat(flat: int, value: float) -> MapMaker:
+    """Maps that do not survive random weights, but of the first few pictures those of the network hold one value."""
+    asked = 0
+
+    def maps(network: Network, x: Tensor, classes: Sequence[int]) -> Maps:
+        nonlocal asked
+        asked += 1
+        values = noise(len(x), (8, 8), asked)[:, 0]
+        if asked == 1:
+            values[:flat] = value
+        return Maps(values, network(x), torch.tensor(classes))
+
+    return maps
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3])
+@pytest.mark.parametrize("flat", [3, 4])
+def test_maps_that_are_mostly_flat_show_nothing_whatever_random_weights_give(flat: int, value: float) -> None:
+    found = sanity_check(tiny(), noise(4, (48, 64)), [0, 1, 2, 0], maps=partly_flat(flat, value), seeds=2)
+    assert found.flat == flat
+    assert "show nothing" in found.verdict
+    assert not found.explains_network
+
+
+def test_a_flat_map_among_others_is_counted_neither_for_nor_against_them() -> None:
+    found = sanity_check(tiny(), noise(4, (48, 64)), [0, 1, 2, 0], maps=partly_flat(1, 0.0), seeds=2)
+    assert (found.flat, found.explains_network) == (1, True)
+    assert "1 of the maps hold" in str(found)
+
+    def mostly_edges(network: Network, x: Tensor, classes: Sequence[int]) -> Maps:
+        maps = edges(network, x, classes)
+        maps.values[0] = 0
+        return maps
+
+    found = sanity_check(tiny(), noise(3, (48, 64)), [0, 1, 2], maps=mostly_edges, seeds=2)
+    assert found.correlation == pytest.approx(1), "the flat one is not taken for one that random weights change"
+
+
+@given(
+    correlation=st.floats(0, 1) | st.just(math.nan),
+    other=st.floats(0, 1) | st.just(math.nan),
+    flat=st.integers(0, 4),
+)
+def test_the_flag_claims_no_more_than_the_sentence(correlation: float, other: float, flat: int) -> None:
+    found = Sanity(correlation, correlation, correlation, correlation, other, seeds=1, pictures=4, flat=flat)
+    assert found.explains_network == ("depend on what the network has learned" in found.verdict)
+    if math.isnan(other) and correlation >= 0.4:
+        assert not found.explains_network
 
 
 def test_a_check_of_nothing_is_refused() -> None:

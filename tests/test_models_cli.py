@@ -169,7 +169,7 @@ def test_an_import_takes_names_and_overwrites_nothing(
     [
         (["models", "import", "gone.pth", "--from", "timm"], ["gone.pth", "no such file"]),
         (["models", "import", "mobilenet_v2.pth", "--from", "mxnet"], ["mxnet", "torchvision"]),
-        (["models", "import", "mobilenet_v2.pth", "--from", "timm"], ["mobilenet_v2.pth", "are missing", "left over"]),
+        (["models", "import", "mobilenet_v2.pth", "--from", "timm"], ["mobilenet_v2.pth", "look like torchvision's"]),
         (["models", "import", "mobilenet_v2.pth"], ["--from"]),
         (["models", "import", "b0.pth", "--from", "timm"], ["--as efficientnet_b0", "--as tf_efficientnet_b0"]),
         (["models", "import", "b0.pth", "--from", "timm", "--as", "b9"], ["--as b9", "tf_efficientnet_b0"]),
@@ -183,6 +183,11 @@ def test_an_import_takes_names_and_overwrites_nothing(
             ["2 names", "3 classes"],
         ),
         (["models", "download", "efficientnet_lite9"], ["efficientnet_lite9", "did you mean", "triscale models"]),
+        (
+            ["models", "download", "torchvision/efficientnet_b1"],
+            ["did you mean torchvision/efficientnet_b1.v1 or torchvision/efficientnet_b1.v2 or "],
+        ),
+        (["models", "download", "timm/resnet50"], ["did you mean timm/resnet50.a1_in1k or "]),
         (["models", "download", "mobilenet_v1"], ["mobilenet_v1", "no published weights"]),
         (["predict", "photo.jpg"], ["--model"]),
         (["predict", "photo.jpg", "--model", "efficientnet_b0"], ["efficientnet_b0", "models download"]),
@@ -190,6 +195,10 @@ def test_an_import_takes_names_and_overwrites_nothing(
         (["predict", "photo.jpg", "--weights", "gone.pth"], ["gone.pth"]),
         (["predict", "gone.jpg", "--weights", "mobilenet_v2.pth"], ["gone.jpg"]),
         (["predict", "photo.jpg", "--weights", "mobilenet_v2.pth", "--stage", "2"], ["--stage 2", "--features"]),
+        (
+            ["predict", "photo.jpg", "--weights", "mobilenet_v2.pth", "--features", "a.npy", "--top", "5"],
+            ["--top 5", "--features"],
+        ),
         (["predict", "photo.jpg", "--weights", "mobilenet_v2.pth", "--features", "a.txt"], [".npy", ".parquet"]),
         (["predict", "photo.jpg", "--weights", "mobilenet_v2.pth", "--features", "b/a.npy"], ["directory"]),
         (
@@ -259,6 +268,13 @@ def test_the_model_may_be_the_first_word(triscale: Triscale, fitted: Fitted, dig
     ]
     assert answers[0] == answers[1]
     assert json.loads(answers[0][1])["predictions"][0]["path"] == str(picture)
+
+
+def test_what_was_decided_for_a_file_is_told_where_it_is_used_too(triscale: Triscale, photo: Path, pth: Path) -> None:
+    code, out, err = triscale("predict", photo, "--weights", pth, "--json")
+    assert code == 0
+    assert "mobilenet_v2.pth was read as torchvision's: symmetric padding, epsilon 1e-05; pictures of 224×224" in err
+    assert json.loads(out)["predictions"]
 
 
 def test_a_file_of_weights_brings_its_network_or_is_given_one(triscale: Triscale, photo: Path, pth: Path) -> None:

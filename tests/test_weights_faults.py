@@ -72,7 +72,10 @@ def test_a_damaged_file_is_refused_in_one_line(kind: str, ending: str, tmp_path:
     content = place.read_bytes()
     damaged = {"truncated": content[: len(content) // 2], "empty": b"", "random": random.Random(0).randbytes(4000)}
     place.write_bytes(damaged[kind])
-    refusal(place, "no file of weights that can be read")
+    # Of bytes that PyTorch takes for a pickle nobody knows what they would have done.
+    refusal(
+        place, "damaged; refused" if (kind, ending) == ("random", ".pth") else "no file of weights that can be read"
+    )
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -230,6 +233,6 @@ def test_what_is_no_file_of_weights_is_named_with_those_that_are(tmp_path: Path)
     refusal(tmp_path / "weights.onnx", ".onnx", ".pth", ".safetensors", ".npz", ".h5", ".keras")
     refusal(tmp_path / "gone.pth", "no such file")
     refusal(write(tmp_path / "small.pth", SMALL), "of none of the projects", "a/layer0/kernel", "timm")
-    refusal(write(tmp_path / "small.pth", SMALL), "fits no network", "from timm", project="timm")
+    refusal(write(tmp_path / "small.pth", SMALL), "are none of timm's", project="timm")
     with pytest.raises(UserError, match="--from mxnet: no such project; there are timm"):
         import_weights(tmp_path / "small.pth", "mxnet")

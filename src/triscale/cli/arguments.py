@@ -1,12 +1,16 @@
 """Arguments that several verbs share, and how their texts become values."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from triscale.cli.console import Output
 from triscale.errors import UserError
 from triscale.units import parse_bytes, parse_count, parse_seconds
+
+if TYPE_CHECKING:
+    from triscale.models import Model as LoadedModel
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Network = Annotated[
@@ -65,6 +69,13 @@ def model_and_pictures(model: str | None, words: list[str]) -> tuple[str, list[P
             f"{words[0]!r} and no model to look at it with; name one: --model efficientnet_lite0, or --model RUN"
         )
     return words[0], [Path(word) for word in words[1:]]
+
+
+def tell_reading(output: Output, model: "LoadedModel") -> None:
+    """What was decided for a file of another project that is none of the published ones that are known."""
+    whose = model.provenance
+    if whose is not None and whose.name is None and whose.read_as is not None:
+        output.notes.print(f"{whose.file} was read as {whose.project}'s: {whose.read_as}")
 
 
 def budgets(

@@ -21,7 +21,13 @@ WHICH = {
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="A run directory or a safetensors file.", show_default=False)],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A zoo name, published weights, a run directory or a file of weights; triscale models lists names.",
+            show_default=False,
+        ),
+    ],
     data: Annotated[
         Path | None, typer.Argument(help="Labelled images; what the run was made from if left out.", show_default=False)
     ] = None,

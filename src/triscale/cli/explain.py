@@ -1,7 +1,9 @@
 """`triscale explain`."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -43,7 +45,10 @@ def command(
     sanity: Annotated[
         bool, typer.Option("--sanity", help="Compare the maps with those of random weights: they must differ.")
     ] = False,
-    out: Annotated[Path, typer.Option(help="Directory for the pictures; new or empty.")] = Path("explained"),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Directory for the pictures; new or empty.", show_default="explained, explained-2, …"),
+    ] = None,
     as_json: arguments.Json = False,
 ) -> None:
     """Which parts of pictures speak for a class: class activation maps, laid over what the network saw.
@@ -54,7 +59,9 @@ def command(
     from triscale.explaining import Gallery, choose, named
 
     models = named([name, *(beside or ())])
-    gallery = Gallery(out, list(models))
+    for model in models.values():
+        arguments.tell_reading(output, model)
+    gallery = Gallery(_fresh() if out is None else out, list(models))
     chosen, left = choose(pictures, MOST)
     found = _look(output, models, chosen, gallery, label, stage)
     checks = _check(output, models, found) if sanity else None
@@ -66,16 +73,24 @@ def command(
     }
     output.result(values, lambda console: _show(console, found, gallery.sheets, checks or {}))
     failed = _tell(output, found, left)
+    if failed:
+        output.notes.print(f"{failed} of {len(found)} pictures could not be read")
     if sanity:
         output.next_command("triscale", "eval", name, "LABELLED_IMAGES")
     else:
         again = [word for network in beside or () for word in ("--beside", network)]
         again += [] if label is None else ["--class", label]
         again += [] if stage is None else ["--stage", str(stage)]
-        output.next_command("triscale", "explain", name, *pictures[:3], *again, "--sanity", "--out", f"{out}-checked")
+        again += ["--sanity"] if out is None else ["--sanity", "--out", f"{out}-checked"]
+        output.next_command("triscale", "explain", name, *pictures[:3], *again)
     if failed:
-        output.notes.print(f"{failed} of {len(found)} pictures could not be read")
         raise typer.Exit(1)
+
+
+def _fresh() -> Path:
+    """A name that nothing has yet."""
+    names = (Path("explained" if number == 1 else f"explained-{number}") for number in count(1))
+    return next(place for place in names if not os.path.lexists(place))
 
 
 def _look(
@@ -161,6 +176,7 @@ def _sanity(check: "Sanity") -> dict[str, Any]:
         "other_pictures": check.other,
         "seeds": check.seeds,
         "pictures": check.pictures,
+        "flat": check.flat,
         "explains_network": check.explains_network,
         "verdict": check.verdict,
     }

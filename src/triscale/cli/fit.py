@@ -176,7 +176,7 @@ def show(console: Console, fitted: "Fitted") -> None:
         console.print(f"from scratch, on the same split: {fitted.scratch.test.top()}")
         console.print(f"the weights are worth {fitted.gain}")
     if fitted.plan.recipe.patience is not None:
-        console.print(f"kept: epoch {fitted.kept}, which had the lowest validation loss")
+        console.print(f"kept: epoch {fitted.kept}, the last that validation does not find worse than the best")
     elif fitted.steps < fitted.plan.steps:
         made = f"{fitted.steps:,} of {fitted.plan.steps:,}"
         console.print(f"the machine was slower than planned: {made} steps were made in the time")

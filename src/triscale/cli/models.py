@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from triscale.models import Model
     from triscale.weights import Imported, Weights
 
+NEAR = 5  # names that are suggested for one that is not there
+
 app = typer.Typer(
     help="The networks that Triscale knows by name, with their cost and their published weights.",
     epilog="Example: triscale models · triscale models import model.pth --from timm",
@@ -128,7 +130,9 @@ def _find(name: str) -> "Weights":
 
     found = find_name(name) or (default_weights(name) if name in ZOO else None)
     if found is None:
-        near = get_close_matches(name, catalogue(), n=3, cutoff=0.5)
+        near = [known for known in catalogue() if name and known.startswith(name)]
+        near += [known for known in get_close_matches(name, catalogue(), n=3, cutoff=0.5) if known not in near]
+        near = near[:NEAR]
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise UserError(f"{name}: no published weights of that name; {hint}`triscale models` lists them")
     return found

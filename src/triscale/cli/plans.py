@@ -46,6 +46,8 @@ def show_plan(console: Console, plan: "Plan") -> None:
     console.print(f"taken: {taken.name}, {plan.why}")
     if plan.weights is not None:
         console.print(f"starts from the weights {plan.weights.name or plan.weights.file}; the head is new")
+        if plan.weights.name is None and plan.weights.read_as:
+            console.print(f"that file was read as {plan.weights.project}'s: {plan.weights.read_as}")
     how = f"by rule {plan.scaled.rule}" if plan.weights is None else "as they are"
     console.print(
         f"{network.blocks} blocks {how}; {machine.precision} on {machine.device}, threads: "

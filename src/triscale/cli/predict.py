@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from triscale.models import Features, Guess, Model
 
 ENDINGS = (".npy", ".parquet")
+TOP = 5
+SHOWN = 10  # classes of a picture in the table for people
 
 
 def command(
@@ -30,7 +32,7 @@ def command(
     ],
     model: arguments.Model = None,
     weights: arguments.Weights = None,
-    top: Annotated[int, typer.Option(help="How many classes to name.")] = 5,
+    top: Annotated[int | None, typer.Option(help="How many classes to name.", show_default=str(TOP))] = None,
     features: Annotated[
         Path | None,
         typer.Option(help="Write what the network sees in each picture to OUT.npy or OUT.parquet.", show_default=False),
@@ -51,14 +53,17 @@ def command(
     name, found = arguments.model_and_pictures(model, pictures)
     if stage is not None and features is None:
         raise UserError(f"--stage {stage}: says which features to write; name a file too: --features OUT.npy")
+    if top is not None and features is not None:
+        raise UserError(f"--top {top}: says how many classes to name, and --features names none; leave one of them out")
     if features is not None:
         _check_file(features)
     from triscale.models import learned
 
     ready = learned(name, weights)
+    arguments.tell_reading(output, ready)
     name = weights or name  # what alone names the model in the next command
     if features is None:
-        _answer(output, ready, name, found, top)
+        _answer(output, ready, name, found, TOP if top is None else top)
     else:
         _write(output, ready, name, found, features, stage)
 
@@ -86,26 +91,44 @@ def _answer(output: Output, model: "Model", name: str, pictures: list[Path], top
         ]
     }
 
-    def show(console: Console) -> None:
-        rows = table("picture", *(["class", ""] * min(top, 1)), "then")
-        for guess in guesses:
-            if guess.error:
-                continue
-            (label, share), *others = guess.classes
-            rest = ", ".join(f"{other} {p:.1%}" for other, p in others)
-            rows.add_row(str(guess.path), label, f"{share:.1%}", rest)
-        print_table(console, rows)
-
-    output.result(values, show)
-    output.next_command("triscale", "explain", name, pictures[0])
-    _tell(output, failed, len(guesses))
+    output.result(values, lambda console: _show(console, [guess for guess in guesses if not guess.error]))
+    _end(output, failed, len(guesses), _look_closer(name, pictures, guesses))
 
 
-def _tell(output: Output, failed: "list[Guess]", total: int) -> None:
+def _show(console: Console, guesses: "list[Guess]") -> None:
+    rows = table("picture", "class", "", "then")
+    for guess in guesses:
+        (label, share), *others = guess.classes[:SHOWN]
+        rest = ", ".join(f"{other} {p:.1%}" for other, p in others)
+        rows.add_row(str(guess.path), label, f"{share:.1%}", rest)
+    print_table(console, rows)
+    more = len(guesses[0].classes) - SHOWN
+    if more > 0:
+        console.print(f"… and {more:,} more; --json has them all")
+
+
+def _look_closer(name: str, pictures: list[Path], guesses: "list[Guess]") -> list[object]:
+    """A next command that works: labelled images are evaluated, pictures that could be read are explained."""
+    from triscale.models.predicting import is_labelled
+
+    read = [guess.path for guess in guesses if not guess.error]
+    for place in pictures:
+        if is_labelled(place):
+            skip = [] if len(read) == len(guesses) else ["--on-bad", "skip"]
+            return ["triscale", "eval", name, place, *skip]
+        if any(path == place or place in path.parents for path in read):
+            return ["triscale", "explain", name, place]
+    return ["triscale", "explain", name, read[0]]
+
+
+def _end(output: Output, failed: "list[Guess]", total: int, following: list[object]) -> None:
+    """What could not be read, the next command, and the exit code."""
     for guess in failed:
         output.notes.print(guess.error)
     if failed:
         output.notes.print(f"{len(failed)} of {total} pictures could not be read")
+    output.next_command(*following)
+    if failed:
         raise typer.Exit(1)
 
 
@@ -159,8 +182,8 @@ def _write(output: Output, model: "Model", name: str, pictures: list[Path], out:
             f"{out}: {count:,} pictures, {width:,} features each; which row is which: {_paths_file(out)}"
         ),
     )
-    output.next_command("triscale", "predict", *pictures, "--model", name)
-    _tell(output, list(found.failed), count + len(found.failed))
+    following = ["triscale", "predict", *pictures, "--model", name]
+    _end(output, list(found.failed), count + len(found.failed), following)
 
 
 def _npy(found: "Features") -> bytes:

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -126,7 +126,8 @@ class Data:
     pixels; ``uniform``: all pictures have that size. ``fingerprint``: SHA-256 (hex) over classes and sorted
     (name, split, label, bytes, content digest): the same after copying, other when a pixel, label or split is.
     ``skipped``: bad files left out. ``ignored``: visible files that are no pictures. ``leaks``: test pictures whose
-    exact content is also in train or val; ``duplicates``: val pictures whose exact content is also in train.
+    exact content is also in train or val, or was learned from before; ``duplicates``: val pictures whose exact content
+    is also in train.
     """
 
     path: Path
@@ -151,6 +152,11 @@ class Data:
         for content, label in sorted(rows):
             digest.update(content + self.classes[label].encode() + b"\0")
         return digest.hexdigest()
+
+    def knowing(self, before: Iterable[bytes]) -> "Data":
+        """The same, with `leaks` also of test pictures that the weights to start from were learned from: digests."""
+        known = {*self.train.digests, *self.val.digests, *before}
+        return replace(self, leaks=sum(digest in known for digest in self.test.digests))
 
     def splits(self) -> Mapping[str, Images]:
         """train, val and test by name."""

@@ -38,10 +38,12 @@ class Predictions:
         ahead += ((self.probabilities == own[:, None]) & before).sum(1)
         return Proportion(int((ahead < k).sum()), len(self.labels))
 
-    def log_loss(self) -> float:
-        """The mean of -log(probability of the true class); of a probability of 0 the smallest number that fp32 has."""
-        own = self.probabilities[np.arange(len(self.labels)), self.labels]
-        return float(-np.log(np.maximum(own, np.finfo(np.float32).tiny)).mean())
+    def log_loss(self) -> tuple[float, float]:
+        """The mean of -log(probability of the true class), a probability of 0 taken for the smallest number that fp32
+        has; and the standard error of that mean."""
+        own = self.probabilities[np.arange(len(self.labels)), self.labels].astype(np.float64)
+        losses = -np.log(np.maximum(own, np.finfo(np.float32).tiny))
+        return float(losses.mean()), float(losses.std(ddof=1) / len(losses) ** 0.5) if len(losses) > 1 else 0.0
 
     def confusion(self) -> npt.NDArray[np.int64]:
         """[true class, predicted class] → number of images."""

@@ -16,6 +16,7 @@ SEEDS = 5
 SAME, ALIKE = 0.7, 0.4  # rank correlations from which maps count as the same, and as partly the same
 BEYOND = 0.05  # by how much they must then be more alike than those of other pictures: few positions agree by chance
 BATCH = 8
+ROUNDING = 1e-6  # float32: values that differ by less, in shares of the largest, are one value
 
 MapMaker = Callable[[Network, Tensor, Sequence[int]], Maps]
 Values = npt.NDArray[np.float64]
@@ -27,8 +28,9 @@ class Sanity:
 
     correlation: Spearman's rank correlation over the positions of a map, without its sign, as a mean over pictures and
     seeds; low, high: the range of the seeds' means. signed: the mean with the sign. other: the same as correlation,
-    but with the random network's map of *another* picture: what maps that share nothing but their size come to. NaN
-    where it does not exist: maps of one position or of one value have no ranks, one picture has no other.
+    but with the random network's map of *another* picture: what maps that share nothing but their size come to. flat:
+    how many of the network's own maps hold one value; they have no ranks, so no figure counts them. NaN where a figure
+    does not exist: every map is flat (one of one position is), one picture has no other.
     """
 
     correlation: float
@@ -38,32 +40,47 @@ class Sanity:
     other: float
     seeds: int
     pictures: int
+    flat: int = 0
 
     def __str__(self) -> str:
         if np.isnan(self.correlation):
             return f"no rank correlation ({_count(self.pictures, 'picture')}, {_count(self.seeds, 'seed')})"
         others = "" if np.isnan(self.other) else f"; with the random maps of other pictures {self.other:.2f}"
+        flat = f"; {self.flat} of the maps hold one value and are not counted" if self.flat else ""
         return (
             f"rank correlation, without its sign, of the maps with those of random weights: {self.correlation:.2f} "
             f"({self.low:.2f} to {self.high:.2f} over {_count(self.seeds, 'seed')}, "
-            f"{_count(self.pictures, 'picture')}){others}"
+            f"{_count(self.pictures, 'picture')}){others}{flat}"
         )
 
     @property
     def explains_network(self) -> bool:
-        """Whether the maps depend on what was learned."""
-        return self.correlation < SAME
+        """Whether the maps depend on what was learned: nothing in the verdict speaks against it."""
+        return not (self._shows_nothing or self._same or self._alike)
 
     @property
     def verdict(self) -> str:
         """The plain sentence."""
-        if np.isnan(self.correlation):
-            return "the maps hold one value only: they show nothing that could be compared"
-        if self.correlation >= SAME:
+        if self._shows_nothing:
+            which = "the maps hold" if self.flat == self.pictures else f"{self.flat} of {self.pictures} maps hold"
+            return f"{which} one value only: they show nothing that could be compared"
+        if self._same:
             return "the maps stay the same with random weights: they explain the picture, not the network"
-        if self.correlation >= ALIKE and not self.correlation <= self.other + BEYOND:
+        if self._alike:
             return "the maps stay partly the same with random weights: trust them little"
         return "the maps do not survive random weights: they depend on what the network has learned"
+
+    @property
+    def _shows_nothing(self) -> bool:
+        return 2 * self.flat > self.pictures or bool(np.isnan(self.correlation))
+
+    @property
+    def _same(self) -> bool:
+        return self.correlation >= SAME
+
+    @property
+    def _alike(self) -> bool:
+        return self.correlation >= ALIKE and not self.correlation <= self.other + BEYOND
 
 
 def sanity_check(
@@ -84,6 +101,7 @@ def sanity_check(
         raise UserError(f"sanity_check: {len(x)} pictures and {seeds} seeds; at least one of each is needed")
     report = progress or (lambda done, total: None)
     learned = _maps(network, x, classes, maps)
+    flat = [_is_flat(one) for one in learned]
     report(1, seeds + 1)
     scrambled = copy.deepcopy(network)
     own: list[list[float]] = []
@@ -91,9 +109,9 @@ def sanity_check(
     for seed in range(seeds):
         initialise(scrambled, seed)
         random = _maps(scrambled, x, classes, maps)
-        own.append([rank_correlation(one, two) for one, two in zip(learned, random, strict=True)])
+        own.append(_correlations(learned, random, flat))
         if len(x) > 1:
-            others += [rank_correlation(one, two) for one, two in zip(learned, np.roll(random, 1, 0), strict=True)]
+            others += _correlations(learned, np.roll(random, 1, 0), flat)
         report(seed + 2, seeds + 1)
     means = [_mean(np.abs(each)) for each in own]
     means = [mean for mean in means if not np.isnan(mean)] or [float("nan")]
@@ -105,6 +123,7 @@ def sanity_check(
         other=_mean(np.abs(others)),
         seeds=seeds,
         pictures=len(x),
+        flat=sum(flat),
     )
 
 
@@ -118,6 +137,16 @@ def rank_correlation(one: npt.ArrayLike, two: npt.ArrayLike) -> float:
     if min(norms) == 0:
         return 0.0 if max(norms) > 0 else float("nan")
     return float(first @ second / (norms[0] * norms[1]))
+
+
+def _correlations(learned: Values, random: Values, flat: Sequence[bool]) -> list[float]:
+    """Of the learned maps that are not flat: the others would count as unlike everything, and so as depending on it."""
+    pairs = zip(learned, random, flat, strict=True)
+    return [rank_correlation(one, two) for one, two, nothing in pairs if not nothing]
+
+
+def _is_flat(values: Values) -> bool:
+    return bool(np.ptp(values) <= ROUNDING * np.abs(values).max())
 
 
 def _count(n: int, what: str) -> str:

@@ -251,7 +251,8 @@ def measured_budget(limits: Mapping[str, float], device: torch.device) -> Budget
 
 
 def _timed(baseline: Architecture, scaled: Scaled, wish: Wish, course: Course) -> Candidate:
-    network = replace(regularised(scaled.architecture, baseline), name=f"{baseline.name[:100]}-fit")
+    name = f"{baseline.name[:100].removesuffix('-fit')}-fit"
+    network = replace(regularised(scaled.architecture, baseline), name=name)
     machine = fastest_machine(build(network, seed=wish.seed), course.batch, wish.device)
     return expect(Candidate(baseline, scaled, network, machine), course, OVERHEAD)
 

@@ -157,7 +157,7 @@ def carry_out(data: str | Path, out: str | Path, wish: Wish, listener: Listener)
     run = RunDirectory.create(out)
     settings = _settings(images, plan, wish.on_bad)
     run.write_settings(settings)
-    run.write_splits(_splits(images))
+    run.write_splits(_splits(images, wish))
     listener.planned(plan, run)
 
     trained, steps, kept = _train(drafted, run, listener, started)
@@ -190,6 +190,8 @@ def carry_out(data: str | Path, out: str | Path, wish: Wish, listener: Listener)
 
 def _draft(data: str | Path, wish: Wish, listener: Listener, started: float) -> Draft:
     images = read(data, seed=wish.seed, on_bad=wish.on_bad, progress=listener.reading)
+    if wish.learned_before:
+        images = images.knowing(bytes.fromhex(digest) for digest in wish.learned_before.values())
     listener.read(images)
     steady_allocator()
     return make_plan(images, wish, started, listener)
@@ -223,8 +225,7 @@ def _train(drafted: Draft, run: RunDirectory, listener: Listener, started: float
         on_epoch=on_epoch,
         on_step=listener.step,
     )
-    kept = seen[-1] if plan.recipe.patience is None else min(seen, key=lambda metrics: metrics.val_loss)
-    return model, seen[-1].step, kept.epoch
+    return model, seen[-1].step, seen[-1].kept or seen[-1].epoch
 
 
 def _from_scratch(drafted: Draft, run: RunDirectory, listener: Listener, started: float) -> Scratch | None:
@@ -248,10 +249,13 @@ def _achieved(run: RunDirectory, plan: Plan, device: torch.device) -> tuple[Late
     return latency, values
 
 
-def _splits(data: Data) -> Iterator[tuple[str, str, str]]:
+def _splits(data: Data, wish: Wish) -> Iterator[tuple[str, str, str]]:
+    """Which image went where, and what the weights had learned from before."""
     for split, pictures in data.splits().items():
         for name, digest in zip(pictures.names, pictures.digests, strict=True):
             yield name, split, digest.hex()
+    for name, known in wish.learned_before.items():
+        yield name, "before", known
 
 
 def _settings(data: Data, plan: Plan, on_bad: str) -> dict[str, Any]:

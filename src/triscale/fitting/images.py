@@ -12,7 +12,7 @@ SMALLEST_SIDE = 16  # pixels: smaller images are enlarged to it
 LARGEST_SIDE = 224  # pixels: the baselines were designed for it; the rule may go above
 LONGEST_SIDE = 1024  # pixels: of very elongated images, which are squashed to it
 FINE_RATE, FINE_DECAY, FINE_CROP = 5e-4, 0.9, 0.5  # of fine-tuning; see `training.Recipe`
-# Epochs without a lower validation loss: half of them all, for a few dozen images judge a high rate noisily.
+# Epochs in a row that validation finds worse: half of them all, for few images judge noisily while the rate is high.
 PATIENCE, FEWEST_PATIENCE = 0.5, 5
 PHOTOGRAPH = 64  # pixels: from here on a random crop of a third still shows something
 

@@ -301,7 +301,11 @@ def _draft(
     plan = Plan(
         candidates=candidates,
         taken=taken,
-        why=f"{why}; smaller than the budget allows, because larger ones would not" if candidate.shrunk else why,
+        why=f"{why}; its weights see gray, so colours are lost"
+        if wish.weights is not None and stage.model.architecture.channels < asked.images.channels
+        else f"{why}; smaller than the budget allows, because larger ones would not"
+        if candidate.shrunk
+        else why,
         architecture=stage.model.architecture,
         preprocess=stage.model.preprocess,
         recipe=lasting(asked.recipe, epochs),
@@ -340,7 +344,7 @@ def start(architecture: Architecture, classes: tuple[str, ...], preprocess: Prep
         silent = {name: torch.zeros_like(value) for name, value in model.head.classifier.state_dict().items()}
         head = {f"head.classifier.{name}": value for name, value in silent.items()}
         model.load_state_dict(model.state_dict() | learned | head)
-        model.provenance = wish.weights.provenance
+        model.provenance = wish.started_from
     return model
 
 
@@ -359,7 +363,7 @@ def _pace(stage: _Stage, recipe: Recipe, machine: Machine, course: Course) -> Pa
 def judge(model: Model, held_out: Prepared, machine: Machine) -> Validation:
     """What the validation images say of the model."""
     found = predict_images(model, held_out, precision=machine.precision)
-    return Validation(found.top().value, found.log_loss())
+    return Validation(found.top().value, *found.log_loss())
 
 
 def _after(asked: "_Asked", pace: Pace, course: Course) -> float:

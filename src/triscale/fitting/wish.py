@@ -1,7 +1,7 @@
 """What somebody asks of a fit, checked before a single image is looked at."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +11,7 @@ from triscale.arch import Architecture, resolve
 from triscale.arch.resolve import MODEL_FILE
 from triscale.errors import UserError
 from triscale.models import Model, learned
+from triscale.runs import RunDirectory
 from triscale.runs.directory import SETTINGS
 from triscale.scaling import Rule, find_rule
 from triscale.scaling.budget import ANALYTIC, MEASURED, check_limits
@@ -29,6 +30,8 @@ class Wish:
     plan decide.
 
     weights: a model to start from; it fixes the network. scratch: whether that network is trained from scratch as well.
+    started_from: whose weights they are. learned_before: the images that they were learned from, where a run says so:
+    name there → hex digest.
     """
 
     limits: Mapping[str, float]
@@ -44,11 +47,8 @@ class Wish:
     on_bad: Literal["error", "skip"]
     weights: Model | None = None
     scratch: bool = False
-
-    @property
-    def started_from(self) -> Provenance | None:
-        """Whose weights the training starts from."""
-        return None if self.weights is None else self.weights.provenance
+    started_from: Provenance | None = None
+    learned_before: Mapping[str, str] = field(default_factory=dict)
 
 
 def make_wish(
@@ -78,7 +78,8 @@ def make_wish(
     if time is not None and not 0 < time < float("inf"):
         raise UserError(f"--time of {time:g} seconds is not positive; write for example 10m")
     Recipe(epochs=1 if epochs is None else epochs, batch=2 if batch is None else batch)
-    started = None if weights is None else _started(weights)
+    started = None if weights is None else learned(weights)
+    source = None if isinstance(weights, Model) or weights is None else _run_of(Path(weights))
     return Wish(
         limits=asked,
         baselines=_baselines(baseline if started is None else started.architecture),
@@ -93,28 +94,45 @@ def make_wish(
         on_bad=on_bad,
         weights=started,
         scratch=scratch and started is not None,
+        started_from=None if started is None else _started_from(weights, started, source),
+        learned_before={} if source is None else _learned(source),
     )
 
 
-def _started(weights: str | Path | Model) -> Model:
-    """The model to start from; one that was learned here says which run or file it is, and what that started from."""
-    model = learned(weights)
-    if isinstance(weights, Model):
-        model.provenance = model.provenance or Provenance(None, "triscale", "a model in memory", "")
-        return model
-    path, before = Path(weights), model.provenance
-    file = path / MODEL_FILE if path.is_dir() else path
-    if before is None or (file.parent / SETTINGS).is_file():
-        model.provenance = Provenance(
-            name=None,
-            project="triscale",
-            file=path.resolve().name,
-            sha256=sha256_of(file),
-            source=None if before is None else f"a run that started from {before.name or before.file}",
-            licence=None if before is None else before.licence,
-            trained_on=None if before is None else before.trained_on,
-        )
-    return model
+def _run_of(path: Path) -> RunDirectory | None:
+    """The run whose model a path names: its directory, or the model file in it."""
+    place = path if path.is_dir() else path.parent
+    if not path.exists() or (path != place and path.name != MODEL_FILE):
+        return None
+    return RunDirectory(place) if (place / SETTINGS).is_file() else None
+
+
+def _started_from(weights: str | Path | Model | None, model: Model, source: RunDirectory | None) -> Provenance:
+    """Whose weights; of what was learned here which run or file it is, and what that started from."""
+    before = model.provenance
+    if before is not None and source is None:
+        return before
+    if weights is None or isinstance(weights, Model):
+        return Provenance(None, "triscale", "a model in memory", "")
+    path = Path(weights)
+    return Provenance(
+        name=None,
+        project="triscale",
+        file=(path if source is None else source.path).resolve().name,
+        sha256=sha256_of(path / MODEL_FILE if path.is_dir() else path),
+        source=None if before is None else f"a run that started from {before.name or before.file}",
+        licence=None if before is None else before.licence,
+        trained_on=None if before is None else before.trained_on,
+    )
+
+
+def _learned(run: RunDirectory) -> dict[str, str]:
+    """What a run learned from or chose by, and what its weights had before: none of it is news to them."""
+    return {
+        f"{run.path.resolve().name}: {name}": digest
+        for name, (split, digest) in run.splits().items()
+        if split != "test"
+    }
 
 
 def _baselines(named: Baseline | Sequence[Baseline] | None) -> tuple[Architecture, ...]:

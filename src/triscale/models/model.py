@@ -49,7 +49,15 @@ class Model(Network):
         self.provenance: Provenance | None = None
 
     def predict(self, image: Image.Image | str | Path, top: int = 5) -> list[tuple[str, float]]:
-        """The `top` likeliest class names with their probabilities, for one picture."""
+        """The `top` likeliest class names with their probabilities, for one picture.
+
+        Raises `UserError` for a model without learned weights.
+        """
+        if not self.trained:
+            raise UserError(
+                f"{self.architecture.name}: has random weights, so its answers would mean nothing; load a run, or "
+                "weights that `triscale models` lists"
+            )
         return self.name_classes(self.preprocess(image)[None], top)[0]
 
     @torch.inference_mode()
@@ -146,17 +154,23 @@ def _filled(name: str | Path, weights: str | Path) -> Model:
     if not model.trained:
         raise UserError(f"--weights {weights}: has no learned weights itself; name a run or a file of weights")
     theirs = model.architecture
-    if _body(wanted) != _body(theirs):
+    if _body(wanted, str(name) in ZOO) != _body(theirs, str(name) in ZOO):
         raise UserError(
-            f"--weights {weights}: are of {theirs.name} and do not fit {wanted.name}; leave the network's name out: "
-            "weights bring theirs"
+            f"--weights {weights}: are of {theirs.name} and do not fit {wanted.name} as it is described; leave the "
+            "network out: weights bring theirs"
         )
     return model
 
 
-def _body(architecture: Architecture) -> tuple[object, ...]:
-    """What decides a network's tensors, classes and input apart: weights bring their own padding and epsilon."""
-    return architecture.stem, architecture.stages, architecture.head.channels, architecture.head.activation
+def _body(architecture: Architecture, published: bool) -> tuple[object, ...]:
+    """What must agree for weights to fill a network. To a published one they bring their own classes, input, padding
+    and epsilon; a description of somebody's own means what it says."""
+    head = architecture.head
+    tensors = architecture.stem, architecture.stages, head.channels, head.activation
+    if published:
+        return tensors
+    own = architecture.channels, architecture.resolution, head.classes, architecture.padding, architecture.norm.epsilon
+    return *tensors, *own
 
 
 def _is_foreign(path: Path) -> bool:

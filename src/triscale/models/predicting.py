@@ -65,6 +65,7 @@ def predict(
     """The `top` likeliest classes of each picture.
 
     pictures: files, folders (searched for pictures, in the order of their names), manifests or folders of IDX files.
+    progress: is told (pictures decoded, pictures), first (0, pictures), then after each of them.
     Raises `UserError` for a model without learned weights, and for a path that does not exist.
     """
     ready = learned(model)
@@ -78,9 +79,9 @@ def features(
 ) -> Features:
     """What the network's linear layer sees of each picture, or the averages of a stage's channels.
 
-    pictures: as for `predict`. stage: from 0; None takes what the linear layer sees. The whole maps of a batch are
-    `model.maps(x)`. Raises `UserError` for a model without learned weights, a stage that it does not have, and for a
-    path that does not exist.
+    pictures, progress: as for `predict`. stage: from 0; None takes what the linear layer sees. The whole maps of a
+    batch are `model.maps(x)`. Raises `UserError` for a model without learned weights, a stage that it does not have,
+    and for a path that does not exist.
     """
     ready = learned(model)
     stages = len(ready.stages)
@@ -109,6 +110,11 @@ def learned(model: str | Path | Model, weights: str | Path | None = None) -> Mod
     raise UserError(f"{model}: has random weights, so its answers would mean nothing; {way}")
 
 
+def is_labelled(place: Path) -> bool:
+    """Whether a place names labelled images, a manifest or a folder of IDX files, rather than pictures."""
+    return is_idx(place) if place.is_dir() else place.suffix.lower() == ".csv"
+
+
 def _averages(model: Model, stage: int, x: Tensor) -> Tensor:
     x = model.stem(x)
     for part in model.stages[: stage + 1]:
@@ -133,25 +139,28 @@ def _find(pictures: Pictures) -> list[_Picture]:
 
 def _in_place(place: Path) -> list[_Picture]:
     """The pictures of a file, a folder, a manifest or IDX files."""
-    if place.is_dir() and is_idx(place):
+    if not is_labelled(place):
+        return [_Picture(path) for path in find_pictures(place)]
+    if place.is_dir():
         splits = read(place, seed=None).splits().values()
         return [_Picture(Path(name), split, index) for split in splits for index, name in enumerate(split.names)]
-    if place.suffix.lower() == ".csv" and not place.is_dir():
-        return [_Picture(entry.path) for entry in list_manifest(place).entries]
-    return [_Picture(path) for path in find_pictures(place)]
+    return [_Picture(entry.path) for entry in list_manifest(place).entries]
 
 
 def _batches(
     model: Model, pictures: list[_Picture], progress: Progress
 ) -> Iterator[tuple[list[tuple[_Picture, str | None]], Tensor]]:
     """Pictures with what is wrong with each, and (n, channels, h, w) of those that can be read."""
+    progress(0, len(pictures))
     for start in range(0, len(pictures), BATCH):
         batch = pictures[start : start + BATCH]
-        inputs = list(ordered_map(lambda picture: picture.seen_by(model), batch))
+        inputs = []
+        for x in ordered_map(lambda picture: picture.seen_by(model), batch):
+            inputs.append(x)
+            progress(start + len(inputs), len(pictures))
         readable = [x for x in inputs if isinstance(x, Tensor)]
         errors = [x if isinstance(x, str) else None for x in inputs]
         yield list(zip(batch, errors, strict=True)), torch.stack(readable) if readable else torch.empty(0)
-        progress(start + len(batch), len(pictures))
 
 
 def _guesses(model: Model, pictures: list[_Picture], top: int, progress: Progress) -> Iterator[Guess]:

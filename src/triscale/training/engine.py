@@ -28,7 +28,7 @@ REHEARSED = 5  # steps at least, and epochs at most
 @dataclass(frozen=True, slots=True)
 class EpochMetrics:
     """One line of metrics.jsonl. loss: mean over the epoch's steps; rate: of the head; val_accuracy, val_loss: of the
-    averaged weights."""
+    averaged weights. kept: the epoch whose weights would be kept if this were the last; 0 where that is always so."""
 
     epoch: int
     step: int
@@ -38,14 +38,17 @@ class EpochMetrics:
     val_loss: float
     seconds: float
     images_per_second: float
+    kept: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """What held-out images say of a model: the share named right, and the mean of -log(probability of the class)."""
+    """What held-out images say of a model: the share named right, the mean of -log(probability of the class), and that
+    mean's standard error, by which few images tell two models apart."""
 
     accuracy: float
     loss: float
+    error: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,25 +117,31 @@ def train(
                 seconds=round(seconds, 3),
                 images_per_second=round(made / seconds, 1),
             )
-            on_epoch(metrics, average)
             best.consider(epoch, average, validation)
+            on_epoch(replace(metrics, kept=best.epoch), average)
             run.schedule.epoch_ended(time.perf_counter() - trained)
         return best.model or average
 
 
 @dataclass
 class _Best:
-    """The model of the epoch with the lowest validation loss, where the recipe wants that one."""
+    """Where the recipe has patience: the model of the last epoch whose validation loss is within a standard error of
+    the lowest (Breiman et al. 1984, section 3.4.3). What few images cannot tell apart, the longer training decides."""
 
     patience: int | None
     model: Model | None = None
-    loss: float = float("inf")
+    lowest: Validation | None = None
     epoch: int = 0
 
     def consider(self, epoch: int, model: Model, validation: Validation) -> None:
         """After that epoch, from 1."""
-        if self.patience is not None and (self.model is None or validation.loss < self.loss):
-            self.model, self.loss, self.epoch = deepcopy(model), validation.loss, epoch
+        if self.patience is None:
+            return
+        if self.lowest is None or validation.loss < self.lowest.loss:
+            self.lowest = validation
+        elif not validation.loss <= self.lowest.loss + self.lowest.error:
+            return
+        self.model, self.epoch = deepcopy(model), epoch
 
     def settled(self, epoch: int) -> bool:
         """Whether so many epochs went by without a better one that no more are made."""

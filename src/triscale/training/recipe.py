@@ -21,8 +21,8 @@ class Recipe:
 
     For weights that were learned elsewhere: depth_decay: a block learns at so many times the rate of the block after
     it, the head at the full rate (1801.06146, section 3.2). frozen_norm: normalisation keeps the statistics it came
-    with, for those of small batches are worse. patience: so many epochs without a lower validation loss end the
-    training, and the epoch with the lowest is kept.
+    with, for those of small batches are worse. patience: so many epochs in a row whose validation loss is above
+    the lowest by more than its standard error end the training; the last one that was not above is kept.
     """
 
     epochs: int

@@ -4,14 +4,15 @@ The same tensors are two networks where padding or epsilon differ (timm's `effic
 and a network sees another picture where mean and deviation do. Where neither file nor name tells, the user does.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 
 from triscale.arch import Architecture, Padding, published
 from triscale.data import Preprocess
 from triscale.errors import UserError
+from triscale.weights.hub import HubConfig, read_hub_config
 from triscale.weights.naming import Tensor
 from triscale.weights.published import Weights, catalogue, variant
 
@@ -19,8 +20,9 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
 # Lite's official code subtracts 127 and divides by 128 (lite/efficientnet_lite_builder.py).
 LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
+# In the names of timm's networks that have the tensors of ours and compute otherwise.
+LOOKALIKES = ("blur", "resnetaa")
 CROP_PADDING = 32  # pixels around the centre crop in the official code: the crop keeps size / (size + 32)
-MAX_CONFIG = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +66,40 @@ def decide(
         known = option.known
         if known is not None and sha256.startswith(known.sha256):
             return replace(option, because=f"its SHA-256 is that of {known.name}")
-    for named in (_hub_config(path), _in_name(options, path.name)):
-        found = _matching(options, named[0]) if named else []
-        if named and found:
-            return _first(found, named[1])
+    config = read_hub_config(path) if project == "timm" else None
+    _refuse_lookalikes(path, config.model if config else path.name)
+    if config is not None and _matching(options, config.there):
+        return _configured(_matching(options, config.there), config)
+    named = _in_name(options, path.name)
+    if named is not None:
+        return _first(_matching(options, named), f"the file's name says {named}")
     if len({(option.padding, option.epsilon) for option in options}) > 1:
         names = sorted({option.model for option in options})
         differ = " and ".join(f"{name} ({_differences(options, name)})" for name in names)
         raise UserError(
-            f"{path}: its tensors fit {differ}, and nothing says which it is; say so: triscale models import {path} "
-            f"--from {project} --as {' or --as '.join(names)}"
+            f"{path}: its tensors fit {differ}, and nothing says which it is; say so: triscale models import "
+            f"{quote(str(path))} --from {project} --as {' or --as '.join(names)}"
         )
-    return _first(options, f"{project} has one {network}")
+    return _first(options, f"the only {network} of {project} that is known here")
+
+
+def _refuse_lookalikes(path: Path, name: str) -> None:
+    found = next((part for part in LOOKALIKES if part in _spelled(name)), None)
+    if found is not None:
+        raise UserError(
+            f"{path}: {name} is another network with the same tensors ({found}: it smooths before its strides), which "
+            "Triscale does not build; where the name misleads, say what it is with triscale models import … --as"
+        )
+
+
+def _configured(options: Sequence[Convention], config: HubConfig) -> Convention:
+    """What config.json says: the network, and how it looks at pictures."""
+    says = f"config.json beside it says {config.there}"
+    chosen = _first(options, says)
+    stated = config.look(chosen.preprocess)
+    if stated is None:
+        return chosen
+    return replace(chosen, preprocess=stated, because=f"{says}; preprocessing as it states")
 
 
 def _differences(options: Sequence[Convention], name: str) -> str:
@@ -146,16 +170,19 @@ def _spelled(name: str) -> str:
 
 
 def _said(options: Sequence[Convention], said: str, project: str) -> Convention:
-    found = _matching(options, said)
-    if found:
-        return _first(found, f"--as {said}")
+    wanted = _spelled(said.rpartition("/")[2])
+    exact = [option for option in options if wanted in (_spelled(option.there), _spelled(option.model))]
+    if exact:
+        return _first(exact, f"--as {said}")
     names = ", ".join(dict.fromkeys(name for option in options for name in (option.model, option.there)))
-    raise UserError(f"--as {said}: {project} has no such network that these tensors fit; there are {names}")
+    raise UserError(
+        f"--as {said}: is none of {project}'s that are known here and that these tensors fit; there are {names}"
+    )
 
 
 def _matching(options: Iterable[Convention], name: str) -> list[Convention]:
     """The options of exactly that name or, where it has no tag or an unknown one, of that model."""
-    wanted = _spelled(name.rpartition("/")[2])
+    wanted = _spelled(name)
     exact = [option for option in options if _spelled(option.there) == wanted]
     return exact or [option for option in options if _spelled(option.model) == wanted.partition(".")[0]]
 
@@ -170,27 +197,8 @@ def _first(options: Sequence[Convention], because: str) -> Convention:
     return replace(chosen, because=because, known=chosen.known if not others else None)
 
 
-def _in_name(options: Sequence[Convention], file: str) -> tuple[str, str] | None:
-    """The longest name that the file's own name contains, and how that is said."""
+def _in_name(options: Sequence[Convention], file: str) -> str | None:
+    """The longest name that the file's own name contains."""
     text = _spelled(file)
     names = {name for option in options for name in (option.there, option.model)}
-    inside = [name for name in names if _spelled(name) in text]
-    found = max(inside, key=len, default=None)
-    return None if found is None else (found, f"the file's name says {found}")
-
-
-def _hub_config(path: Path) -> tuple[str, str] | None:
-    """What the hub's config.json beside the file calls the network."""
-    place = path.parent / "config.json"
-    try:
-        if place.stat().st_size > MAX_CONFIG:
-            return None
-        values = json.loads(place.read_bytes())
-        name = values["architecture"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-    tag = values.get("pretrained_cfg", {}).get("tag") if isinstance(values.get("pretrained_cfg"), dict) else None
-    if not isinstance(name, str):
-        return None
-    full = f"{name}.{tag}" if isinstance(tag, str) and tag else name
-    return full, f"config.json beside it says {full}"
+    return max((name for name in names if _spelled(name) in text), key=len, default=None)

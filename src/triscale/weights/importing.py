@@ -11,12 +11,15 @@ from triscale.arch import Architecture, published
 from triscale.data import Preprocess
 from triscale.errors import UserError
 from triscale.weights.conventions import Convention, decide
+from triscale.weights.hub import read_hub_config
 from triscale.weights.imagenet import imagenet_classes
 from triscale.weights.naming import PROJECTS, Project, Tensor, table
-from triscale.weights.published import IMAGENET_CLASSES, Weights
+from triscale.weights.published import IMAGENET_CLASSES, Weights, catalogue
 from triscale.weights.reading import Foreign, read_foreign
 
 COUNTER = "num_batches_tracked"
+OUR_STEM = "stem.conv.conv.weight"
+MARKS = {"_conv_stem.weight": "lukemelas", "conv_stem.weight": "timm", "features.0.0.weight": "torchvision"}
 SHOWN = 3  # names in an error line
 # In Keras' files beside the network's own: how pixels are normalised.
 PIXELS = ("normalization/mean", "normalization/variance", "normalization/count")
@@ -24,7 +27,8 @@ PIXELS = ("normalization/mean", "normalization/variance", "normalization/count")
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where weights come from; travels with them. published_top1: by `published_by`, not measured here."""
+    """Where weights come from; travels with them. published_top1: by `published_by`, not measured here. read_as: the
+    padding, epsilon and preprocessing that were decided for a file of another project, and why."""
 
     name: str | None
     project: str
@@ -35,6 +39,7 @@ class Provenance:
     trained_on: str | None = None
     published_top1: float | None = None
     published_by: str | None = None
+    read_as: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -84,7 +89,9 @@ def import_weights(
     read, tensors that fit no network of the zoo or are left over, and where padding or epsilon cannot be told.
     """
     foreign = read_foreign(Path(path))
-    project = project or _recognise_project(foreign)
+    if OUR_STEM in foreign.tensors:
+        raise UserError(f"{path}: is a model of Triscale's already; name it as it is, without an import")
+    guessed, project = project is None, project or _recognise_project(foreign)
     if project not in PROJECTS:
         raise UserError(f"--from {project}: no such project; there are {', '.join(PROJECTS)}")
     network, shaped = _recognise(PROJECTS[project], foreign, project)
@@ -100,6 +107,9 @@ def import_weights(
             f"these are {weights.name}",
             weights,
         )
+    because, provenance = convention.because, _provenance(project, foreign, convention)
+    if guessed and project == "torchvision" and network.startswith("resnet") and provenance.name is None:
+        because += "; timm's ResNets have the same tensors: should it be one, import it with --from timm"
     preprocess = _for_channels(convention.preprocess, shaped.channels)
     architecture = replace(convention.architecture, head=shaped.head, channels=shaped.channels)
     return Imported(
@@ -107,8 +117,8 @@ def import_weights(
         tensors=_ours(PROJECTS[project], foreign, architecture, network),
         classes=_class_names(classes, architecture.classes),
         preprocess=preprocess,
-        provenance=_provenance(project, foreign, convention),
-        because=convention.because,
+        provenance=replace(provenance, read_as=_read_as(architecture, preprocess, because)),
+        because=because,
         remarks=foreign.remarks,
     )
 
@@ -130,24 +140,39 @@ def _provenance(project: str, foreign: Foreign, convention: Convention) -> Prove
     )
 
 
+def _read_as(architecture: Architecture, look: Preprocess, because: str) -> str:
+    mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (look.mean, look.std))
+    height, width = look.resolution
+    return (
+        f"{architecture.padding} padding, epsilon {architecture.norm.epsilon:g}; pictures of {height}×{width} pixels, "
+        f"centre crop of {look.crop:.1%}, {look.interpolation}, mean {mean}, deviation {std}; {because}"
+    )
+
+
 def _recognise_project(foreign: Foreign) -> str:
-    """By a name that only one project has; ResNets are torchvision's, for timm names them the same."""
+    """By a name that only one project has. ResNets have the same in two: they are timm's where its config.json lies
+    beside, or the file is called like weights of timm's alone."""
     suffix = foreign.path.suffix.lower()
     if suffix == ".npz":
         return "tensorflow"
     if suffix in (".h5", ".hdf5", ".keras"):
         return "keras"
     names = foreign.tensors.keys()
-    marks = {"_conv_stem.weight": "lukemelas", "conv_stem.weight": "timm", "features.0.0.weight": "torchvision"}
-    found = [project for mark, project in marks.items() if mark in names]
-    if not found and "conv1.weight" in names and "fc.weight" in names:
-        found = ["torchvision"]
-    if not found:
+    found = _marked(foreign.tensors)
+    if found is None and "conv1.weight" in names and "fc.weight" in names:
+        tagged = any(w.there in foreign.path.name for w in catalogue().values() if w.project == "timm")
+        found = "timm" if tagged or read_hub_config(foreign.path) else "torchvision"
+    if found is None:
         some = _some(sorted(names))
         raise UserError(
             f"{foreign.path}: its names ({some}) are of none of the projects that are read: {', '.join(PROJECTS)}"
         )
-    return found[0]
+    return found
+
+
+def _marked(tensors: Mapping[str, Tensor]) -> str | None:
+    """The project that alone has the name of one of the tensors."""
+    return next((project for mark, project in MARKS.items() if mark in tensors), None)
 
 
 def _own(foreign: Foreign) -> dict[str, Tensor]:
@@ -163,6 +188,11 @@ def _recognise(project: Project, foreign: Foreign, called: str) -> tuple[str, Ar
     """The network of the zoo that all tensors fit, with the file's number of classes and input channels."""
     own = _own(foreign)
     best: tuple[int, str] | None = None
+    theirs = _marked(own)
+    known = any(own.keys() & table(project, published(network), network).keys() for network in project.networks)
+    if not known or theirs not in (None, called):
+        hint = f"; they look like {theirs}'s: --from {theirs}" if theirs else ""
+        raise UserError(f"{foreign.path}: its names ({_some(sorted(own))}) are none of {called}'s{hint}")
     for network in project.networks:
         expected = table(project, published(network), network)
         common = len(expected.keys() & own.keys())

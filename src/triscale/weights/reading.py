@@ -28,6 +28,8 @@ WRAPPERS = ("state_dict_ema", "model_ema", "ema_state_dict", "state_dict", "mode
 # What else training leaves in a file: torch's count of averaged steps; TensorFlow's of steps, and its optimizers'.
 STEPS_AVERAGED = "n_averaged"
 COUNTERS = ("global_step", "beta1_power", "beta2_power")
+# What DataParallel, torch.compile and Lightning put in front of every name.
+PREFIXES = ("module.", "_orig_mod.", "model.")
 SLOTS = ("RMSProp", "RMSProp_1", "Momentum", "Adam", "Adam_1")
 KERAS_SLOTS = ("optimizer", "optimizer_weights")
 AVERAGED = "/ExponentialMovingAverage"
@@ -132,12 +134,10 @@ def _torch(path: Path) -> object:
             _check_unpacked(path)
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            if not any(word in str(error) for word in ("GLOBAL", "Unsupported class", "reduce", "instance")):
-                raise
+        except pickle.UnpicklingError:
             raise UserError(
-                f"{path}: holds more than tensors, which could run code when it is loaded; refused. Save only the "
-                "weights where you trust it: torch.save(model.state_dict(), FILE)"
+                f"{path}: holds more than tensors, which could run code when it is loaded, or is damaged; refused. "
+                "Save only the weights where you trust it: torch.save(model.state_dict(), FILE)"
             ) from None
 
 
@@ -167,8 +167,8 @@ def _unwrapped(saved: object, path: Path) -> tuple[dict[str, Tensor], list[str]]
     if STEPS_AVERAGED in saved:
         remarks.append(f"not weights: {STEPS_AVERAGED}")
         saved = {name: value for name, value in saved.items() if name != STEPS_AVERAGED}
-    while saved and all(name.startswith("module.") for name in saved):  # what DataParallel puts in front
-        saved = {name.removeprefix("module."): value for name, value in saved.items()}
+    while prefix := next((each for each in PREFIXES if saved and all(name.startswith(each) for name in saved)), None):
+        saved = {name.removeprefix(prefix): value for name, value in saved.items()}
     _check_size(4 * sum(tensor.numel() for tensor in saved.values()), path)  # strides of 0 make much of little
     with _reading(path):
         return {name: _array(value) for name, value in saved.items()}, remarks

@@ -9,6 +9,7 @@ from triscale.units import format_bytes
 from triscale.weights.downloading import cache_directory, download
 from triscale.weights.importing import Imported, import_weights
 from triscale.weights.published import Weights, catalogue
+from triscale.weights.reading import sha256_of
 
 Progress = Callable[[int, int | None], None]
 
@@ -20,7 +21,12 @@ def find_weights(weights: Weights) -> Path | None:
         place = Path(spec.origin).parent / "models" / weights.file if spec is not None and spec.origin else None
     else:
         place = cache_directory() / weights.file
-    return place if place is not None and place.is_file() else None
+    return place if place is not None and _is_whole(place, weights) else None
+
+
+def _is_whole(place: Path, weights: Weights) -> bool:
+    """Whether a file is there that is not clearly too short; sizes of downloads are known to some percent."""
+    return place.is_file() and place.stat().st_size > 0.9 * weights.bytes
 
 
 def way_to(weights: Weights) -> str:
@@ -50,8 +56,8 @@ def fetch_weights(weights: Weights, progress: Progress | None = None) -> Path:
         name=weights.name,
         progress=progress,
         otherwise=(
-            f"fetch {weights.url} on a machine with a network, then: triscale models import {weights.file} "
-            f"--from {weights.project}"
+            f"fetch {weights.url} on a machine with a network, and put it at {place}, or: triscale models import "
+            f"{weights.file} --from {weights.project}"
         ),
     )
 
@@ -61,13 +67,13 @@ def open_weights(weights: Weights) -> Imported:
     place = find_weights(weights)
     if place is None:
         raise UserError(f"{weights.name}: these weights are not on this machine; {way_to(weights)}")
-    imported = import_weights(place, weights.project, weights=weights)
-    if not imported.provenance.sha256.startswith(weights.sha256):
+    digest = sha256_of(place)
+    if not digest.startswith(weights.sha256):
         raise UserError(
-            f"{place}: its SHA-256 is {imported.provenance.sha256} and should start with {weights.sha256[:8]}: not the "
-            f"file that was published; remove it, then {way_to(weights)}"
+            f"{place}: its SHA-256 is {digest} and should start with {weights.sha256[:8]}: not the file that was "
+            f"published; remove it, then {way_to(weights)}"
         )
-    return imported
+    return import_weights(place, weights.project, weights=weights)
 
 
 def find_name(name: str) -> Weights | None:
