@@ -226,7 +226,9 @@ def test_a_mistake_is_one_line_and_exit_code_two(
     before = sorted(tmp_path.rglob("*"))
     code, out, err = triscale(*words, *(["--json"] if as_json else []))
     assert code == 2
-    message = json.loads(out)["error"] if as_json else err.strip().removeprefix("triscale: ")
+    *notes, last = err.splitlines() or [""]
+    assert not any(note.startswith("triscale: ") for note in notes)
+    message = json.loads(out)["error"] if as_json else last.removeprefix("triscale: ")
     assert "\n" not in message
     for part in named:
         assert part in message
