@@ -97,3 +97,17 @@ def test_a_description_of_ones_own_is_filled_only_with_weights_that_fit_it_in_al
     assert load(tmp_path / "same.json", place).trained
     with pytest.raises(UserError, match="as it is described"):
         load(tmp_path / "pixels.json", place)
+
+
+def test_a_directory_as_the_hub_has_it_is_a_model(tmp_path: Path) -> None:
+    write(tmp_path / "model.safetensors", arrays("timm", "efficientnet_b0"))
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "efficientnet_b0", "pretrained_cfg": CONFIG}))
+    model = load(tmp_path)
+    assert (model.trained, model.preprocess.resolution) == (True, (192, 256))
+
+
+def test_a_picture_is_no_network_and_the_line_says_so_without_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / "photo.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(UserError, match=r"photo.png: not JSON, not even text") as caught:
+        load(tmp_path / "photo.png")
+    assert "0x89" not in str(caught.value)

@@ -52,6 +52,8 @@ def from_json(text: str | bytes, source: str = "architecture") -> Architecture:
         values = json.loads(text, object_pairs_hook=_no_repeats)
     except RecursionError:
         raise SpecError(f"{source}: nested too deep for a network") from None
+    except UnicodeDecodeError:
+        raise SpecError(f"{source}: not JSON, not even text; name a file that describes a network") from None
     except ValueError as error:
         raise SpecError(f"{source}: not JSON: {error}") from None
     return from_dict(values, source)

@@ -113,11 +113,12 @@ def load(name: str | Path | Model, weights: str | Path | None = None) -> Model:
     """The model that a name means, in evaluation mode.
 
     name: a run directory, a safetensors file, published weights (`triscale models` lists them), a file of another
-    project (recognised by its names), a zoo name or a JSON file. A zoo name means its default published weights where
-    they are on this machine. Otherwise it has no weights of its own, and neither has a JSON file: the model comes with
-    random ones, `.trained` is False, its classes are numbers, its preprocessing the paper's (centre crop of 87.5 %,
-    ImageNet's mean and deviation). weights: what such a network is to be filled with, named in the same ways; it must
-    fit. A model is given back as it is. Raises `UserError` naming what is wrong with the file or the name.
+    project (recognised by its names) or a directory as timm's hub has it, a zoo name or a JSON file. A zoo name means
+    its default published weights where they are on this machine. Otherwise it has no weights of its own, and neither
+    has a JSON file: the model comes with random ones, `.trained` is False, its classes are numbers, its preprocessing
+    the paper's (centre crop of 87.5 %, ImageNet's mean and deviation). weights: what such a network is to be filled
+    with, named in the same ways; it must fit. A model is given back as it is. Raises `UserError` naming what is wrong
+    with the file or the name.
     """
     if isinstance(name, Model):
         return name
@@ -127,11 +128,12 @@ def load(name: str | Path | Model, weights: str | Path | None = None) -> Model:
     if known is not None and (str(name) not in ZOO or find_weights(known)):
         return from_import(open_weights(known))
     path = Path(name)
-    if str(name) not in ZOO and _is_foreign(path):
-        return from_import(import_weights(path))
+    file = path / MODEL_FILE if path.is_dir() else path
+    if str(name) not in ZOO and _is_foreign(file):
+        return from_import(import_weights(file))
     architecture = resolve(name)  # also finds whatever is wrong with the path
     if str(name) not in ZOO and (path.is_dir() or path.suffix == ".safetensors"):
-        return _load_file(path / MODEL_FILE if path.is_dir() else path)
+        return _load_file(file)
     channels = architecture.channels
     mean = IMAGENET_MEAN if channels == 3 else (0.5,) * channels
     std = IMAGENET_STD if channels == 3 else (0.25,) * channels
