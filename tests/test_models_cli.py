@@ -79,6 +79,9 @@ def test_models_lists_networks_with_cost_and_weights_with_where_they_are(triscal
         assert row["licence"]
         assert len(row["sha256"]) >= 8
         assert {"resolution", "mean", "std", "crop", "interpolation"} <= row["preprocess"].keys()
+        assert row["classes"] == row["architecture"]["head"]["classes"] == 1000
+        assert row["architecture"]["resolution"] == row["preprocess"]["resolution"]
+        assert row["architecture"]["padding"] == row["padding"]
 
 
 def test_models_for_people_says_what_is_usable_and_whose_accuracy_it_is(triscale: Triscale, lite: str) -> None:

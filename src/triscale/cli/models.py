@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from triscale.arch import ZOO, published
+from triscale.arch import ZOO, published, to_dict
 from triscale.cli import arguments
 from triscale.cli.console import Output, print_table, table
 from triscale.costing import Cost, cost
@@ -69,7 +69,12 @@ def _row(name: str, total: Cost, known: "dict[str, tuple[Weights, bool]]") -> di
 def _weights_row(weights: "Weights", here: bool) -> dict[str, Any]:
     from triscale.weights import way_to
 
-    values = asdict(weights) | {"preprocess": weights.preprocess.to_json(), "usable_now": here}
+    values = asdict(weights) | {
+        "preprocess": weights.preprocess.to_json(),
+        "architecture": to_dict(weights.architecture),
+        "classes": len(weights.classes),
+        "usable_now": here,
+    }
     return values if here else values | {"way": way_to(weights)}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from triscale.arch import Architecture, Padding, published
 from triscale.data import Preprocess
+from triscale.weights.imagenet import imagenet_classes
 
 IMAGENET_CLASSES = 1000
 
@@ -47,6 +48,11 @@ class Weights:
     def there(self) -> str:
         """The name that the project itself uses, with its tag after a full stop: `tf_efficientnet_b0.ap_in1k`."""
         return self.name.rpartition("/")[2]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Their names in the order of the logits: ImageNet's, of all that is listed here."""
+        return imagenet_classes()
 
     @property
     def architecture(self) -> Architecture:
