@@ -2,8 +2,9 @@
 
     python benchmarks/batches.py [--json] [--pictures 10000] [--repeats 7]
 
-28×28 gray pictures with random shifts, and 32×32 colour ones with shifts and mirroring, in batches of 128. Median over
-the repeats, with the lowest and the highest.
+28×28 gray pictures with random shifts, 32×32 colour ones with shifts and mirroring and those mixed with each other, and
+224×224 colour ones with random crops, without and with RandAugment, in batches of 128. Median over the repeats, with
+the lowest and the highest.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import json
 import os
 import statistics
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -33,7 +35,7 @@ def measure(n: int, side: int, channels: int, augment: Augment, repeats: int) ->
     found = []
     for epoch in range(repeats + 1):
         start = time.perf_counter()
-        for _ in Batches(prepared, look, 128, shuffle=True, augment=augment, epoch=epoch):
+        for _ in Batches(prepared, look, 128, shuffle=True, augment=augment, epoch=epoch, workers=0):
             pass
         found.append(n / (time.perf_counter() - start))
     speeds = found[1:]  # the first warms up
@@ -50,10 +52,15 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
-    results = {
-        "28x28 gray, shifted": measure(asked.pictures, 28, 1, Augment(0.1), asked.repeats),
-        "32x32 colour, shifted and mirrored": measure(asked.pictures, 32, 3, Augment(0.1, flip=True), asked.repeats),
+    crop, n = Augment(flip=True, crop_scale=(0.35, 1.0)), asked.pictures
+    kinds = {
+        "28x28 gray, shifted": (n, 28, 1, Augment(0.1)),
+        "32x32 colour, shifted and mirrored": (n, 32, 3, Augment(0.1, flip=True)),
+        "32x32 colour, shifted, mirrored and mixed": (n, 32, 3, Augment(0.1, flip=True, mixup=0.2, cutmix=1.0)),
+        "224x224 colour, cropped": (n // 40, 224, 3, crop),
+        "224x224 colour, cropped and RandAugment": (n // 40, 224, 3, replace(crop, policy="randaugment")),
     }
+    results = {name: measure(*kind, asked.repeats) for name, kind in kinds.items()}
     if asked.json:
         print(json.dumps({"pictures": asked.pictures, "repeats": asked.repeats, "pictures_per_second": results}))
         return

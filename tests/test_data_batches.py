@@ -1,4 +1,4 @@
-"""What `Batches` promises: order, augmentation, memory format and speed."""
+"""What `Batches` promises: order, augmentation, memory format, and the same for any workers, ranks and starts."""
 
 import threading
 from pathlib import Path
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from triscale.data import Augment, Batches, Images, Preprocess, prepare, read
+from triscale.data import Augment, Batch, Batches, Images, Preprocess, prepare, read
 from triscale.data.chance import permutation, sample, uniform
 from triscale.data.pictures import Memory
 from triscale.errors import UserError
@@ -19,6 +19,16 @@ from triscale.errors import UserError
 Bytes = npt.NDArray[np.uint8]
 SMALL = Augment(shift=0.25, flip=True)
 PHOTO = Augment(flip=True, crop_scale=(0.35, 1.0))
+CHANGED = [
+    Augment(shift=0.0, policy="autoaugment"),
+    Augment(flip=True, policy="randaugment", layers=3, magnitude=12, erase=0.6),
+    Augment(crop_scale=(0.35, 1.0), policy="trivialaugment"),
+]
+MIXED = [
+    Augment(flip=True, mixup=0.4),
+    Augment(shift=0.0, cutmix=1.0),
+    Augment(flip=True, crop_scale=(0.35, 1.0), policy="randaugment", erase=0.5, mixup=0.2, cutmix=1.0),
+]
 
 
 def in_memory(n: int, h: int = 8, w: int = 8, c: int = 3, seed: int = 0) -> Images:
@@ -43,7 +53,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Images:
 
 
 def by_index(batches: Batches) -> dict[int, torch.Tensor]:
-    return {int(i): x[k] for x, _, index in batches for k, i in enumerate(index)}
+    return {int(i): x[k] for x, _, index, *_ in batches for k, i in enumerate(index)}
 
 
 def same(one: Batches, other: Batches) -> bool:
@@ -57,10 +67,16 @@ def test_a_batch_is_pixels_labels_and_positions() -> None:
     batches = Batches(images, shape(), 4)
     parts = list(batches)
     assert len(parts) == len(batches) == 3
-    assert [len(y) for _, y, _ in parts] == [4, 4, 2]
+    assert [len(y) for _, y, *_ in parts] == [4, 4, 2]
     held = images.array()
     assert held is not None
-    for x, y, index in parts:
+    for part in parts:
+        x, y, index, other, share = part
+        assert part.x is x
+        assert part.share is share
+        assert torch.equal(other, y)
+        assert share.dtype == torch.float32
+        assert bool((share == 1).all())
         assert x.dtype == torch.uint8
         assert x.shape[1:] == (3, 8, 8)
         assert x.is_contiguous(memory_format=torch.channels_last)
@@ -75,27 +91,28 @@ def test_a_batch_is_pixels_labels_and_positions() -> None:
 def test_an_epoch_sees_every_picture_once_in_an_order_of_its_own() -> None:
     images = in_memory(50)
     orders = [
-        [int(i) for _, _, index in Batches(images, shape(), 8, shuffle=True, seed=seed, epoch=epoch) for i in index]
+        [int(i) for _, _, index, *_ in Batches(images, shape(), 8, shuffle=True, seed=seed, epoch=epoch) for i in index]
         for seed, epoch in ((0, 0), (0, 1), (1, 0))
     ]
     assert all(sorted(order) == list(range(50)) for order in orders)
     assert len({tuple(order) for order in [*orders, list(range(50))]}) == 4
 
 
-@pytest.mark.parametrize("augment", [None, SMALL, PHOTO])
+@pytest.mark.parametrize("augment", [None, SMALL, PHOTO, *CHANGED, *MIXED])
 @pytest.mark.parametrize("limit", [0, 2**20])
-def test_threads_change_nothing(photographs: Images, augment: Augment | None, limit: int) -> None:
-    prepared = [prepare(photographs, shape(12, 16), augment, limit=limit, threads=t) for t in (1, 4)]
+def test_workers_change_nothing(photographs: Images, augment: Augment | None, limit: int) -> None:
+    prepared = [prepare(photographs, shape(12, 16), augment, limit=limit, threads=t) for t in (1, 1, 4)]
     assert (prepared[0].cache is None) == (limit == 0)
-    one, four = (
-        Batches(p, shape(12, 16), 5, shuffle=True, augment=augment, seed=3, epoch=2, threads=t)
-        for p, t in zip(prepared, (1, 4), strict=True)
+    none, one, four = (
+        Batches(p, shape(12, 16), 9, shuffle=True, augment=augment, seed=3, epoch=2, workers=t)
+        for p, t in zip(prepared, (0, 1, 4), strict=True)
     )
+    assert same(none, one)
     assert same(one, four)
     assert same(one, one), "and it may be iterated again"
 
 
-@pytest.mark.parametrize("augment", [SMALL, PHOTO])
+@pytest.mark.parametrize("augment", [SMALL, PHOTO, *CHANGED])
 @pytest.mark.parametrize("limit", [0, 2**20])
 def test_augmentation_does_not_depend_on_the_rest_of_the_batch(
     photographs: Images, augment: Augment, limit: int
@@ -110,7 +127,56 @@ def test_augmentation_does_not_depend_on_the_rest_of_the_batch(
         assert torch.equal(x, seen[2][i])
 
 
-@pytest.mark.parametrize("augment", [SMALL, PHOTO])
+@given(
+    n=st.integers(0, 40),
+    batch=st.integers(1, 17),
+    world=st.integers(1, 6),
+    augment=st.sampled_from([None, SMALL, *MIXED]),
+    drop_last=st.booleans(),
+)
+def test_the_shares_of_all_ranks_are_the_whole_batch(
+    n: int, batch: int, world: int, augment: Augment | None, drop_last: bool
+) -> None:
+    images = in_memory(n)
+    prepared = prepare(images, shape(), augment)
+
+    def batches(rank: int, world: int) -> list[Batch]:
+        options = {"shuffle": True, "drop_last": drop_last, "workers": 0, "seed": 2}
+        return list(Batches(prepared, shape(), batch, augment=augment, rank=rank, world=world, **options))  # type: ignore[arg-type]
+
+    shares = [batches(rank, world) for rank in range(world)]
+    for whole, *parts in zip(batches(0, 1), *shares, strict=True):
+        for tensor, *pieces in zip(whole, *parts, strict=True):
+            assert torch.equal(tensor, torch.cat(pieces))
+        sizes = [len(part.y) for part in parts]
+        assert max(sizes) - min(sizes) <= 2
+        assert all(sum(sizes[:rank]) % 2 == 0 for rank in range(world) if sizes[rank])
+
+
+@pytest.mark.parametrize("augment", [None, PHOTO, MIXED[2]])
+def test_starting_later_gives_the_rest_of_the_same(photographs: Images, augment: Augment | None) -> None:
+    whole = Batches(photographs, shape(), 4, shuffle=True, augment=augment, seed=5)
+    every = list(whole)
+    for start in (0, 1, 4, len(every)):
+        rest = Batches(photographs, shape(), 4, shuffle=True, augment=augment, seed=5, start=start)
+        assert len(rest) == len(list(rest)) == len(every) - start
+        for one, other in zip(rest, every[start:], strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+        assert np.array_equal(rest.order(), whole.order())
+
+
+def test_what_lies_before_the_start_is_not_decoded(tmp_path: Path) -> None:
+    for i in range(12):
+        path = tmp_path / "ab"[i % 2] / f"{i:02}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), (i, 0, 0)).save(path)
+    train = read(tmp_path).train
+    for name in train.names[:2]:
+        (tmp_path / name).unlink()
+    assert len(list(Batches(train, shape(), 2, start=1))) == len(train) // 2 - 1
+
+
+@pytest.mark.parametrize("augment", [SMALL, PHOTO, *CHANGED, *MIXED])
 def test_epochs_and_seeds_augment_differently(photographs: Images, augment: Augment) -> None:
     prepared = prepare(photographs, shape(12, 16), augment)
     first, later, other = (
@@ -157,7 +223,7 @@ def test_no_flip_unless_asked() -> None:
 def test_random_boxes_stay_inside_the_picture(low: float, size: tuple[int, int], seed: int) -> None:
     images = in_memory(3, *size)
     augment = Augment(crop_scale=(low, 1.0))
-    for x, _, _ in Batches(images, shape(5, 8), 3, augment=augment, seed=seed, threads=1):
+    for x, *_ in Batches(images, shape(5, 8), 3, augment=augment, seed=seed, workers=1):
         assert x.shape == (3, 3, 5, 8)
 
 
@@ -184,9 +250,10 @@ def test_batches_are_copies_of_what_is_held() -> None:
     held = images.array()
     assert held is not None
     before = held.copy()
-    for augment in (None, SMALL):
-        for x, y, index in Batches(images, shape(), 6, augment=augment):
-            x.zero_(), y.zero_(), index.zero_()
+    for augment in (None, SMALL, *CHANGED, *MIXED):
+        for batch in Batches(images, shape(), 6, augment=augment):
+            for tensor in batch:
+                tensor.zero_()
     assert np.array_equal(held, before)
     assert images.labels.any()
 
@@ -201,21 +268,49 @@ def test_a_prepared_split_serves_only_what_it_was_prepared_for(photographs: Imag
         Batches(prepared, shape(9, 9), 4, augment=PHOTO)
     with pytest.raises(UserError, match="batch: 0"):
         Batches(photographs, shape(), 0)
+    with pytest.raises(UserError, match="workers: -1"):
+        Batches(photographs, shape(), 4, workers=-1)
+    with pytest.raises(UserError, match="rank 2"):
+        Batches(photographs, shape(), 4, rank=2, world=2)
+    with pytest.raises(UserError, match="start 9"):
+        Batches(photographs, shape(), 4, start=9)
 
 
-@pytest.mark.parametrize(("options", "words"), [({"shift": 1.0}, "1.0"), ({"crop_scale": (0.5, 1.2)}, "1.2")])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"shift": 1.0}, "1.0"),
+        ({"crop_scale": (0.5, 1.2)}, "1.2"),
+        ({"policy": "handaugment"}, "handaugment.*randaugment"),
+        ({"layers": 0}, "layers 0"),
+        ({"magnitude": 31}, "magnitude 31"),
+        ({"magnitude": -1}, "magnitude -1"),
+        ({"erase": 1.5}, "erase 1.5"),
+        ({"mixup": -0.1}, "mixup -0.1"),
+        ({"cutmix": float("inf")}, "cutmix inf"),
+        ({"mixup": float("nan")}, "mixup nan"),
+    ],
+)
 def test_augmentations_out_of_range_are_refused(options: dict[str, object], words: str) -> None:
     with pytest.raises(UserError, match=words):
         Augment(**options)  # type: ignore[arg-type]
 
 
+def test_policies_are_for_pictures() -> None:
+    two = in_memory(4, 8, 8, 2)
+    with pytest.raises(UserError, match="1 or 3 channels, not 2"):
+        Batches(two, shape(c=2), 2, augment=Augment(policy="autoaugment"))
+    assert len(list(Batches(two, shape(c=2), 2, augment=Augment(erase=1.0, mixup=0.2, cutmix=1.0)))) == 2
+
+
 def test_leaving_early_leaves_no_thread_behind(photographs: Images) -> None:
-    for _ in Batches(photographs, shape(), 2, threads=3):
+    for _ in Batches(photographs, shape(), 2, workers=3):
         break
     assert not [t for t in threading.enumerate() if t.name.startswith("triscale-batches")]
 
 
-def test_a_file_gone_bad_stops_the_batches_by_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("augment", [None, PHOTO])
+def test_a_file_gone_bad_stops_the_batches_by_name(tmp_path: Path, augment: Augment | None) -> None:
     for i in range(8):
         path = tmp_path / "ab"[i % 2] / f"{i}.png"
         path.parent.mkdir(exist_ok=True)
@@ -223,7 +318,7 @@ def test_a_file_gone_bad_stops_the_batches_by_name(tmp_path: Path) -> None:
     data = read(tmp_path)
     (tmp_path / data.train.names[1]).write_bytes(b"gone")
     with pytest.raises(UserError, match=data.train.names[1]):
-        list(Batches(data.train, shape(), 2))
+        list(Batches(data.train, shape(), 2, augment=augment))
 
 
 def test_an_empty_split_has_no_batches() -> None:

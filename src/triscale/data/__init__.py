@@ -1,14 +1,16 @@
 """What a network sees: folders, manifests and IDX files → splits → batches."""
 
 from triscale.data.augmenting import Augment
-from triscale.data.batching import Batches, Prepared, prepare
+from triscale.data.batching import Batch, Batches
 from triscale.data.pictures import BadFile, Data, Images
+from triscale.data.preparing import Prepared, prepare
 from triscale.data.preprocessing import Preprocess, statistics
 from triscale.data.reading import read
 
 __all__ = [
     "Augment",
     "BadFile",
+    "Batch",
     "Batches",
     "Data",
     "Images",

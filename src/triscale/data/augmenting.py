@@ -7,34 +7,69 @@ import numpy as np
 import numpy.typing as npt
 
 from triscale.data.chance import uniform
-from triscale.data.decoding import Pixels
-from triscale.data.preprocessing import Box
+from triscale.data.decoding import PixelBox, Pixels
+from triscale.data.policies import POLICIES, Policy
 from triscale.errors import UserError
 
 _ASPECTS = (3 / 4, 4 / 3)
 _STREAM = 2
 CACHE_MARGIN = 1.15
+LARGEST_MAGNITUDE = 30
 
 
 @dataclass(frozen=True)
 class Augment:
-    """What may happen to a training picture.
+    """What may happen to a training picture, in this order; a share of 0, or None, is never.
 
     ``shift``: moved by up to this share of each side, uniformly, edges replicated; for small uniform pictures.
     ``flip``: mirrored left to right half of the time; wrong for digits and letters. ``crop_scale``: for photographs,
     a random box of (from, to) share of the picture's area with an aspect of 3/4 to 4/3 is resized to the resolution;
-    it takes the place of ``shift``. Raises `UserError` for values out of range.
+    it takes the place of ``shift``.
+
+    ``policy``: changes of colour and shape, see `policies`; for pictures of one or three channels. ``layers`` and
+    ``magnitude`` are RandAugment's N, how many operations, and M, how strong, on the official scale: its ranges are
+    written for 10, and larger magnitudes follow the same lines (the official trainings go up to 28). The other two
+    policies have neither.
+
+    ``erase``: the probability of a box of noise, see `erasing`. ``mixup`` and ``cutmix``: the α of the shares that
+    two pictures have in one, see `mixing`; with both, each picture takes one of them with equal chance.
+
+    Raises `UserError` for values out of range.
     """
 
     shift: float = 0.125
     flip: bool = False
     crop_scale: tuple[float, float] | None = None
+    policy: Policy | None = None
+    layers: int = 2
+    magnitude: float = 9.0
+    erase: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.shift < 1:
             raise UserError(f"augment: shift {self.shift} is not in [0, 1); write a share of the side such as 0.125")
         if self.crop_scale is not None and not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
             raise UserError(f"augment: crop_scale {self.crop_scale} is not 0 < from <= to <= 1; write e.g. (0.35, 1.0)")
+        if self.policy is not None and self.policy not in POLICIES:
+            raise UserError(f"augment: policy {self.policy!r} is not one of {', '.join(POLICIES)}; choose one")
+        if self.layers < 1:
+            raise UserError(f"augment: layers {self.layers} is not at least 1; write for example 2")
+        if not 0 <= self.magnitude <= LARGEST_MAGNITUDE:
+            raise UserError(
+                f"augment: magnitude {self.magnitude} is not in 0 to {LARGEST_MAGNITUDE}; write for example 9"
+            )
+        if not 0 <= self.erase <= 1:
+            raise UserError(f"augment: erase {self.erase} is not in [0, 1]; write a probability such as 0.25")
+        for name, alpha in (("mixup", self.mixup), ("cutmix", self.cutmix)):
+            if not 0 <= alpha < math.inf:
+                raise UserError(f"augment: {name} {alpha} is no finite number of 0 or more; write for example 0.2")
+
+    @property
+    def mixes(self) -> bool:
+        """Whether targets have two labels."""
+        return bool(self.mixup or self.cutmix)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,20 +87,21 @@ class Draws:
         """Which of the n pictures are mirrored."""
         return (self.values[:, 4] < 0.5) & augment.flip
 
-    def box(self, i: int, size: tuple[int, int], resolution: tuple[int, int], augment: Augment) -> Box:
+    def box(self, i: int, size: tuple[int, int], resolution: tuple[int, int], augment: Augment) -> PixelBox:
         """A random box (left, top, right, bottom) of picture ``i``, ``size`` (h, w), aspect relative to the target's.
 
-        One draw, clipped to the picture, where torchvision draws up to ten times: nothing depends on luck's history.
+        In whole pixels. One draw, clipped to the picture, where torchvision draws up to ten times: nothing depends on
+        luck's history.
         """
         assert augment.crop_scale is not None
         (h, w), (low, high) = size, augment.crop_scale
         area = (low + (high - low) * self.values[i, 0]) * h * w
         narrow, wide = math.log(_ASPECTS[0]), math.log(_ASPECTS[1])
         aspect = math.exp(narrow + (wide - narrow) * self.values[i, 1]) * resolution[1] / resolution[0]
-        height = min(float(h), max(1.0, math.sqrt(area / aspect)))
-        width = min(float(w), max(1.0, math.sqrt(area * aspect)))
-        left, top = (w - width) * self.values[i, 2], (h - height) * self.values[i, 3]
-        return left, top, min(float(w), left + width), min(float(h), top + height)
+        height = min(h, max(1, round(math.sqrt(area / aspect))))
+        width = min(w, max(1, round(math.sqrt(area * aspect))))
+        left, top = int((w - width + 1) * self.values[i, 2]), int((h - height + 1) * self.values[i, 3])
+        return left, top, left + width, top + height
 
 
 def shift_and_flip(pictures: Pixels, index: npt.NDArray[np.int64], augment: Augment, draws: Draws) -> Pixels:

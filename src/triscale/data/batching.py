@@ -1,21 +1,22 @@
-"""Splits → batches, the same for any number of threads."""
+"""Splits → batches, the same for any number of workers."""
 
-import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from triscale.data.augmenting import CACHE_MARGIN, Augment, Draws, shift_and_flip
+from triscale.data.augmenting import Augment
 from triscale.data.chance import permutation
 from triscale.data.decoding import Pixels
+from triscale.data.making import Maker
+from triscale.data.mixing import Shares, partners
 from triscale.data.pictures import Images
-from triscale.data.preprocessing import Preprocess, resample
-from triscale.data.threads import ordered_map, usable_cores
+from triscale.data.preparing import Prepared, prepare
+from triscale.data.preprocessing import Preprocess
+from triscale.data.threads import usable_cores
 from triscale.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,69 +24,42 @@ if TYPE_CHECKING:
 
 Indices = npt.NDArray[np.int64]
 
-CACHE_BYTES = 2 * 2**30
 _ORDER = 1
 _PREFETCH = 2
+_CHUNKS_PER_WORKER = 4
 
 
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """A split made ready for `Batches` once, so that epochs decode nothing twice.
+class Batch(NamedTuple):
+    """What a training step gets.
 
-    ``cache``: uint8 [n, H', W', c], or None where it would not fit: then every batch decodes its files. H' and W' are
-    the resolution, or with ``margin`` 1.15 times it, for random crops to be taken from.
+    ``x``: uint8 [n, c, H, W] in channels_last memory format. ``y``: int64 [n], labels. ``index``: int64 [n], positions
+    in the split. ``other``: int64 [n], the label of the picture mixed in, and ``share``: float32 [n], the weight of
+    ``y`` in the target, that of ``other`` being 1 - share. Where nothing is mixed, ``other`` is ``y`` and the share 1.
     """
 
-    images: Images
-    preprocess: Preprocess
-    cache: Pixels | None
-    margin: bool
-
-
-def prepare(
-    images: Images,
-    preprocess: Preprocess,
-    augment: Augment | None = None,
-    *,
-    threads: int | None = None,
-    limit: int = CACHE_BYTES,
-    progress: Callable[[int, int], None] | None = None,
-) -> Prepared:
-    """Decode and fit the split into one array where that takes at most ``limit`` bytes.
-
-    With ``augment.crop_scale`` the cached pictures are resized to cover 1.15 times the resolution and cut to its
-    aspect, the crop of ``preprocess`` left out; random boxes come from there. That costs the margins along the long
-    side and some sharpness in small boxes, and saves the decoding. A split that lies in memory at the resolution is
-    taken as it is, without a copy.
-    """
-    margin = augment is not None and augment.crop_scale is not None
-    fitting = preprocess
-    if margin:
-        h, w = preprocess.resolution
-        fitting = replace(preprocess, resolution=(math.ceil(CACHE_MARGIN * h), math.ceil(CACHE_MARGIN * w)), crop=1.0)
-    shape = (len(images), *fitting.resolution, fitting.channels)
-    held = images.array()
-    if held is not None and held.shape == shape and (fitting.crop == 1.0 or fitting.squash):
-        return Prepared(images, preprocess, held, margin)
-    if math.prod(shape) > limit:
-        return Prepared(images, preprocess, None, margin)
-    cache = np.empty(shape, np.uint8)
-    for i, pixels in enumerate(ordered_map(lambda i: fitting.fit(images.pixels(i)), range(len(images)), threads)):
-        cache[i] = pixels
-        if progress is not None:
-            progress(i + 1, len(images))
-    return Prepared(images, preprocess, cache, margin)
+    x: "torch.Tensor"
+    y: "torch.Tensor"
+    index: "torch.Tensor"  # type: ignore[assignment]  # hides tuple's search, which nobody wants of tensors
+    other: "torch.Tensor"
+    share: "torch.Tensor"
 
 
 class Batches:
-    """Batches of one epoch; may be iterated again and gives the same again.
+    """The batches of one epoch; may be iterated again and gives the same again.
 
-    Yields (x, y, index): uint8 [n, c, H, W] in channels_last memory format, int64 [n] labels, int64 [n] positions in
-    the split. Order depends on (seed, epoch), augmentation on (seed, epoch, position); neither on ``threads``, nor on
-    ``batch`` or what else is in it. ``images`` is a `Prepared` split, or `Images`, decoded as the batches are made.
+    Order depends on (seed, epoch), augmentation on (seed, epoch, position in the split); neither on ``workers``, nor
+    on ``batch`` or what else is in it, but for mixing, whose partners are neighbours in the batch. ``images`` is a
+    `Prepared` split, or `Images`, decoded as the batches are made.
 
-    Raises `UserError` where ``batch`` is no positive number, and where ``images`` was prepared for another
-    ``preprocess``, or for random crops that ``augment`` does not ask for.
+    ``workers``: threads that make pictures, up to two batches ahead of the one in use; 0 makes everything in the
+    calling thread; by default as many as there are usable cores. ``rank`` of ``world``: yield this rank's share of
+    each batch only; the shares of all ranks, one after the other, are the whole batch. They are as even as can be
+    without parting those that are mixed with each other, and may be empty. ``start``: the first batch to yield; those
+    before it are not made. ``len`` is the number of batches that are yielded.
+
+    Raises `UserError` where ``batch`` is no positive number, ``rank`` not below ``world`` or ``start`` beyond the last
+    batch, where ``images`` was prepared for another ``preprocess``, or for random crops that ``augment`` does not ask
+    for, and where it asks for a policy for arrays of neither one nor three channels.
     """
 
     def __init__(
@@ -99,16 +73,20 @@ class Batches:
         seed: int = 0,
         epoch: int = 0,
         drop_last: bool = False,
-        threads: int | None = None,
+        workers: int | None = None,
+        rank: int = 0,
+        world: int = 1,
+        start: int = 0,
     ) -> None:
         if batch < 1:
             raise UserError(f"batch: {batch} is not at least 1; write for example 64")
+        if workers is not None and workers < 0:
+            raise UserError(f"workers: {workers} is negative; write 0 for none, or a number of threads")
+        if not 0 <= rank < world:
+            raise UserError(f"batches: rank {rank} is not in 0 to {world - 1}, of a world of {world}")
         if not isinstance(images, Prepared):
             images = prepare(images, preprocess, augment, limit=0)
-        if images.preprocess != preprocess:
-            raise UserError(f"batches: prepared for {images.preprocess}, wanted for {preprocess}; prepare it again")
-        if images.cache is not None and images.margin and (augment is None or augment.crop_scale is None):
-            raise UserError("batches: the split was prepared for random crops (crop_scale); prepare it for this use")
+        _check_use(images, preprocess, augment)
         self.prepared = images
         self.batch = batch
         self.shuffle = shuffle
@@ -116,70 +94,88 @@ class Batches:
         self.seed = seed
         self.epoch = epoch
         self.drop_last = drop_last
-        self.threads = threads or usable_cores()
+        self.workers = usable_cores() if workers is None else workers
+        self.rank = rank
+        self.world = world
+        self.start = start
+        if not 0 <= start <= self._total():
+            raise UserError(f"batches: start {start} is not in 0 to {self._total()}, the number of batches")
 
-    def __len__(self) -> int:
+    def _total(self) -> int:
         n = len(self.prepared.images)
         return n // self.batch if self.drop_last else -(-n // self.batch)
 
+    def __len__(self) -> int:
+        return self._total() - self.start
+
     def order(self) -> Indices:
-        """The positions in the order of this epoch, int64 [n]."""
+        """The positions in the order of this epoch, int64 [n], whatever the rank and the start."""
         n = len(self.prepared.images)
         return permutation((self.seed, _ORDER, self.epoch), n) if self.shuffle else np.arange(n, dtype=np.int64)
 
-    def __iter__(self) -> "Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]":
+    def __iter__(self) -> Iterator[Batch]:
+        order = self.order()
+        whole = (order[k * self.batch : (k + 1) * self.batch] for k in range(self.start, self._total()))
+        indices = [self._mine(index) for index in whole]
+        maker = Maker(self.prepared, self.augment, self.seed, self.epoch)
+        make = self._ahead if self.workers and maker.one_by_one else self._at_once
+        for index, x, share in make(maker, indices):
+            yield self._batch(index, x, share)
+
+    def _mine(self, index: Indices) -> Indices:
+        """This rank's share of a batch: whole pairs, of which an odd last picture is half a one."""
+        pairs = -(-len(index) // 2)
+        first, end = (pairs * r // self.world for r in (self.rank, self.rank + 1))
+        return index[2 * first : 2 * end]
+
+    def _batch(self, index: Indices, x: Pixels, share: Shares) -> Batch:
         import torch
 
-        order = self.order()
-        indices = [order[k * self.batch : (k + 1) * self.batch] for k in range(len(self))]
-        crops = self.augment is not None and self.augment.crop_scale is not None
-        make = self._from_files if self.prepared.cache is None or crops else self._from_cache
-        for index, pixels in zip(indices, make(indices), strict=True):
-            x = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-            yield x, torch.from_numpy(self.prepared.images.labels[index]), torch.from_numpy(index.copy())
+        y = self.prepared.images.labels[index]
+        other = y[partners(len(y))] if self.augment is not None and self.augment.mixes else y.copy()
+        pixels = torch.from_numpy(x).permute(0, 3, 1, 2)
+        return Batch(pixels, *map(torch.from_numpy, (y, index.copy(), other, share)))
 
-    def _from_cache(self, indices: list[Indices]) -> Iterator[Pixels]:
-        """Whole batches at once; a batch takes microseconds, so nothing runs ahead."""
-        assert self.prepared.cache is not None
+    def _room(self, n: int) -> tuple[Pixels, Shares]:
+        to = self.prepared.preprocess
+        return np.empty((n, *to.resolution, to.channels), np.uint8), np.empty(n, np.float32)
+
+    def _at_once(self, maker: Maker, indices: list[Indices]) -> Iterator[tuple[Indices, Pixels, Shares]]:
+        """Whole batches in the calling thread."""
         for index in indices:
-            yield self._moved(self.prepared.cache, index, index)
+            x, share = self._room(len(index))
+            maker.fill(x, index, share)
+            yield index, x, share
 
-    def _from_files(self, indices: list[Indices]) -> Iterator[Pixels]:
-        """Picture by picture on a pool of threads, two batches ahead of the one being used."""
-        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="triscale-batches")
-        waiting: deque[tuple[Indices, Pixels, list[Future[None]]]] = deque()
-        h, w = self.prepared.preprocess.resolution
+    def _ahead(self, maker: Maker, indices: list[Indices]) -> Iterator[tuple[Indices, Pixels, Shares]]:
+        """In chunks on a pool of threads, two batches ahead of the one being used."""
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="triscale-batches")
+        waiting: deque[tuple[Indices, Pixels, Shares, list[Future[None]]]] = deque()
         try:
             for index in [*indices, *[None] * _PREFETCH]:
                 if index is not None:
-                    x = np.empty((len(index), h, w, self.prepared.preprocess.channels), np.uint8)
-                    draws = Draws.at(self.seed, self.epoch, index)
-                    jobs = [pool.submit(self._place, x, k, int(i), draws) for k, i in enumerate(index)]
-                    waiting.append((index, x, jobs))
+                    x, share = self._room(len(index))
+                    # An even number, so that no pair is parted.
+                    chunk = 2 * max(1, -(-len(index) // (2 * _CHUNKS_PER_WORKER * self.workers)))
+                    parts = [slice(k, k + chunk) for k in range(0, len(index), chunk)]
+                    jobs = [pool.submit(maker.fill, x[part], index[part], share[part]) for part in parts]
+                    waiting.append((index, x, share, jobs))
                 if waiting and (index is None or len(waiting) > _PREFETCH):
-                    ready, x, jobs = waiting.popleft()
+                    index, x, share, jobs = waiting.popleft()
                     for job in jobs:
                         job.result()
-                    yield self._moved(x, np.arange(len(x)), ready)
+                    yield index, x, share
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _place(self, x: Pixels, k: int, i: int, draws: Draws) -> None:
-        prepared, augment = self.prepared, self.augment
-        pixels = prepared.images.pixels(i) if prepared.cache is None else prepared.cache[i]
-        to = prepared.preprocess
-        if augment is None or augment.crop_scale is None:
-            x[k] = to.fit(pixels)
-            return
-        box = draws.box(k, (pixels.shape[0], pixels.shape[1]), to.resolution, augment)
-        x[k] = resample(pixels, box, to.resolution, to.channels, to.interpolation)
 
-    def _moved(self, pictures: Pixels, at: Indices, index: Indices) -> Pixels:
-        """``pictures`` at the places ``at``, which are the split's positions ``index``, shifted and mirrored."""
-        augment = self.augment
-        if augment is not None and augment.crop_scale is not None:
-            augment = replace(augment, shift=0.0)
-        if augment is None or not (augment.shift or augment.flip):
-            moved: Pixels = pictures[at]
-            return moved
-        return shift_and_flip(pictures, at, augment, Draws.at(self.seed, self.epoch, index))
+def _check_use(images: Prepared, preprocess: Preprocess, augment: Augment | None) -> None:
+    if images.preprocess != preprocess:
+        raise UserError(f"batches: prepared for {images.preprocess}, wanted for {preprocess}; prepare it again")
+    if images.cache is not None and images.margin and (augment is None or augment.crop_scale is None):
+        raise UserError("batches: the split was prepared for random crops (crop_scale); prepare it for this use")
+    if augment is not None and augment.policy is not None and preprocess.channels not in (1, 3):
+        raise UserError(
+            f"batches: the policy {augment.policy} is for pictures of 1 or 3 channels, not {preprocess.channels}; "
+            "leave it out"
+        )

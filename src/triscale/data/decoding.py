@@ -6,6 +6,8 @@ RGB, 16-bit gray scaled (not clipped) to 8 bits. Of an animation or a multi-page
 
 import io
 import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,10 @@ from PIL import (  # noqa: F401  (importing a plugin registers its format)
 )
 
 Pixels = npt.NDArray[np.uint8]
+PixelBox = tuple[int, int, int, int]
+"""(left, top, right, bottom), in whole pixels."""
+BoxOf = Callable[[tuple[int, int]], PixelBox]
+"""The part wanted of an upright picture of (h, w)."""
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 MAX_PIXELS = 100_000_000
@@ -40,6 +46,11 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_LYING = frozenset(_UPRIGHT[k] for k in (5, 6, 7, 8))
+# Where the upright picture's left (or, of a lying one, top) is the file's right; and likewise for below.
+_FROM_RIGHT = frozenset(_UPRIGHT[k] for k in (2, 3, 7, 8))
+_FROM_BELOW = frozenset(_UPRIGHT[k] for k in (3, 4, 6, 7))
+_DRAFTS = (8, 4, 2)
 
 
 class BadPictureError(Exception):
@@ -62,8 +73,8 @@ def read_bytes(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
         raise BadPictureError(getattr(error, "strerror", None) or str(error)) from None
 
 
-def _open(content: bytes, max_pixels: int) -> Image.Image:
-    """The decoded picture, its header checked before any pixel is decoded.
+def _identify(content: bytes, max_pixels: int) -> ImageFile.ImageFile:
+    """The picture, its header read and checked, no pixel decoded.
 
     Pillow's own `Image.open` compares with a process-wide limit and warns or raises there, before the caller's limit
     can be looked at; so the format's factory is called here directly.
@@ -78,18 +89,17 @@ def _open(content: bytes, max_pixels: int) -> Image.Image:
         width, height = image.size
         if width * height > max_pixels:
             raise BadPictureError(f"its header says {width}×{height} pixels, more than {max_pixels:,} (max_pixels)")
-        image.load()
         return image
     raise BadPictureError("not a picture in a known format")
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What brings the picture upright."""
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # broken EXIF comes as any exception, and the pixels are fine without it
-        return image
-    method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return image if method is None else image.transpose(method)
+        return None
+    return _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
 
 
 def _from_wide(image: Image.Image) -> Image.Image:
@@ -107,8 +117,12 @@ def is_gray(image: Image.Image) -> bool:
 
 def flatten(image: Image.Image) -> Image.Image:
     """Any mode → ``L`` or ``RGB``, upright, transparency on white. Raises `BadPictureError` for floating point."""
+    turn = _turn(image)
+    return _plain(image if turn is None else image.transpose(turn))
+
+
+def _plain(image: Image.Image) -> Image.Image:
     gray = is_gray(image)
-    image = _upright(image)
     if image.mode == "F":
         raise BadPictureError("floating-point pixels have no fixed range; convert it to 8 or 16 bits")
     if image.mode.startswith("I"):
@@ -127,13 +141,22 @@ def to_array(image: Image.Image, channels: int) -> Pixels:
     return pixels[:, :, None] if channels == 1 else pixels
 
 
-def _decoded(content: bytes, max_pixels: int) -> Image.Image:
+@contextmanager
+def _damage_named() -> Iterator[None]:
+    """Damaged files surface from Pillow as nearly any exception."""
     try:
-        return flatten(_open(content, max_pixels))
+        yield
     except BadPictureError:
         raise
-    except Exception as error:  # damaged files surface from Pillow as nearly any exception
+    except Exception as error:
         raise BadPictureError(_reason(error)) from None
+
+
+def _decoded(content: bytes, max_pixels: int) -> Image.Image:
+    with _damage_named():
+        image = _identify(content, max_pixels)
+        image.load()
+        return flatten(image)
 
 
 def decode(content: bytes, channels: int | None = None, max_pixels: int = MAX_PIXELS) -> Pixels:
@@ -143,6 +166,60 @@ def decode(content: bytes, channels: int | None = None, max_pixels: int = MAX_PI
     """
     image = _decoded(content, max_pixels)
     return to_array(image, channels or len(image.getbands()))
+
+
+def decode_part(
+    content: bytes, box_of: BoxOf, least: tuple[int, int], channels: int, max_pixels: int = MAX_PIXELS
+) -> Pixels:
+    """The box of a file's picture → uint8 [h, w, channels], upright, in about its own or a coarser resolution.
+
+    A JPEG is decoded at the coarsest of 1/1, 1/2, 1/4 and 1/8 at which the box still has ``least`` (h, w) pixels:
+    faster, and by its discrete cosine transform nearly what averaging the pixels gives. The box is then rounded outward
+    to the coarser pixels. Of the rest of the picture, and of other formats, everything is decoded, so that a damaged
+    file is noticed wherever the box lies. Raises `BadPictureError` as `decode` does.
+    """
+    with _damage_named():
+        image = _identify(content, max_pixels)
+        if not isinstance(image, JpegImagePlugin.JpegImageFile):
+            image.load()
+            return cut_out(to_array(flatten(image), channels), box_of)
+        turn = _turn(image)
+        lying = turn in _LYING
+        w, h = image.size
+        upright = box_of((w, h) if lying else (h, w))
+        box = _as_stored(upright, (w, h), turn)
+        scale = _coarsest(box, least[::-1] if lying else least)
+        if scale > 1 and image.draft(None, (w // scale, h // scale)) is not None:
+            left, top, right, bottom = box
+            box = left // scale, top // scale, -(-right // scale), -(-bottom // scale)
+        part = image.crop(box)
+        return to_array(_plain(part if turn is None else part.transpose(turn)), channels)
+
+
+def cut_out(pixels: Pixels, box_of: BoxOf) -> Pixels:
+    """A view of the box of uint8 [h, w, c] that ``box_of`` answers to (h, w)."""
+    left, top, right, bottom = box_of((pixels.shape[0], pixels.shape[1]))
+    part: Pixels = pixels[top:bottom, left:right]
+    return part
+
+
+def _coarsest(box: PixelBox, least: tuple[int, int]) -> int:
+    """How many times coarser the box may get and keep ``least`` (h, w) pixels, both as the file lies."""
+    left, top, right, bottom = box
+    enough = (s for s in _DRAFTS if right - left >= s * least[1] and bottom - top >= s * least[0])
+    return next(enough, 1)
+
+
+def _as_stored(box: PixelBox, size: tuple[int, int], turn: Image.Transpose | None) -> PixelBox:
+    """Where a box of the upright picture lies in the file's, which is ``size`` (w, h) and gets upright by ``turn``."""
+    (left, top, right, bottom), (w, h) = box, size
+    if turn in _LYING:
+        left, top, right, bottom = top, left, bottom, right
+    if turn in _FROM_RIGHT:
+        left, right = w - right, w - left
+    if turn in _FROM_BELOW:
+        top, bottom = h - bottom, h - top
+    return left, top, right, bottom
 
 
 def check(content: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int, bool]:

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -10,7 +11,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from triscale.data.decoding import MAX_PIXELS, BadPictureError, Pixels, decode, read_bytes
+from triscale.data.decoding import MAX_PIXELS, BadPictureError, BoxOf, Pixels, cut_out, decode, decode_part, read_bytes
 from triscale.errors import UserError
 
 Indices = npt.NDArray[np.int64]
@@ -21,6 +22,9 @@ class Source(Protocol):
 
     def pixels(self, i: int) -> Pixels:
         """uint8 [h, w, c]."""
+
+    def part(self, i: int, box_of: BoxOf, least: tuple[int, int]) -> Pixels:
+        """uint8 [h, w, c], a part of the picture; coarser where that is faster and leaves it ``least`` (h, w)."""
 
     def array(self) -> Pixels | None:
         """uint8 [n, h, w, c] when all of it lies in memory, else None."""
@@ -39,8 +43,18 @@ class Files:
 
     def pixels(self, i: int) -> Pixels:
         """uint8 [h, w, channels]. Raises `UserError` when the file has gone or changed to bad."""
+        with self._as_read(i) as content:
+            return decode(content, self.channels, self.max_pixels)
+
+    def part(self, i: int, box_of: BoxOf, least: tuple[int, int]) -> Pixels:
+        """uint8 [h, w, channels], see `decode_part`. Raises `UserError` as `pixels` does."""
+        with self._as_read(i) as content:
+            return decode_part(content, box_of, least, self.channels, self.max_pixels)
+
+    @contextmanager
+    def _as_read(self, i: int) -> Iterator[bytes]:
         try:
-            return decode(read_bytes(self.paths[i], self.max_pixels), self.channels, self.max_pixels)
+            yield read_bytes(self.paths[i], self.max_pixels)
         except BadPictureError as error:
             raise UserError(
                 f"data: '{self.paths[i]}' cannot be read any more: {error}; put the file back as it was, or read again"
@@ -65,6 +79,10 @@ class Memory:
         """uint8 [h, w, c], a view."""
         picture: Pixels = self.values[i]
         return picture
+
+    def part(self, i: int, box_of: BoxOf, least: tuple[int, int]) -> Pixels:
+        """uint8 [h, w, c], a view, never coarser."""
+        return cut_out(self.values[i], box_of)
 
     def array(self) -> Pixels:
         """All of it, uint8 [n, h, w, c], not a copy."""
@@ -94,6 +112,14 @@ class Images:
     def pixels(self, i: int) -> Pixels:
         """Picture ``i`` as uint8 [h, w, c], upright. Raises `UserError` when its file has gone or changed to bad."""
         return self.source.pixels(i)
+
+    def part(self, i: int, box_of: BoxOf, least: tuple[int, int]) -> Pixels:
+        """The box of picture ``i`` that ``box_of`` answers to its (h, w), as uint8 [h', w', c], upright.
+
+        From a file it may be coarser than the picture where that is faster, but for ``least`` (h, w) pixels: for
+        training, see `decode_part`. Raises `UserError` as `pixels` does.
+        """
+        return self.source.part(i, box_of, least)
 
     def array(self) -> Pixels | None:
         """All pictures as uint8 [n, h, w, c] when they lie in memory already, else None. Not to be written to."""

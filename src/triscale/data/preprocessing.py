@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -51,6 +52,35 @@ def resample(pixels: Pixels, box: Box, resolution: tuple[int, int], channels: in
         image = image.convert("L")
     rows, columns = resolution
     return to_array(image.resize((columns, rows), _RESAMPLING[interpolation], box=box), channels)
+
+
+@cache
+def _torch_is_faster() -> bool:
+    """Whether torch has its vector instructions for resizing uint8; without them Pillow is the faster one."""
+    import torch
+
+    return torch.backends.cpu.get_cpu_capability().startswith("AVX")
+
+
+def stretch(
+    pixels: Pixels, resolution: tuple[int, int], channels: int, interpolation: str, *, mirror: bool = False
+) -> Pixels:
+    """`resample` of the whole of ``pixels``, several times faster where torch can; left to right where ``mirror``.
+
+    For training: it differs from Pillow by rounding, and by what bicubic overshoots between its two passes.
+    """
+    h, w, have = pixels.shape
+    if (h, w) == resolution or have != channels or have not in (1, 3) or not _torch_is_faster():
+        fitted = resample(pixels, (0, 0, w, h), resolution, channels, interpolation)
+        return fitted[:, ::-1] if mirror else fitted
+    import torch
+
+    # A copy, as torch takes no read-only pixels. Reshaped, so that the strides are those of channels_last in every
+    # dimension: the fast path goes by them, and an axis added by None has a stride of its own.
+    image = torch.from_numpy(np.array(pixels, order="C").reshape(1, h, w, have)).permute(0, 3, 1, 2)
+    resized = torch.nn.functional.interpolate(image, size=resolution, mode=interpolation, antialias=True)
+    found: Pixels = (resized.flip(3) if mirror else resized)[0].permute(1, 2, 0).numpy()
+    return found
 
 
 @dataclass(frozen=True)
