@@ -1,48 +1,19 @@
-import csv
-import io
+import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pictures import digit_folder
-from sklearn.metrics import accuracy_score, confusion_matrix, top_k_accuracy_score
+from tables import four_columns, made_run, predictions
 
 from triscale.errors import UserError
-from triscale.evaluating import Predictions, evaluate
+from triscale.evaluating import evaluate, measure, read_table
 from triscale.fitting import Fitted
 
-
-def table(n: int, classes: int, seed: int) -> Predictions:
-    rng = np.random.default_rng(seed)
-    probabilities = rng.dirichlet(np.ones(classes), n).astype(np.float32)
-    names = tuple(f"{i}.png" for i in range(n))
-    return Predictions(names, rng.integers(0, classes, n), probabilities, tuple(f"c{i}" for i in range(classes)))
-
-
-@given(st.integers(1, 60), st.integers(3, 8), st.integers(0, 1000))
-def test_figures_are_those_of_scikit_learn(n: int, classes: int, seed: int) -> None:
-    predictions = table(n, classes, seed)
-    labels, every = predictions.labels, list(range(classes))
-    assert predictions.top().value == accuracy_score(labels, predictions.predicted)
-    assert predictions.top(2).value == top_k_accuracy_score(labels, predictions.probabilities, k=2, labels=every)
-    expected = confusion_matrix(labels, predictions.predicted, labels=every)
-    assert (predictions.confusion() == expected).all()
-
-
-def test_top_one_is_what_is_predicted_even_when_classes_tie() -> None:
-    predictions = Predictions(("a", "b"), np.array([1, 0]), np.full((2, 2), 0.5, np.float32), ("x", "y"))
-    assert predictions.predicted.tolist() == [0, 0]
-    assert predictions.top().count == 1
-
-
-def test_the_table_names_every_image_its_class_and_the_answer() -> None:
-    predictions = table(5, 3, 0)
-    rows = list(csv.DictReader(io.StringIO(predictions.to_csv())))
-    assert [row["name"] for row in rows] == list(predictions.names)
-    assert [row["label"] for row in rows] == [f"c{i}" for i in predictions.labels]
+SOURCES = str(Path(__file__).parent.parent / "src")
 
 
 def test_a_run_is_evaluated_on_what_it_held_out(fitted: Fitted, digits: Path) -> None:
@@ -118,3 +89,121 @@ def test_a_folder_with_a_test_split_alone_can_be_evaluated(fitted: Fitted, tmp_p
     digit_folder(tmp_path / "later" / "test", classes=2, each=5)
     found = evaluate(fitted.run.path, tmp_path / "later")
     assert (found.which, found.predictions.top().n) == ("test", 10)
+
+
+def test_what_a_run_stored_measures_as_what_it_is_evaluated_anew(fitted: Fitted) -> None:
+    stored = evaluate(fitted.run.predictions)
+    assert (stored.which, stored.learned) == ("stored", 0)
+    assert stored.table.classes == fitted.model.classes
+    assert stored.measures == measure(fitted.test.table)
+    assert stored.table.to_csv() == fitted.test.to_csv() == fitted.run.predictions.read_text()
+
+
+def test_json_keeps_its_keys_and_has_every_class(fitted: Fitted, triscale) -> None:  # noqa: ANN001
+    code, out, _ = triscale("eval", fitted.run.path, "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["accuracy"] == fitted.test.top().value
+    assert found["accuracy_interval_95"] == list(fitted.test.top().interval())
+    assert found["top5"] is None
+    assert found["evaluated"] == "held out"
+    assert {"images", "data", "missing", "learned", "skipped", "log_loss", "calibration_error"} <= found.keys()
+    for label, row in found["classes"].items():
+        i = fitted.test.classes.index(label)
+        assert row["images"] == int((fitted.test.labels == i).sum())
+        assert row["called"] == int((fitted.test.predicted == i).sum())
+
+
+def test_out_writes_the_table_whole_and_it_measures_the_same(fitted: Fitted, tmp_path: Path, triscale) -> None:  # noqa: ANN001
+    place = tmp_path / "table.csv"
+    code, out, _ = triscale("eval", fitted.run.path, "--out", place, "--json")
+    assert code == 0
+    again = json.loads(triscale("eval", place, "--json")[1])
+    for key, value in json.loads(out).items():
+        if key not in ("data", "evaluated", "learned", "table"):
+            assert again[key] == value, key
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["eval", "RUN", "--out", "table.txt"], [".csv"]),
+        (["eval", "RUN", "--out", "missing/table.csv"], ["missing"]),
+        (["eval", "RUN", "--out", "RUN/predictions.csv"], ["exists"]),
+        (["eval", "RUN/predictions.csv", "RUN"], ["run instead"]),
+        (["eval", "missing.csv"], ["missing.csv", "cannot be read"]),
+        (["eval", "RUN/splits.csv"], ["splits.csv", "name,split,sha256"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_a_mistake_is_one_line_and_exit_code_two(
+    fitted: Fitted,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    triscale,  # noqa: ANN001
+    words: list[str],
+    named: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "RUN").symlink_to(fitted.run.path)
+    before = fitted.run.predictions.read_bytes()
+    code, _, err = triscale(*words)
+    assert code == 2
+    assert all(text in err for text in named)
+    assert fitted.run.predictions.read_bytes() == before
+
+
+def test_an_older_table_says_what_it_lacks_and_gives_the_rest(tmp_path: Path, triscale) -> None:  # noqa: ANN001
+    found = predictions(50, 8, 1)
+    place = tmp_path / "old.csv"
+    place.write_text(four_columns(found.to_csv()))
+    code, out, _ = triscale("eval", place)
+    assert code == 0
+    assert "earlier version" in out
+    values = json.loads(triscale("eval", place, "--json")[1])
+    assert values["accuracy"] == found.top().value
+    assert (values["top5"], values["log_loss"]) == (None, None)
+    assert values["calibration_error"] == pytest.approx(measure(found.table).calibration.error.value, abs=1e-3)
+
+
+def test_a_table_in_a_run_knows_the_runs_classes_and_digests(tmp_path: Path) -> None:
+    found = predictions(4, 9, 2)
+    run = made_run(tmp_path / "run", found.table, data=tmp_path)
+    table = run / "predictions.csv"
+    table.write_text(four_columns(found.to_csv()))
+    stored = evaluate(table)
+    assert stored.table.classes == found.classes
+    assert stored.table.digests == found.digests
+    assert set(read_table(table).classes) < set(found.classes)
+
+
+def test_a_stored_table_is_measured_without_torch(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(predictions(20, 3, 0).to_csv())
+    code = (
+        "import sys, json; from triscale.cli.main import run; "
+        "codes = []\n"
+        "for words in (['eval', 'a.csv'], ['compare', 'a.csv', 'a.csv']):\n"
+        "    sys.argv = ['triscale', *words]; codes.append(run())\n"
+        "assert codes == [0, 0], codes\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": SOURCES},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_many_classes_show_the_worst_ten_and_json_all(tmp_path: Path, triscale) -> None:  # noqa: ANN001
+    found = predictions(400, 30, 3)
+    (tmp_path / "many.csv").write_text(found.to_csv())
+    _, out, _ = triscale("eval", tmp_path / "many.csv")
+    shown = [line for line in out.splitlines() if line.startswith("c") and line.split()[0][1:].isdecimal()]
+    assert len(shown) == 10
+    classes = json.loads(triscale("eval", tmp_path / "many.csv", "--json")[1])["classes"]
+    assert len(classes) == 30
+    worst = max(float(line.split()[-1]) for line in shown)
+    assert sum(row["f1"] < worst - 0.001 for row in classes.values()) <= 10

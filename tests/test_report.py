@@ -10,11 +10,12 @@ from pictures import digit_folder
 
 from triscale.data import Images
 from triscale.data.pictures import Files, Memory
-from triscale.evaluating import Predictions
+from triscale.evaluating import Predictions, measure
+from triscale.evaluating.calibration import Bin
 from triscale.fitting import Fitted, fit
 from triscale.reporting import write_report
 from triscale.reporting.mistakes import MOST, worst_mistakes
-from triscale.reporting.plots import Tried, curve, tradeoff
+from triscale.reporting.plots import Tried, curve, reliability, tradeoff
 from triscale.runs import RunDirectory
 
 
@@ -68,17 +69,30 @@ def test_the_page_shows_what_was_asked_realised_planned_and_reached(fitted: Fitt
     for share in (fitted.test.top().value, low, high):
         assert f"{100 * share:.2f} %" in text
     assert "400k" in text
-    for candidate in fitted.plan.candidates:
-        assert candidate.name in text
-    assert fitted.plan.why in text
+    plan = fitted.run.settings()["plan"]
+    for candidate in plan["candidates"]:
+        assert candidate["name"] in text
+    assert plan["why"] in text
     assert "asked" in text
     assert "nominal" in text
     assert "realised" in text
     assert "none of them is a copy" in text
 
 
-def test_the_page_draws_two_curves_and_accuracy_against_macs(fitted: Fitted) -> None:
-    assert Outline(page_of(fitted.run)).tags.count("svg") == 3
+def test_the_page_draws_two_curves_accuracy_against_macs_and_how_sure_it_may_be(fitted: Fitted) -> None:
+    assert Outline(page_of(fitted.run)).tags.count("svg") == 4
+
+
+def test_the_page_shows_calibration_and_precision_with_their_intervals(fitted: Fitted) -> None:
+    text = Outline(page_of(fitted.run)).text
+    measures = measure(fitted.test.table)
+    error = measures.calibration.error
+    for share in (error.value, error.low, error.high, measures.calibration.by_chance):
+        assert f"{100 * share:.2f} %" in text
+    for one in measures.classes:
+        assert one.precision is not None
+        low, high = one.precision.interval()
+        assert f"{100 * low:.1f} % to {100 * high:.1f} %" in text
 
 
 def test_the_page_is_for_dark_mode_and_phones_too(fitted: Fitted) -> None:
@@ -178,6 +192,12 @@ def test_a_perfect_and_a_hopeless_run_can_be_drawn(accuracy: float) -> None:
     shares = [float(text) for text in re.findall(r">(-?[\d.]+) ?%<", drawing.replace("−", "-"))]
     assert shares
     assert all(0 <= share <= 100 for share in shares)
+
+
+@pytest.mark.parametrize("right", [0, 1])
+def test_one_image_that_is_right_or_wrong_can_be_drawn(right: int) -> None:
+    bins = [Bin(i / 15, (i + 1) / 15, 0, 0, None) for i in range(14)]
+    assert "<svg" in reliability([*bins, Bin(14 / 15, 1.0, 1, right, 1.0)])
 
 
 def test_many_classes_and_long_names_make_a_page(tmp_path: Path, fitted: Fitted) -> None:

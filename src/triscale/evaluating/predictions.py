@@ -1,27 +1,32 @@
-"""The prediction table: what a model said of each image of a split, and the figures that follow from it."""
+"""What a model says of every image of a split, in one process or in shares; the table follows from it."""
 
-import csv
-import io
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from triscale.data import Batches, Images, Prepared
-from triscale.models.model import Model
+from triscale.evaluating.measures import balanced_accuracy
+from triscale.evaluating.table import Table
 from triscale.stats import Proportion
-from triscale.training.machine import autocast
+
+if TYPE_CHECKING:
+    from triscale.models.model import Model
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Of n images: names, true classes (int64 [n]) and probabilities (float32 [n, classes])."""
+    """Of n images: names, true classes (int64 [n]), probabilities (float32 [n, classes]) and, where they are known, the
+    SHA-256 digests of their content."""
 
     names: tuple[str, ...]
     labels: npt.NDArray[np.int64]
     probabilities: npt.NDArray[np.float32]
     classes: tuple[str, ...]
+    digests: tuple[bytes, ...] = ()
 
     @property
     def predicted(self) -> npt.NDArray[np.int64]:
@@ -29,59 +34,111 @@ class Predictions:
         likeliest: npt.NDArray[np.int64] = self.probabilities.argmax(1)
         return likeliest
 
-    def top(self, k: int = 1) -> Proportion:
-        """How many images have their true class among the k likeliest."""
+    @cached_property
+    def table(self) -> Table:
+        """One row an image: what every measure is computed from, here as from a file."""
         own = self.probabilities[np.arange(len(self.labels)), self.labels]
         # Classes that are strictly likelier, or equally likely and listed before (as argmax decides).
         ahead = (self.probabilities > own[:, None]).sum(1)
         before = np.arange(self.probabilities.shape[1])[None, :] < self.labels[:, None]
         ahead += ((self.probabilities == own[:, None]) & before).sum(1)
-        return Proportion(int((ahead < k).sum()), len(self.labels))
+        return Table(
+            names=self.names,
+            labels=self.labels,
+            predicted=self.predicted,
+            confidence=self.probabilities.max(1),
+            ranks=ahead + 1,
+            probability=own,
+            digests=self.digests,
+            classes=self.classes,
+        )
+
+    def top(self, k: int = 1) -> Proportion:
+        """How many images have their true class among the k likeliest."""
+        return self.table.top(k)
 
     def log_loss(self) -> tuple[float, float]:
-        """The mean of -log(probability of the true class), a probability of 0 taken for the smallest number that fp32
-        has; and the standard error of that mean."""
-        own = self.probabilities[np.arange(len(self.labels)), self.labels].astype(np.float64)
-        losses = -np.log(np.maximum(own, np.finfo(np.float32).tiny))
-        return float(losses.mean()), float(losses.std(ddof=1) / len(losses) ** 0.5) if len(losses) > 1 else 0.0
+        """The mean log loss and its standard error; see `Table.losses`."""
+        return self.table.log_loss()
 
     def confusion(self) -> npt.NDArray[np.int64]:
         """[true class, predicted class] → number of images."""
-        n = len(self.classes)
-        return np.bincount(self.labels * n + self.predicted, minlength=n * n).reshape(n, n)
+        return self.table.confusion()
 
     def balanced(self) -> float:
         """The mean of the recalls of the classes that have images: every class counts the same."""
-        matrix = self.confusion()
-        images = matrix.sum(1)
-        return float((matrix.diagonal()[images > 0] / images[images > 0]).mean())
+        return balanced_accuracy(self.table)
 
     def to_csv(self) -> str:
-        """A table with the header name,label,predicted,confidence."""
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(("name", "label", "predicted", "confidence"))
-        confidence = self.probabilities.max(1)
-        for name, label, guess, sure in zip(self.names, self.labels, self.predicted, confidence, strict=True):
-            writer.writerow((name, self.classes[label], self.classes[guess], f"{sure:.4f}"))
-        return out.getvalue()
+        """See `Table.to_csv`."""
+        return self.table.to_csv()
 
 
-@torch.inference_mode()
 def predict_images(
-    model: Model, images: Images | Prepared, *, precision: str = "fp32", batch: int = 256
+    model: "Model",
+    images: Images | Prepared,
+    *,
+    precision: str = "fp32",
+    batch: int = 256,
+    rank: int = 0,
+    world: int = 1,
 ) -> Predictions:
-    """What the model says of every image, in their order. The model keeps its mode."""
-    split = images.images if isinstance(images, Prepared) else images
+    """What the model says of every image, in their order. The model keeps its mode.
+
+    Of ``world`` processes the one of this ``rank`` (from 0) takes the positions rank, rank + world, …: no image twice,
+    and perhaps none at all; `merge` joins the shares.
+    """
+    import torch
+
+    from triscale.training.machine import autocast
+
+    share = _share(images, rank, world)
+    split = share.images if isinstance(share, Prepared) else share
     device = next(model.parameters()).device
     mode = model.training
     model.eval()
     found = np.zeros((len(split), len(model.classes)), np.float32)
     try:
-        for x, _, index in Batches(images, model.preprocess, batch):
-            with autocast(device, precision):
-                logits = model(model.preprocess.normalise(x.to(device)))
-            found[index.numpy()] = logits.float().softmax(1).cpu().numpy()
+        with torch.inference_mode():
+            for x, _, index in (seen[:3] for seen in Batches(share, model.preprocess, batch)):
+                with autocast(device, precision):
+                    logits = model(model.preprocess.normalise(x.to(device)))
+                found[index.numpy()] = logits.float().softmax(1).cpu().numpy()
     finally:
         model.train(mode)
-    return Predictions(split.names, split.labels, found, model.classes)
+    return Predictions(split.names, split.labels, found, model.classes, split.digests)
+
+
+def merge(parts: Sequence[Predictions]) -> Predictions:
+    """The shares of all processes, in the order of their ranks, as the predictions that one process makes.
+
+    Raises `ValueError` where they are no shares of one split.
+    """
+    names = [name for part in parts for name in part.names]
+    world, n = len(parts), len(names)
+    sizes = [len(range(rank, n, world)) for rank in range(world)]
+    fits = [len(part.names) for part in parts] == sizes and len(set(names)) == n
+    if not parts or not fits or len({part.classes for part in parts}) > 1:
+        raise ValueError("merge: these are no shares of one split, in the order of their ranks")
+    # Row k of the joined arrays is image at[k]; its place is where `at` says.
+    at = np.argsort(np.concatenate([np.arange(rank, n, world) for rank in range(world)]))
+    digests = [digest for part in parts for digest in part.digests]
+    return Predictions(
+        tuple(names[i] for i in at),
+        np.concatenate([part.labels for part in parts])[at],
+        np.concatenate([part.probabilities for part in parts])[at],
+        parts[0].classes,
+        tuple(digests[i] for i in at) if digests else (),
+    )
+
+
+def _share(images: Images | Prepared, rank: int, world: int) -> Images | Prepared:
+    if not 0 <= rank < world:
+        raise ValueError(f"rank {rank} is none of {world} processes")
+    if world == 1:
+        return images
+    split = images.images if isinstance(images, Prepared) else images
+    chosen = split.select(np.arange(rank, len(split), world))
+    if not isinstance(images, Prepared):
+        return chosen
+    return replace(images, images=chosen, cache=None if images.cache is None else images.cache[rank::world])

@@ -1,19 +1,16 @@
 """The surest mistakes, as pictures that lie inside the page."""
 
-import base64
-import io
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from triscale.data import Images
 from triscale.errors import UserError
 from triscale.evaluating import Predictions
+from triscale.reporting.thumbnails import address
 
 MOST = 24
 SIDE = 96  # pixels of a picture in the page, at most
-LOSSLESS = 64  # pixels: smaller pictures are few bytes as they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +31,7 @@ def worst_mistakes(test: Predictions, images: Images) -> list[Mistake]:
     found = []
     for i in wrong[np.argsort(-confidence[wrong], kind="stable")]:
         try:
-            picture = _address(images.pixels(int(i)))
+            picture = address(images.pixels(int(i)), SIDE)
         except UserError:
             continue
         found.append(
@@ -49,14 +46,3 @@ def worst_mistakes(test: Predictions, images: Images) -> list[Mistake]:
         if len(found) == MOST:
             break
     return found
-
-
-def _address(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> str:
-    if pixels.shape[2] not in (1, 3):
-        pixels = pixels[:, :, :1]
-    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-    image.thumbnail((SIDE, SIDE))
-    kind = "png" if max(image.size) <= LOSSLESS else "jpeg"
-    out = io.BytesIO()
-    image.save(out, kind)
-    return f"data:image/{kind};base64,{base64.b64encode(out.getvalue()).decode()}"

@@ -3,20 +3,19 @@
 from pathlib import PurePath
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from triscale.arch import from_dict
 from triscale.costing import cost
 from triscale.data import Images
 from triscale.errors import UserError
-from triscale.evaluating import Predictions
+from triscale.evaluating import Measures, Predictions, measure
+from triscale.evaluating.measures import ClassMeasures
 from triscale.reporting.mistakes import worst_mistakes
-from triscale.reporting.plots import Tried, curve, tradeoff
+from triscale.reporting.plots import Tried, curve, reliability, tradeoff
+from triscale.reporting.templating import render
 from triscale.runs import RunDirectory, write_whole
 from triscale.scaling.budget import label, show
-from triscale.stats import Proportion
-from triscale.units import format_bytes, format_count, format_seconds
 
 MOST_CLASSES = 40  # a confusion matrix beyond it is a carpet; the worst confusions are listed in any case
 MOST_CONFUSIONS = 10
@@ -24,30 +23,14 @@ MOST_CONFUSIONS = 10
 
 def write_report(run: RunDirectory, test: Predictions, images: Images) -> None:
     """report.html in the run directory, from what the run itself has written, the test predictions and images."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("triscale.reporting"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {
-        "count": format_count,
-        "bytes": format_bytes,
-        "seconds": format_seconds,
-        "percent": _percent,
-    }
-    page = environment.get_template("report.html.j2").render(_values(run, test, images))
-    write_whole(run.report, page)
-
-
-def _percent(share: float, digits: int = 2) -> str:
-    return f"{100 * share:.{digits}f} %"
+    write_whole(run.report, render("report.html.j2", _values(run, test, images)))
 
 
 def _values(run: RunDirectory, test: Predictions, images: Images) -> dict[str, Any]:
     settings, metrics = run.settings(), list(run.metrics())
     plan, result = settings["plan"], settings["result"]
     scratch = result["scratch"]["metrics"] if result["scratch"] else []
-    matrix = test.confusion()
+    matrix, measures = test.confusion(), measure(test.table)
     tried = _tried(run, settings)
     return {
         "settings": settings,
@@ -76,7 +59,10 @@ def _values(run: RunDirectory, test: Predictions, images: Images) -> dict[str, A
         "confusions": _confusions(test),
         "mistakes": worst_mistakes(test, images),
         "wrong": int(matrix.sum() - matrix.trace()),
-        "per_class": _per_class(settings, test),
+        "calibration": measures.calibration,
+        "log_loss": measures.log_loss,
+        "reliability": Markup(reliability(measures.calibration.bins)),
+        "per_class": _per_class(settings, measures),
     }
 
 
@@ -93,22 +79,10 @@ def _confusions(test: Predictions) -> list[tuple[int, str, str]]:
     return sorted(wrong, reverse=True)[:MOST_CONFUSIONS]
 
 
-def _per_class(settings: dict[str, Any], test: Predictions) -> list[dict[str, Any]]:
-    matrix, learned = test.confusion(), settings["data"]["counts"]["train"]
-    rows = []
-    for i, name in enumerate(test.classes):
-        n, right, called = int(matrix[i].sum()), int(matrix[i, i]), int(matrix[:, i].sum())
-        rows.append(
-            {
-                "name": name,
-                "learned": learned.get(name, 0),
-                "n": n,
-                "recall": Proportion(right, n) if n else None,
-                "precision": right / called if called else None,
-                "f1": 2 * right / (n + called) if n + called else None,
-            }
-        )
-    return rows
+def _per_class(settings: dict[str, Any], measures: Measures) -> list[tuple[int, ClassMeasures]]:
+    """Every class, with how many images of it were learned from."""
+    learned = settings["data"]["counts"]["train"]
+    return [(learned.get(one.name, 0), one) for one in measures.classes]
 
 
 def _tried(run: RunDirectory, settings: dict[str, Any]) -> list[Tried]:

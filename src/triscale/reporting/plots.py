@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 
+from triscale.evaluating.calibration import Bin
 from triscale.units import format_count
 
 INK, ACCENT, QUIET = "#010203", "#010204", "#010205"  # stand for colours that the page gives, in light and in dark
@@ -106,6 +107,47 @@ def tradeoff(tried: Sequence[Tried]) -> str:
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1, symbol=" %"))
         axes.margins(y=0.25)
         _within_shares(axes)
+        return _svg(figure)
+
+
+def reliability(bins: Sequence[Bin], title: str = "right, by confidence") -> str:
+    """How often the model is right against how sure it is, with 95 % intervals; on the dashed line it is as often right
+    as it is sure. The bars are the shares of the images."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _axes(title)
+        n = sum(one.images for one in bins)
+        axes.bar(
+            [one.low for one in bins],
+            [one.images / n for one in bins],
+            [one.high - one.low for one in bins],
+            align="edge",
+            color=QUIET,
+            linewidth=0,
+        )
+        axes.plot([0, 1], [0, 1], color=INK, linestyle="--", linewidth=1.2)
+        filled = [(one.confidence, one.accuracy) for one in bins if one.confidence is not None and one.accuracy]
+        sure, right = [each for each, _ in filled], [share for _, share in filled]
+        bounds = [share.interval() for share in right]
+        axes.errorbar(
+            sure,
+            [share.value for share in right],
+            # Where all are right, rounding may put the bound a hair inside the value.
+            [
+                [max(0.0, share.value - low) for share, (low, _) in zip(right, bounds, strict=True)],
+                [max(0.0, high - share.value) for share, (_, high) in zip(right, bounds, strict=True)],
+            ],
+            color=ACCENT,
+            marker="o",
+            markersize=5,
+            elinewidth=1.2,
+            capsize=2,
+            linestyle="none",
+        )
+        axes.set_xlabel("confidence")
+        axes.set_xlim(0, 1.02)
+        axes.set_ylim(-0.01, 1.02)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
         return _svg(figure)
 
 

@@ -1,6 +1,6 @@
-"""What a number is worth: intervals, paired differences. No torch."""
+"""What a number is worth: intervals, paired differences. No torch, no numpy."""
 
-from triscale.stats.intervals import Proportion
+from triscale.stats.intervals import Estimate, Proportion
 from triscale.stats.paired import PairedDifference
 
-__all__ = ["PairedDifference", "Proportion"]
+__all__ = ["Estimate", "PairedDifference", "Proportion"]

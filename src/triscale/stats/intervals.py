@@ -1,4 +1,4 @@
-"""Intervals around what was counted."""
+"""Intervals around what was counted or estimated."""
 
 import math
 from dataclasses import dataclass
@@ -28,3 +28,29 @@ class Proportion:
     def __str__(self) -> str:
         low, high = self.interval()
         return f"{self.value:.2%} (95 % interval {low:.2%} to {high:.2%}, n = {self.n:,})"
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A figure with the bounds of its 95 % interval, whatever method found them."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """(low, high)."""
+        return self.low, self.high
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} (95 % interval {self.low:.4f} to {self.high:.4f})"
+
+    def percent(self) -> str:
+        """The same of a share, written in percent."""
+        return f"{self.value:.2%} (95 % interval {self.low:.2%} to {self.high:.2%})"
+
+    def points(self) -> str:
+        """The same of a difference of two shares, written in points of a hundred."""
+        low, high = 100 * self.low, 100 * self.high
+        return f"{100 * self.value:+.2f} points (95 % interval {low:+.2f} to {high:+.2f})"
