@@ -10,7 +10,7 @@ import pytest
 import torch
 from pictures import digit_folder
 from PIL import Image
-from test_training import CPU, LOOK, TINY, some_digits
+from tiny import CPU, LOOK, TINY, Seen, some_digits
 from torch import nn
 
 import triscale
@@ -21,7 +21,7 @@ from triscale.fitting import Fitted, fit, make_wish
 from triscale.models import Model, load
 from triscale.models.model import new
 from triscale.training import EpochMetrics, Recipe, Validation, train
-from triscale.training.engine import _optimizer
+from triscale.training.optimizers import make_optimizer
 from triscale.weights import Provenance, catalogue, find_weights
 
 
@@ -156,7 +156,7 @@ def test_weights_that_are_too_slow_for_the_time_are_no_smaller_network(
 
 def test_rates_fall_from_block_to_block_towards_the_stem() -> None:
     model = new(TINY, ("0", "1", "2", "3"), LOOK)
-    optimizer = _optimizer(model, Recipe(epochs=1, depth_decay=0.5))
+    optimizer = make_optimizer(model, Recipe(epochs=1, depth_decay=0.5))
     scale = {id(parameter): group["scale"] for group in optimizer.param_groups for parameter in group["params"]}
     assert len(scale) == len(list(model.parameters()))
     found = {name: scale[id(parameter)] for name, parameter in model.named_parameters()}
@@ -172,13 +172,7 @@ def _judged(
 ) -> tuple[Model, list[EpochMetrics], list[dict[str, torch.Tensor]]]:
     """A training whose validation losses are given; the model it returns, its metrics, the weights of every epoch."""
     model, left = new(TINY, ("0", "1", "2", "3"), LOOK), iter(losses)
-    seen: list[EpochMetrics] = []
-    weights: list[dict[str, torch.Tensor]] = []
-
-    def on_epoch(metrics: EpochMetrics, average: Model) -> None:
-        seen.append(metrics)
-        weights.append({name: value.clone() for name, value in average.state_dict().items()})
-
+    seen = Seen()
     result = train(
         model,
         prepare(some_digits(48), LOOK),
@@ -186,9 +180,9 @@ def _judged(
         CPU,
         seed=0,
         validate=lambda _: Validation(0.5, next(left), error),
-        on_epoch=on_epoch,
+        watch=seen,
     )
-    return result, seen, weights
+    return result, seen.rows, seen.weights
 
 
 def test_the_epoch_with_the_lowest_validation_loss_is_kept_and_training_ends_when_it_is_long_past() -> None:

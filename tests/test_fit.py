@@ -19,6 +19,7 @@ from triscale.fitting import Fitted, Listener, Plan, fit
 from triscale.fitting.images import image_resolution
 from triscale.models import load
 from triscale.runs import RunDirectory
+from triscale.training import Checkpoints
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -37,6 +38,7 @@ def test_a_run_holds_what_it_says(fitted: Fitted) -> None:
         "predictions.csv",
         "report.html",
         "checkpoints",
+        ".lock",
     }
     settings = run.settings()
     assert settings["plan"]["architecture"]["stages"]
@@ -115,8 +117,8 @@ def test_colour_photographs_of_any_size_are_fitted(tmp_path: Path) -> None:
             crop = photograph[index * 20 : index * 20 + 200, : 240 + 10 * index]
             Image.fromarray(crop).save(tmp_path / "photos" / name / f"{index}.jpg")
     fitted = fit(tmp_path / "photos", out=tmp_path / "run", macs=3_000_000, epochs=1, rule="compound")
-    assert fitted.plan.recipe.crop is not None
-    assert fitted.plan.recipe.flip
+    assert fitted.plan.recipe.augment.crop_scale is not None
+    assert fitted.plan.recipe.augment.flip
     assert fitted.plan.preprocess.channels == 3
 
 
@@ -162,11 +164,12 @@ def test_a_network_that_no_memory_holds_is_refused_before_it_is_built(digits: Pa
     assert not (tmp_path / "run").exists()
 
 
-def test_the_last_whole_epoch_is_a_model_like_any_other(fitted: Fitted) -> None:
-    saved, final = load(fitted.run.checkpoint), load(fitted.run.path)
-    assert saved.classes == final.classes
-    pairs = zip(saved.state_dict().values(), final.state_dict().values(), strict=True)
-    assert all(torch.equal(a, b) for a, b in pairs)
+def test_the_last_checkpoint_holds_the_averaged_weights_that_the_model_has(fitted: Fitted) -> None:
+    kept, final = Checkpoints(fitted.run.checkpoints).newest(), load(fitted.run.path)
+    assert kept is not None
+    for name, value in final.state_dict().items():
+        assert torch.equal(kept.tensors[f"average.{name}"], value), name
+    assert kept.values["epoch"] == 5
 
 
 def test_the_number_of_steps_is_planned(fitted: Fitted) -> None:

@@ -13,15 +13,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from pictures import digit_folder
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from triscale.errors import TriscaleError, UserError
-from triscale.fitting import Fitted, Listener, fit
+from triscale.fitting import Fitted, How, Listener, fit, resume
 from triscale.models import load
+from triscale.nn import Network
 from triscale.runs import RunDirectory
-from triscale.training import EpochMetrics
+from triscale.training import CLOCK, Checkpoints, EpochMetrics, Machine, StoppedError
 
 QUICK = {"macs": 300_000, "epochs": 1, "baseline": "resnet18"}
 
@@ -118,10 +120,53 @@ def test_names_in_any_script_come_through_to_the_model_and_the_page(tmp_path: Pa
     assert "<b>" not in fitted.run.report.read_text(encoding="utf-8").replace("<figcaption><b>", "")
 
 
-def test_a_disk_that_fills_up_ends_in_one_line_and_keeps_the_last_whole_epoch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+class Ending(Listener):
+    """Ends a fit in the middle, as Ctrl-C does, or a step after it was asked to."""
+
+    def __init__(self, epoch: int, error: BaseException | None) -> None:
+        self.at, self.error, self.asked = epoch, error, False
+
+    def epoch(self, metrics: EpochMetrics) -> None:
+        if metrics.epoch == self.at:
+            if self.error is not None:
+                raise self.error
+            self.asked = True
+
+    def stopping(self) -> bool:
+        return self.asked
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunDirectory]:
+    """Images, and a run of nine epochs on them that nothing disturbed."""
+    folder = digit_folder(tmp_path_factory.mktemp("whole") / "digits", classes=2, each=8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("triscale.fitting.candidates.fastest_machine", _one_thread)
+        fit(folder, out=folder.parent / "run", **{**QUICK, "epochs": 9})
+    return folder, RunDirectory.open(folder.parent / "run")
+
+
+def _one_thread(network: Network, batch: int, device: torch.device) -> Machine:
+    """Nothing measured: which precision is fastest must not differ between two runs that are compared."""
+    return Machine(str(device), "fp32", 1, batch, 1e-5, {})
+
+
+@pytest.fixture
+def steady(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("triscale.fitting.candidates.fastest_machine", _one_thread)
+
+
+def _ended_as(run: RunDirectory, whole: RunDirectory) -> None:
+    assert run.model.read_bytes() == whole.model.read_bytes()
+    assert run.predictions.read_bytes() == whole.predictions.read_bytes()
+    rows = ([{k: v for k, v in row.items() if k not in CLOCK} for row in one.metrics()] for one in (run, whole))
+    assert next(rows) == next(rows)
+
+
+def test_a_disk_that_fills_up_ends_in_one_line_and_the_fit_goes_on_when_there_is_room_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steady: None, uninterrupted: tuple[Path, RunDirectory]
 ) -> None:
-    folder = digit_folder(tmp_path / "digits", classes=2, each=8)
+    folder, whole = uninterrupted
     before = contents(folder)
     real, written = os.fsync, []
 
@@ -131,32 +176,36 @@ def test_a_disk_that_fills_up_ends_in_one_line_and_keeps_the_last_whole_epoch(
             raise OSError(28, "No space left on device")
         real(handle)
 
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(TriscaleError, match="No space left on device") as caught:
-        fit(folder, out=tmp_path / "run", **{**QUICK, "epochs": 50})
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(TriscaleError, match="No space left on device") as caught:
+            fit(folder, out=tmp_path / "run", **{**QUICK, "epochs": 9})
     assert "\n" not in str(caught.value)
     run = RunDirectory.open(tmp_path / "run")
-    assert load(run.checkpoint).trained
+    assert Checkpoints(run.checkpoints).newest() is not None
     assert len(list(run.metrics())) >= 2
-    assert not [path for path in run.path.rglob(".*") if path.is_file()]
+    assert not run.model.exists()
+    assert [path.name for path in run.path.rglob(".*") if path.is_file()] == [".lock"]
+    resume(run.path, How(Listener()))
+    _ended_as(run, whole)
     assert contents(folder) == before
 
 
-def test_an_interrupted_fit_keeps_its_last_whole_epoch(tmp_path: Path) -> None:
-    class Impatient(Listener):
-        def epoch(self, metrics: EpochMetrics) -> None:
-            if metrics.epoch == 3:
-                raise KeyboardInterrupt
-
-    folder = digit_folder(tmp_path / "digits", classes=2, each=8)
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), None], ids=["interrupted", "asked to stop"])
+def test_an_interrupted_fit_goes_on_and_ends_in_the_same_bytes(
+    tmp_path: Path, steady: None, uninterrupted: tuple[Path, RunDirectory], error: BaseException | None
+) -> None:
+    folder, whole = uninterrupted
     before = contents(folder)
-    with pytest.raises(KeyboardInterrupt):
-        fit(folder, out=tmp_path / "run", **{**QUICK, "epochs": 9}, listener=Impatient())
+    with pytest.raises(StoppedError if error is None else KeyboardInterrupt):
+        fit(folder, out=tmp_path / "run", **{**QUICK, "epochs": 9}, listener=Ending(3, error))
     run = RunDirectory.open(tmp_path / "run")
-    assert load(run.checkpoint).trained
     assert [row["epoch"] for row in run.metrics()] == [1, 2, 3]
     assert run.settings()["plan"]["recipe"]["epochs"] == 9
+    again = resume(run.path, How(Listener()))
+    assert again is not None
+    assert len(again.metrics) == 9
+    _ended_as(run, whole)
     assert contents(folder) == before
 
 

@@ -1,5 +1,5 @@
+import json
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from triscale.arch import Architecture
 from triscale.costing import cost
 from triscale.engines import Latency
 from triscale.errors import UserError
-from triscale.fitting import CANDIDATES, Draft, Listener, Plan, draft, fit, make_wish
+from triscale.fitting import CANDIDATES, Draft, Frozen, Listener, Plan, draft, fit, make_wish
 from triscale.nn import Network
 from triscale.training import Machine, Pace
 
@@ -209,13 +209,36 @@ def test_where_no_candidate_can_hold_the_budget_the_error_names_it_and_all_of_th
     assert "\n" not in str(caught.value)
 
 
+def frozen(plan: Plan) -> Frozen:
+    return Frozen.from_json(json.loads(json.dumps(plan.to_dict())), "run.json")
+
+
 def test_the_deadline_leaves_time_for_what_follows(digits: Path, fast: FakeMachine) -> None:
-    started = time.monotonic()
     plan = planned(digits, {"macs": 2e6}, time=60)
-    deadline = plan.deadline(started)
+    deadline = frozen(plan).deadline
     assert deadline is not None
-    assert deadline.at <= started + 60 - plan.after
-    assert planned(digits, {"macs": 2e6}).deadline(started) is None
+    assert 0 < deadline.seconds <= 60 - plan.planning - plan.after
+    assert (deadline.step, deadline.epoch_end) == (plan.pace.step, plan.pace.epoch_end)
+    assert frozen(planned(digits, {"macs": 2e6})).deadline is None
+
+
+def test_a_plan_comes_back_from_json_as_it_was(digits: Path, fast: FakeMachine) -> None:
+    plan = planned(digits, {"macs": 2e6, "params": 1e6}, time=60)
+    again = frozen(plan)
+    for name in ("architecture", "preprocess", "recipe", "machine", "pace", "steps", "time", "seed", "scratch"):
+        assert getattr(again, name) == getattr(plan, name), name
+    assert (again.scaled.limits, again.scaled.values) == (plan.scaled.limits, plan.scaled.values)
+    assert again.scaled.baseline == plan.scaled.baseline
+    assert again.scaled.cost.macs == plan.scaled.cost.macs
+
+
+@pytest.mark.parametrize("key", ["architecture", "recipe", "machine", "steps", "candidates", "scaling"])
+def test_a_plan_that_lacks_something_is_a_clear_line(digits: Path, fast: FakeMachine, key: str) -> None:
+    values = json.loads(json.dumps(planned(digits, {"macs": 2e6}).to_dict()))
+    del values[key]
+    with pytest.raises(UserError, match=rf"^run\.json: .*{key}") as caught:
+        Frozen.from_json(values, "run.json")
+    assert "\n" not in str(caught.value)
 
 
 def stopwatch(seconds_per_mac: float) -> Callable[..., list[Latency]]:
@@ -232,7 +255,7 @@ def test_a_latency_budget_is_solved_for_and_shown_beside_what_was_achieved(
     digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     FakeMachine(monkeypatch, 1e11)
-    for place in ("candidates", "fit"):
+    for place in ("candidates", "carrying"):
         monkeypatch.setattr(sys.modules[f"triscale.fitting.{place}"], "measure_latency", stopwatch(1e-9))
     fitted = fit(digits, out=tmp_path / "run", latency=1e-3, macs=5e6, epochs=1, baseline="resnet18")
     assert 0.9e6 < fitted.plan.scaled.cost.macs <= 1e6

@@ -75,8 +75,7 @@ def test_an_empty_directory_becomes_a_run(tmp_path: Path) -> None:
 
 def test_metrics_survive_a_torn_last_line(tmp_path: Path) -> None:
     run = RunDirectory.create(tmp_path / "run")
-    run.add_metrics({"epoch": 1})
-    run.add_metrics({"epoch": 2})
+    run.write_metrics([{"epoch": 1}, {"epoch": 2}])
     with (run.path / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 3, "lo')
     assert [row["epoch"] for row in run.metrics()] == [1, 2]
@@ -117,3 +116,70 @@ def test_the_other_runs_of_a_directory_are_found(tmp_path: Path) -> None:
         RunDirectory.create(tmp_path / name).write_settings({"name": name})
     (tmp_path / "no-run").mkdir()
     assert [run.path.name for run in RunDirectory.open(tmp_path / "b").beside()] == ["a", "c"]
+
+
+def test_what_the_clock_says_stands_apart_and_is_read_with_the_rest(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run")
+    rows = [{"epoch": 1, "loss": 2.0, "seconds": 3.0}, {"epoch": 2, "loss": 1.0, "seconds": 4.0}]
+    run.write_metrics(rows, ("seconds",))
+    assert "seconds" not in (run.path / "metrics.jsonl").read_text()
+    assert "loss" not in (run.path / "timings.jsonl").read_text()
+    assert list(run.metrics()) == rows
+
+
+def test_only_one_process_works_on_a_run(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run")
+    with run.alone(), pytest.raises(UserError, match="another process works on this run"), run.alone():
+        pass
+    with run.alone():
+        pass
+
+
+@pytest.mark.parametrize("left", [(), (".lock",), (".lock", "splits.csv"), (".lock", ".run.json.ab12_3cd")])
+def test_what_a_writer_left_that_was_killed_before_there_was_a_plan_is_begun_anew(
+    tmp_path: Path, left: tuple[str, ...]
+) -> None:
+    place = tmp_path / "run"
+    place.mkdir()
+    for name in left:
+        (place / name).write_text("half")
+    run = RunDirectory.take_over(place)
+    assert not run.begun()
+    with run.alone():
+        assert {path.name for path in place.iterdir()} <= {".lock", "splits.csv"}
+
+
+@pytest.mark.parametrize("mine", ["mine.txt", "checkpoints/best.pt", ".run.json.of-mine"])
+@pytest.mark.parametrize("lock", [False, True])
+def test_what_is_no_run_is_not_taken_over(tmp_path: Path, mine: str, lock: bool) -> None:
+    (tmp_path / mine).parent.mkdir(exist_ok=True)
+    (tmp_path / mine).write_text("mine")
+    (tmp_path / "splits.csv").write_text("mine too")
+    if lock:
+        (tmp_path / ".lock").touch()
+    with pytest.raises(UserError, match="something lies there"):
+        RunDirectory.take_over(tmp_path)
+    assert (tmp_path / mine).read_text() == "mine"
+    assert (tmp_path / "splits.csv").read_text() == "mine too"
+
+
+def test_a_run_whose_writer_still_works_on_its_plan_is_not_taken_from_it(tmp_path: Path) -> None:
+    first = RunDirectory.create(tmp_path / "run")
+    with first.alone():
+        second = RunDirectory.take_over(tmp_path / "run")
+        with pytest.raises(UserError, match="another process"), second.alone():
+            pass
+
+
+def test_files_that_a_killed_process_did_not_write_to_their_end_are_removed(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run")
+    run.write_settings({})
+    for name in (".metrics.jsonl.abcd_123", ".model.safetensors.00000000", ".mine"):
+        (run.path / name).write_text("half")
+    with run.alone():
+        assert sorted(path.name for path in run.path.iterdir()) == [".lock", ".mine", "run.json"]
+
+
+def test_a_run_that_was_begun_is_taken_over_as_it_is(tmp_path: Path) -> None:
+    RunDirectory.create(tmp_path / "run").write_settings({"a": 1})
+    assert RunDirectory.take_over(tmp_path / "run").settings() == {"a": 1}

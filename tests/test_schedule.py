@@ -1,10 +1,12 @@
 import itertools
+import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triscale.training import Deadline, Recipe, Schedule
+from triscale.training import Deadline, Schedule
+from triscale.training.recipe import Cosine
 
 
 class Clock:
@@ -63,8 +65,8 @@ def test_a_slow_machine_ends_in_time_with_the_rate_at_its_end(planned: int, per_
     schedule, clock = run(planned, per_epoch, seconds, 0.1, itertools.repeat(slow))
     assert schedule.done < planned
     assert clock.now <= seconds + 4 * slow * 0.1  # a last step and its end
-    recipe = Recipe(epochs=1)
-    assert recipe.rate_at(schedule.progress) < 0.1 * recipe.rate
+    rate = Cosine()
+    assert rate.at(schedule.progress) < 0.1 * rate.peak
 
 
 def test_a_hiccup_costs_no_step() -> None:
@@ -91,3 +93,30 @@ def test_a_training_of_few_long_steps_is_held_to_its_time_too() -> None:
     schedule, clock = run(8, 4, 3.0, 1.0, itertools.repeat(1.0))
     assert schedule.done <= 4
     assert clock.now <= 3.0 + 3.0
+
+
+@given(st.integers(1, 400), st.floats(0.5, 2.0), st.integers(0, 399))
+def test_a_schedule_that_was_put_away_goes_on_as_if_no_time_had_passed(planned: int, slow: float, at: int) -> None:
+    def go(schedule: Schedule, clock: Clock, until: int) -> None:
+        while not schedule.finished and schedule.done < until:
+            clock.now += 0.1 * slow
+            schedule.advance()
+            if schedule.done % 10 == 0:
+                clock.now += 0.2 * slow
+                schedule.epoch_ended(0.2 * slow)
+
+    def started() -> tuple[Schedule, Clock]:
+        clock = Clock()
+        return Schedule(planned, 10, Deadline(needed(planned, 10, 0.1), 0.1, 0.2, clock)), clock
+
+    whole, clock = started()
+    go(whole, clock, planned)
+    first, clock = started()
+    go(first, clock, at)
+    values = json.loads(json.dumps(first.values()))
+    second, clock = started()
+    clock.now = 1e6  # a week later
+    second.restore(values)
+    go(second, clock, planned)
+    assert abs(second.steps - whole.steps) <= 1  # the clock's own rounding may be worth a step
+    assert second.progress == pytest.approx(whole.progress)

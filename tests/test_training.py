@@ -1,4 +1,3 @@
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -6,61 +5,37 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.datasets import load_digits
 from sklearn.utils.class_weight import compute_class_weight
+from tiny import CPU, FAIR, LOOK, TINY, Seen, some_digits
 from torch import nn
 
-from triscale.arch import Architecture, Head, MBConv, Stage, Stem, published
-from triscale.data import Images, Preprocess, prepare
-from triscale.data.pictures import Memory
+from triscale.arch import published
+from triscale.costing import cost
+from triscale.data import prepare
 from triscale.errors import TriscaleError, UserError
 from triscale.evaluating import predict_images
 from triscale.models import Model
 from triscale.models.model import new
 from triscale.training import (
     EpochMetrics,
-    Machine,
     Recipe,
-    Validation,
     fastest_machine,
     rehearse,
     steady_allocator,
     train,
 )
 from triscale.training.average import Average
-from triscale.training.engine import class_weights
 from triscale.training.machine import find_device
-from triscale.training.recipe import regularised
-
-TINY = Architecture(
-    (Stage(MBConv(3, 2), 8, 1, 2), Stage(MBConv(3, 2), 16, 2, 2)),
-    stem=Stem(8, stride=1),
-    head=Head(4, None, dropout=0.0),
-    resolution=(16, 16),
-    channels=1,
-    stochastic_depth=0.0,
-)
-LOOK = Preprocess((16, 16), 1, (0.3,), (0.35,))
-FAIR = Validation(accuracy=0.5, loss=1.0)
-CPU = Machine("cpu", "fp32", 1, measured=16, per_image=1e-3, step={})
-
-
-def some_digits(n: int) -> Images:
-    digits = load_digits(n_class=4)
-    pixels = np.round(digits.images[:n] * (255 / 16)).astype(np.uint8)[..., None]
-    return Images(
-        digits.target[:n].astype(np.int64),
-        tuple(map(str, range(n))),
-        tuple(i.to_bytes(4, "little") for i in range(n)),
-        Memory(np.ascontiguousarray(pixels)),
-    )
+from triscale.training.optimizers import make_optimizer
+from triscale.training.recipe import B7_FACTOR, Cosine, regularised
+from triscale.training.session import class_weights
 
 
 def trained(
     recipe: Recipe, seed: int = 0, images: int = 96, precision: str = "fp32"
 ) -> tuple[Model, list[EpochMetrics]]:
     model = new(TINY, ("0", "1", "2", "3"), LOOK, seed=seed)
-    seen: list[EpochMetrics] = []
+    seen = Seen()
     result = train(
         model,
         prepare(some_digits(images), LOOK),
@@ -68,9 +43,9 @@ def trained(
         replace(CPU, precision=precision),
         seed=seed,
         validate=lambda model: FAIR,
-        on_epoch=lambda metrics, average: seen.append(metrics),
+        watch=seen,
     )
-    return result, seen
+    return result, seen.rows
 
 
 def test_training_learns() -> None:
@@ -100,16 +75,16 @@ def test_bf16_trains_too() -> None:
 
 def test_a_loss_that_is_not_finite_stops_the_training() -> None:
     with pytest.raises(TriscaleError, match="rate"):
-        trained(Recipe(epochs=3, batch=16, rate=1e30, clip=math.inf))
+        trained(Recipe(epochs=3, batch=16, rate=Cosine(peak=1e30), clip=None))
 
 
 @given(st.integers(1, 5000))
 def test_the_rate_rises_to_its_height_once_and_falls_towards_zero(steps: int) -> None:
-    recipe = Recipe(epochs=1, rate=1e-2)
-    rates = [recipe.rate_at((step + 0.5) / steps) for step in range(steps)]
+    rate = Cosine(peak=1e-2)
+    rates = [rate.at((step + 0.5) / steps) for step in range(steps)]
     top = rates.index(max(rates))
     assert max(rates) <= 1e-2
-    assert recipe.rate_at(recipe.warmup) == pytest.approx(1e-2)
+    assert rate.at(rate.warmup) == pytest.approx(1e-2)
     assert rates[: top + 1] == sorted(rates[: top + 1])
     assert rates[top:] == sorted(rates[top:], reverse=True)
     assert min(rates) > 0
@@ -138,23 +113,35 @@ def test_the_average_is_the_weighted_mean_of_weights_and_statistics() -> None:
 
 
 def test_decay_is_for_convolutions_and_the_linear_layer_only() -> None:
-    from triscale.training.engine import _optimizer
-
     model = new(TINY, ("0", "1", "2", "3"), LOOK)
-    decayed, others = _optimizer(model, Recipe(epochs=1)).param_groups
+    others, decayed = make_optimizer(model, Recipe(epochs=1)).param_groups
     weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     assert {id(p) for p in decayed["params"]} == {id(weight) for weight in weights}
     assert others["weight_decay"] == 0
     assert len(decayed["params"]) + len(others["params"]) == len(list(model.parameters()))
 
 
-def test_regularisation_falls_in_proportion_to_the_macs() -> None:
+def test_below_the_baseline_regularisation_falls_in_proportion_to_the_macs() -> None:
     b0 = published("efficientnet_b0")
     assert regularised(b0, b0) == b0
     small = regularised(TINY, b0)
     assert small.stochastic_depth < 0.01
     assert small.head.dropout < 0.01
-    assert regularised(published("efficientnet_b3"), b0).head.dropout == b0.head.dropout
+
+
+def test_above_the_baseline_dropout_grows_as_the_papers_from_b0_to_b7_and_no_further() -> None:
+    b0 = published("efficientnet_b0")
+    grown = [regularised(published(f"efficientnet_b{number}"), b0) for number in range(8)]
+    dropouts = [network.head.dropout for network in grown]
+    assert dropouts == sorted(dropouts)
+    assert dropouts[0] == 0.2
+    assert dropouts[7] == pytest.approx(0.5, abs=0.01)  # the paper's, section 5.2; B7_FACTOR is nominal
+    assert all(network.stochastic_depth == b0.stochastic_depth for network in grown)
+    huge = replace(b0, resolution=(8192, 8192))
+    assert cost(huge).macs > B7_FACTOR * cost(b0).macs
+    assert regularised(huge, b0).head.dropout == 0.5
+    without = replace(b0, head=replace(b0.head, dropout=0.0))
+    assert regularised(huge, without).head.dropout == 0
 
 
 def test_measuring_draws_nothing_from_the_runs_generator_and_leaves_the_network() -> None:

@@ -1,7 +1,7 @@
 """Triscale finds the most accurate convolutional network that a budget can buy.
 
-The verbs are functions: `cost`, `scale`, `build`, `load`, `fit`, `eval`, `predict`, `features`, `explain`,
-`import_weights`. Importing this imports no torch; the verbs that need it bring it.
+The verbs are functions: `cost`, `scale`, `build`, `load`, `fit`, `train`, `eval`, `compare`, `predict`, `features`,
+`explain`, `doctor`, `import_weights`. Importing this imports no torch; the verbs that need it bring it.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -13,15 +13,19 @@ from triscale.scaling import Scaled
 from triscale.verbs import cost, scale
 
 if TYPE_CHECKING:
+    from triscale.doctoring import doctor
+    from triscale.evaluating import compare
     from triscale.evaluating import evaluate as eval
     from triscale.explaining import explain
-    from triscale.fitting import fit
+    from triscale.fitting import fit, train
     from triscale.models import features, load, predict
     from triscale.nn import build
     from triscale.weights import import_weights
 
 _LATER = {
     "build": "triscale.nn",
+    "compare": "triscale.evaluating",
+    "doctor": "triscale.doctoring",
     "eval": "triscale.evaluating",
     "explain": "triscale.explaining",
     "features": "triscale.models",
@@ -29,6 +33,7 @@ _LATER = {
     "import_weights": "triscale.weights",
     "load": "triscale.models",
     "predict": "triscale.models",
+    "train": "triscale.fitting",
 }
 
 __all__ = [
@@ -39,7 +44,9 @@ __all__ = [
     "UserError",
     "adapt",
     "build",
+    "compare",
     "cost",
+    "doctor",
     "eval",
     "explain",
     "features",
@@ -49,6 +56,7 @@ __all__ = [
     "predict",
     "resolve",
     "scale",
+    "train",
 ]
 
 

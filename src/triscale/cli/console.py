@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -46,8 +47,10 @@ class Output:
 
     @property
     def notes(self) -> Console:
-        """Standard error: progress and notes."""
-        return PlainConsole(to_errors=True)
+        """Standard error: progress and notes; of several processes only the first one's."""
+        console = PlainConsole(to_errors=True)
+        console.quiet = os.environ.get("RANK", "0") != "0"
+        return console
 
     def result(self, values: Mapping[str, object], show: Callable[[Console], None]) -> None:
         """The verb's answer, once: as JSON or as `show` prints it for a person."""

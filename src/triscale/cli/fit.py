@@ -12,6 +12,7 @@ from triscale.arch import to_dict
 from triscale.cli import arguments
 from triscale.cli.console import Output, copies
 from triscale.cli.plans import show_plan
+from triscale.cli.stopping import stopping_gently
 from triscale.errors import UserError
 from triscale.scaling.budget import label
 from triscale.scaling.budget import show as show_term
@@ -23,7 +24,12 @@ if TYPE_CHECKING:
 
 
 def command(
-    data: arguments.Data,
+    data: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A folder of class folders, a manifest (path,label[,split]) or IDX files.", show_default=False
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Directory for the run; new or empty.", show_default=False)] = None,
     macs: arguments.Macs = None,
     params: arguments.Params = None,
@@ -73,6 +79,9 @@ def command(
     seed: arguments.Seed = 0,
     device: arguments.Device = None,
     on_bad: arguments.OnBad = "error",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out, by its plan; needs nothing else.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop; write nothing.")] = False,
     as_json: arguments.Json = False,
 ) -> None:
@@ -81,6 +90,11 @@ def command(
     Example: triscale fit IMAGES --macs 10M --time 10m --out RUN
     """
     output = Output(as_json)
+    if resume:
+        _go_on(output, out, data)
+        return
+    if data is None:
+        raise UserError("say which images: triscale fit IMAGES --macs 10M --out RUN")
     limits = arguments.budgets(macs, params, activations, size, latency, memory)
     if not limits and weights is None:
         raise UserError(
@@ -93,7 +107,7 @@ def command(
     if out is None and not dry_run:
         raise UserError("say where the run shall lie: --out RUN, a new or empty directory; or --dry-run for the plan")
     from triscale.cli.watching import Watcher
-    from triscale.fitting import carry_out, draft, make_wish
+    from triscale.fitting import How, begin, draft, make_wish
 
     wish = make_wish(
         limits,
@@ -110,16 +124,37 @@ def command(
         weights=weights,
         scratch=scratch,
     )
-    with Watcher(output) as watcher:
+    with stopping_gently(_again(out)) as asked, Watcher(output, asked) as watcher:
         if out is None or dry_run:
             plan = draft(data, wish, watcher, out).plan
         else:
-            fitted = carry_out(data, out, wish, watcher)
+            fitted = begin(data, out, wish, How(watcher))
     if out is None or dry_run:
         output.result({"plan": plan.to_dict()}, lambda console: show_plan(console, plan))
         again = [word for word in sys.argv[1:] if word != "--dry-run"]
         output.next_command("triscale", *again, *([] if out else ["--out", "RUN"]))
         return
+    _answer(output, fitted)
+
+
+def _go_on(output: Output, out: Path | None, data: Path | None) -> None:
+    if out is None:
+        raise UserError("say which run shall go on: --resume --out RUN")
+    from triscale.cli.watching import Watcher
+    from triscale.fitting import How
+    from triscale.fitting import resume as go_on
+
+    with stopping_gently(_again(out)) as asked, Watcher(output, asked) as watcher:
+        fitted = go_on(out, How(watcher), data)
+    assert fitted is not None  # alone, this process leads
+    _answer(output, fitted)
+
+
+def _again(out: Path | None) -> tuple[object, ...]:
+    return "triscale", "fit", "--resume", "--out", out or "RUN"
+
+
+def _answer(output: Output, fitted: "Fitted") -> None:
     output.result(values(fitted), lambda console: show(console, fitted))
     output.next_command("triscale", "predict", fitted.run.path, "PICTURE")
 
@@ -150,7 +185,7 @@ def values(fitted: "Fitted") -> dict[str, Any]:
             for term, limit in limits.items()
         },
         "latency": asdict(fitted.latency),
-        "candidates": plan.to_dict()["candidates"],
+        "candidates": list(plan.candidates),
         "why": plan.why,
         "scaling": summary(fitted.plan.scaled),
         "cost": {"params": total.params, "macs": total.macs, "activations": total.activations, "size": total.size},

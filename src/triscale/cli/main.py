@@ -1,4 +1,5 @@
-"""`triscale`: one program, a verb a command. Exit codes: 0 done, 1 failed, 2 asked wrongly, 130 and 143 interrupted."""
+"""`triscale`: one program, a verb a command. Exit codes: 0 done, 1 failed, 2 asked wrongly, 3 unsound data, 130 and 143
+interrupted."""
 
 import io
 import os
@@ -12,8 +13,9 @@ from typing import NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from triscale.cli import cost, demo, evaluate, explain, fit, models, predict, scale
+from triscale.cli import compare, cost, demo, doctor, evaluate, explain, fit, models, predict, scale, train
 from triscale.cli.console import write_json
+from triscale.cli.stopping import Interrupted
 from triscale.errors import TriscaleError, UserError, is_out_of_memory
 
 app = typer.Typer(
@@ -30,9 +32,12 @@ app.command("fit")(fit.command)
 app.add_typer(models.app, name="models")
 app.command("cost")(cost.command)
 app.command("scale")(scale.command)
+app.command("train")(train.command)
 app.command("eval")(evaluate.command)
+app.command("compare")(compare.command)
 app.command("predict")(predict.command)
 app.command("explain")(explain.command)
+app.command("doctor")(doctor.command)
 app.command("demo")(demo.command)
 
 
@@ -45,10 +50,6 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
         raise typer.Exit
 
 
-class Interrupted(BaseException):
-    """Ctrl-C or SIGTERM: unwinds everything, so that files are closed and nothing half-written stays."""
-
-
 def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
     raise Interrupted(number)
 
@@ -56,6 +57,8 @@ def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
 def _complain(message: str, code: int) -> int:
     """One line on standard error; with --json an object on standard output."""
     line = " ".join(message.split())
+    if os.environ.get("RANK", "0") != "0":  # of several processes only the first speaks
+        return code
     try:
         if "--json" in sys.argv:
             write_json({"error": line})
@@ -103,10 +106,7 @@ def run() -> int:
     except typer.Exit as leave:
         return leave.exit_code
     except Interrupted as stop:
-        return _complain(
-            "interrupted; your images are as they were, and a run that was begun keeps its last whole epoch",
-            128 + stop.args[0],
-        )
+        return _complain(stop.text or "interrupted; your images are as they were", 128 + stop.number)
     except BrokenPipeError:  # the reader of a pipe went away: no fault of anybody's
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

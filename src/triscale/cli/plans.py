@@ -11,6 +11,7 @@ from triscale.units import format_count, format_seconds
 
 if TYPE_CHECKING:
     from triscale.fitting import Candidate, Plan
+    from triscale.training import Recipe
 
 
 def show_plan(console: Console, plan: "Plan") -> None:
@@ -56,7 +57,43 @@ def show_plan(console: Console, plan: "Plan") -> None:
     if plan.scratch is not None:
         console.print("then the same network from scratch, on the same split, to compare (--no-scratch leaves it out)")
     limit = "" if plan.time is None else f" of the {format_seconds(plan.time)} there are"
-    console.print(f"expected to take {format_seconds(plan.expected)}{limit}")
+    if plan.expected is not None:
+        console.print(f"expected to take {format_seconds(plan.expected)}{limit}")
+
+
+def show_training(console: Console, plan: "Plan") -> None:
+    """The plan of a training whose network was named: the network, the recipe in numbers, the machine."""
+    network, recipe, machine, total = plan.architecture, plan.recipe, plan.machine, plan.scaled.cost
+    height, width = network.resolution
+    console.print(
+        f"{network.name} at {height}×{width}: {format_count(total.macs)} MACs, {format_count(total.params)} "
+        f"parameters, dropout {network.head.dropout:g}, stochastic depth {network.stochastic_depth:g}"
+    )
+    patience = "" if recipe.patience is None else f", patience {recipe.patience}"
+    console.print(
+        f"{recipe.epochs} epochs of {plan.steps // recipe.epochs:,} batches of {recipe.batch}; "
+        f"{recipe.optimizer.kind}, {recipe.rate.kind} rate up to {recipe.rate.peak:.3g}, {_changes(recipe)}{patience}"
+    )
+    pace = f"; a step takes about {format_seconds(plan.pace.step)}" if plan.pace.step else ""
+    repeatable = ", repeatable" if machine.deterministic else ""
+    console.print(f"{machine.precision} on {machine.device}, threads: {machine.threads}{repeatable}{pace}")
+    if plan.expected is not None:
+        console.print(f"expected to take {format_seconds(plan.expected)}, without validation and test")
+
+
+def _changes(recipe: "Recipe") -> str:
+    """What happens to pictures, in words."""
+    augment = recipe.augment
+    crop = None if augment.crop_scale is None else f"crops from {augment.crop_scale[0]:.0%}"
+    named = {
+        "mirrored": augment.flip,
+        augment.policy: augment.policy is not None,
+        f"erased {augment.erase:.0%}": augment.erase > 0,
+        "mixup": augment.mixup > 0,
+        "cutmix": augment.cutmix > 0,
+    }
+    words = [crop or f"shifts up to {augment.shift:.0%}", *(str(word) for word, used in named.items() if used)]
+    return ", ".join(words)
 
 
 def _realised(candidate: "Candidate", term: str) -> str:

@@ -5,9 +5,10 @@ from typing import Self
 from rich.progress import TaskID
 
 from triscale.cli.console import Output
-from triscale.cli.plans import show_plan
+from triscale.cli.plans import show_plan, show_training
+from triscale.cli.stopping import Asked
 from triscale.data import Data
-from triscale.fitting import Listener, Plan
+from triscale.fitting import Frozen, Listener, Plan
 from triscale.runs import RunDirectory
 from triscale.training import EpochMetrics, Step
 from triscale.units import format_count
@@ -18,9 +19,10 @@ UNEVEN = 3  # times more images in the largest class than in the smallest: from 
 class Watcher(Listener):
     """A listener that prints; a context, because a bar has to be taken down again."""
 
-    def __init__(self, output: Output) -> None:
+    def __init__(self, output: Output, asked: Asked | None = None) -> None:
         self._bar = output.progress()
         self._notes = self._bar.console
+        self._asked = asked or Asked()
         self._task: TaskID | None = None
         self._duplicates = 0
 
@@ -73,10 +75,28 @@ class Watcher(Listener):
 
     def planned(self, plan: Plan, run: RunDirectory) -> None:
         """See `Listener`."""
-        show_plan(self._notes, plan)
+        named = plan.scaled.rule == "none" and plan.weights is None
+        (show_training if named else show_plan)(self._notes, plan)
+        self._asked.begun = True
+
+    def resumed(self, run: RunDirectory, plan: Frozen) -> None:
+        """See `Listener`."""
+        network = plan.architecture
+        self._notes.print(f"going on with {run.path}: {network.name}, {plan.recipe.epochs} epochs, seed {plan.seed}")
+        self._asked.begun = True
+
+    def note(self, text: str) -> None:
+        """See `Listener`."""
+        self._notes.print(text)
+
+    def stopping(self) -> bool:
+        """See `Listener`."""
+        return self._asked.number != 0
 
     def step(self, step: Step) -> None:
         """See `Listener`."""
+        # After the last step nobody asks any more.
+        self._asked.begun, self._asked.gentle = True, step.step < step.steps
         self._advance(f"epoch {step.epoch} of {step.epochs}", step.step, step.steps)
 
     def scratch(self) -> None:

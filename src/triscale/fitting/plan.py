@@ -9,9 +9,8 @@ import torch
 
 from triscale.arch import Architecture, to_dict
 from triscale.costing import cost
-from triscale.data import Data, Prepared, Preprocess, prepare
+from triscale.data import Data, Preprocess, prepare
 from triscale.errors import UserError
-from triscale.evaluating import predict_images
 from triscale.fitting.candidates import (
     ATTEMPTS,
     OVERHEAD,
@@ -24,21 +23,23 @@ from triscale.fitting.candidates import (
     take,
     too_slow,
 )
-from triscale.fitting.images import lasting, make_preprocess, make_recipe, scratch_recipe
+from triscale.fitting.frozen import margin
+from triscale.fitting.images import make_preprocess, make_recipe, scratch_recipe
+from triscale.fitting.judging import judge
+from triscale.fitting.ready import Ready
 from triscale.fitting.wish import Wish
 from triscale.models.model import Model, new
+from triscale.plain import to_plain
 from triscale.scaling import Scaled
 from triscale.scaling.summary import summary
-from triscale.training import Deadline, Machine, Pace, Recipe, Validation, rehearse
-from triscale.training.engine import STATISTICS_BATCHES, augmentation, steps_per_epoch
+from triscale.training import Machine, Pace, Recipe, Validation, rehearse
+from triscale.training.session import STATISTICS_BATCHES, steps_per_epoch
 from triscale.units import format_seconds
 from triscale.weights import Provenance
 
 DEFAULT_EPOCHS = 20  # without a time limit
 FEWEST_EPOCHS, FEWEST_STEPS = 5, 300  # below them a training is not worth its name
 MOST_EPOCHS, MOST_STEPS = 60, 6000  # with both behind, more bring little
-MARGIN = 0.03  # of the time, and some seconds: for starting, stopping, and a machine that is not always equally fast
-MARGIN_SECONDS = 3.0
 PLANNING = 0.12  # of the time left when planning starts: for the plan itself and the test at the end
 MEASURING = 0.25  # of the time for training: candidates that are not timed by then are left out
 REHEARSAL = 0.02  # of the expected training, and at most so many seconds
@@ -53,7 +54,8 @@ class Plan:
 
     candidates: all that were measured. taken: the position of the chosen one. pace: real seconds of a step and of an
     epoch's end. fewest: epochs that a candidate had to complete. after: expected seconds of what follows the training.
-    expected: seconds of all of it. time: the limit. weights: what the training starts from, where it is not from
+    planning: seconds until the plan was made. expected: seconds of all of it, or nothing where nothing was timed. time:
+    the limit. weights: what the training starts from, where it is not from
     scratch. scratch: how the same network is trained from scratch afterwards, to compare.
     """
 
@@ -68,7 +70,8 @@ class Plan:
     steps: int
     fewest: int
     after: float
-    expected: float
+    planning: float
+    expected: float | None
     time: float | None
     seed: int
     weights: Provenance | None = None
@@ -81,26 +84,6 @@ class Plan:
         assert scaled is not None
         return scaled
 
-    def deadline(self, started: float) -> Deadline | None:
-        """When the last training step must be made, for a run that started at that `time.monotonic()`."""
-        if self.time is None:
-            return None
-        return Deadline(self._end(started) - self._scratch_seconds, self.pace.step, self.pace.epoch_end)
-
-    def scratch_deadline(self, started: float) -> Deadline | None:
-        """The same for the training from scratch that follows."""
-        return None if self.time is None else Deadline(self._end(started), self.pace.step, self.pace.epoch_end)
-
-    def _end(self, started: float) -> float:
-        assert self.time is not None
-        return started + self.time - self.after - margin(self.time)
-
-    @property
-    def _scratch_seconds(self) -> float:
-        if self.scratch is None:
-            return 0.0
-        return self.steps * self.pace.step + self.recipe.epochs * self.pace.epoch_end
-
     def to_dict(self) -> dict[str, Any]:
         """For run.json."""
         return {
@@ -110,14 +93,16 @@ class Plan:
             "candidates": [row(candidate, i == self.taken) for i, candidate in enumerate(self.candidates)],
             "why": self.why,
             "preprocess": self.preprocess.to_json(),
-            "recipe": asdict(self.recipe),
+            "recipe": to_plain(self.recipe),
             "weights": None if self.weights is None else self.weights.to_json(),
-            "scratch": None if self.scratch is None else asdict(self.scratch),
+            "scratch": None if self.scratch is None else to_plain(self.scratch),
             "machine": asdict(self.machine),
             "steps": self.steps,
             "fewest_epochs": self.fewest,
             "step_seconds": self.pace.step,
             "epoch_end_seconds": self.pace.epoch_end,
+            "after_seconds": self.after,
+            "planning_seconds": self.planning,
             "expected_seconds": self.expected,
             "time": self.time,
             "seed": self.seed,
@@ -126,14 +111,10 @@ class Plan:
 
 @dataclass(frozen=True, eq=False)
 class Draft:
-    """A plan and what was made for it: the untrained model and the images, decoded."""
+    """A plan and what was made for it."""
 
     plan: Plan
-    images: Data
-    model: Model
-    training: Prepared
-    held_out: Prepared
-    test: Prepared
+    ready: Ready
 
 
 class PlanListener:
@@ -167,11 +148,6 @@ def row(candidate: Candidate, taken: bool) -> dict[str, Any]:
         "epochs": candidate.epochs,
         "shrunk": candidate.shrunk,
     }
-
-
-def margin(limit: float) -> float:
-    """Seconds of a time limit that are not planned with."""
-    return MARGIN * limit + MARGIN_SECONDS
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,16 +201,6 @@ def _course(asked: _Asked) -> Course:
     return Course(steps, batch, fewest, max(MOST_EPOCHS, math.ceil(MOST_STEPS / steps)), seconds)
 
 
-@dataclass(frozen=True, eq=False)
-class _Stage:
-    """A candidate ready to be trained."""
-
-    model: Model
-    training: Prepared
-    held_out: Prepared
-    test: Prepared
-
-
 def _rehearsed(asked: "_Asked", candidates: tuple[Candidate, ...], course: Course) -> Draft:
     """The plan, once the candidate that is taken was rehearsed and its real pace completes the fewest epochs.
 
@@ -277,8 +243,8 @@ def _machine(candidate: Candidate) -> Machine:
 
 
 def _rehearse(
-    asked: "_Asked", candidate: Candidate, course: Course, before: _Stage | None
-) -> tuple[_Stage, Pace, Course]:
+    asked: "_Asked", candidate: Candidate, course: Course, before: Ready | None
+) -> tuple[Ready, Pace, Course]:
     """The candidate set up, its real pace, and the course with the time that is really left."""
     assert candidate.architecture is not None
     stage = _set_up(asked, candidate.architecture, before)
@@ -289,7 +255,7 @@ def _rehearse(
 
 def _draft(
     asked: "_Asked",
-    stage: _Stage,
+    stage: Ready,
     candidates: tuple[Candidate, ...],
     taken: int,
     why: str,
@@ -308,31 +274,32 @@ def _draft(
         else why,
         architecture=stage.model.architecture,
         preprocess=stage.model.preprocess,
-        recipe=lasting(asked.recipe, epochs),
+        recipe=asked.recipe.lasting(epochs),
         machine=_machine(candidate),
         pace=pace,
         steps=epochs * course.steps,
         fewest=course.fewest,
         after=after,
-        expected=time.monotonic() - asked.started + asked.trainings * epochs * candidate.epoch + after,
+        planning=(planning := time.monotonic() - asked.started),
+        expected=planning + asked.trainings * epochs * candidate.epoch + after,
         time=wish.time,
         seed=wish.seed,
         weights=wish.started_from,
-        scratch=lasting(scratch_recipe(asked.images, wish), epochs) if wish.scratch else None,
+        scratch=scratch_recipe(asked.images, wish).lasting(epochs) if wish.scratch else None,
     )
-    return Draft(plan, asked.images, stage.model, stage.training, stage.held_out, stage.test)
+    return Draft(plan, stage)
 
 
-def _set_up(asked: "_Asked", architecture: Architecture, before: _Stage | None) -> _Stage:
+def _set_up(asked: "_Asked", architecture: Architecture, before: Ready | None) -> Ready:
     """The untrained model and the images as it sees them; those of the attempt before where nothing changed."""
     preprocess = make_preprocess(asked.images, architecture, asked.wish)
     model = start(architecture, asked.images.classes, preprocess, asked.wish)
     if before is not None and before.model.preprocess == preprocess:
         return replace(before, model=model)
     told = asked.listener.preparing
-    training = prepare(asked.images.train, preprocess, augmentation(asked.recipe), progress=told)
+    training = prepare(asked.images.train, preprocess, asked.recipe.augment, progress=told)
     held_out, test = (prepare(split, preprocess, progress=told) for split in (asked.images.val, asked.images.test))
-    return _Stage(model, training, held_out, test)
+    return Ready(model, asked.images, training, held_out, test)
 
 
 def start(architecture: Architecture, classes: tuple[str, ...], preprocess: Preprocess, wish: Wish) -> Model:
@@ -348,7 +315,7 @@ def start(architecture: Architecture, classes: tuple[str, ...], preprocess: Prep
     return model
 
 
-def _pace(stage: _Stage, recipe: Recipe, machine: Machine, course: Course) -> Pace:
+def _pace(stage: Ready, recipe: Recipe, machine: Machine, course: Course) -> Pace:
     expected = course.fewest * course.images * machine.per_image if course.seconds is None else course.seconds
 
     def validate(average: Model) -> Validation:
@@ -358,12 +325,6 @@ def _pace(stage: _Stage, recipe: Recipe, machine: Machine, course: Course) -> Pa
     pace = rehearse(stage.model, stage.training, recipe, machine, validate=validate, seconds=seconds)
     saving = SAVE_SECONDS + cost(stage.model.architecture).size / DISK
     return replace(pace, epoch_end=pace.epoch_end + saving)
-
-
-def judge(model: Model, held_out: Prepared, machine: Machine) -> Validation:
-    """What the validation images say of the model."""
-    found = predict_images(model, held_out, precision=machine.precision)
-    return Validation(found.top().value, *found.log_loss())
 
 
 def _after(asked: "_Asked", pace: Pace, course: Course) -> float:

@@ -1,15 +1,18 @@
 """What weights were worth: the same network from scratch, on the same split, tested on the same images."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from triscale.evaluating import Predictions, predict_images
-from triscale.fitting.plan import Draft, judge
+from triscale.fitting.frozen import Frozen
+from triscale.fitting.judging import judge
+from triscale.fitting.listening import Listener
+from triscale.fitting.ready import Ready
 from triscale.models.model import Model, new
 from triscale.stats import PairedDifference
-from triscale.training import EpochMetrics, Step, train
+from triscale.training import EpochMetrics, Keeper, Step, Watch, rows_of, train
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,31 +25,45 @@ class Scratch:
     seconds: float
 
 
-def train_scratch(
-    drafted: Draft, started: float, on_epoch: Callable[[EpochMetrics], None], on_step: Callable[[Step], None]
-) -> Scratch:
+def train_scratch(plan: Frozen, ready: Ready, keeper: Keeper, listener: Listener, spent: float) -> Scratch:
     """The planned network with random weights, by the recipe for such, for as many epochs as were planned with weights;
-    its last epoch is tested. started: `time.monotonic()` when the run began."""
-    plan, begun = drafted.plan, time.monotonic()
+    its last epoch is tested. spent: seconds that the training with weights took."""
     assert plan.scratch is not None
-    seen: list[EpochMetrics] = []
-
-    def told(metrics: EpochMetrics, _: Model) -> None:
-        seen.append(metrics)
-        on_epoch(metrics)
-
+    begun, watch = time.monotonic(), _Watch(listener)
     model = train(
-        new(plan.architecture, drafted.images.classes, plan.preprocess, seed=plan.seed),
-        drafted.training,
+        new(plan.architecture, ready.images.classes, plan.preprocess, seed=plan.seed),
+        ready.training,
         plan.scratch,
         plan.machine,
         seed=plan.seed,
-        validate=lambda average: judge(average, drafted.held_out, plan.machine),
-        deadline=plan.scratch_deadline(started),
-        on_epoch=told,
-        on_step=on_step,
+        validate=lambda average: judge(average, ready.held_out, plan.machine),
+        deadline=plan.scratch_deadline(spent),
+        keeper=keeper,
+        watch=watch,
     )
-    return Scratch(predict_images(model, drafted.test), tuple(seen), seen[-1].step, time.monotonic() - begun)
+    rows = watch.rows or rows_of(keeper)
+    return Scratch(predict_images(model, ready.test), rows, rows[-1].step, time.monotonic() - begun)
+
+
+@dataclass
+class _Watch(Watch):
+    """Passes on what the training says, and keeps its rows."""
+
+    listener: Listener
+    rows: tuple[EpochMetrics, ...] = ()
+
+    def step(self, step: Step) -> None:
+        self.listener.step(step)
+
+    def epoch(self, rows: Sequence[EpochMetrics], average: Model) -> None:
+        self.rows = tuple(rows)
+        self.listener.epoch(rows[-1])
+
+    def note(self, text: str) -> None:
+        self.listener.note(text)
+
+    def stopping(self) -> bool:
+        return self.listener.stopping()
 
 
 def gain(fitted: Predictions, scratch: Predictions) -> PairedDifference:

@@ -3,22 +3,34 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from triscale.errors import TriscaleError, UserError
+from triscale.errors import UserError
 from triscale.runs.files import write_whole
+
+try:
+    import fcntl
+except ImportError:  # Windows: two processes on one run are then the user's affair
+    fcntl = None  # type: ignore[assignment]
 
 SETTINGS = "run.json"
 METRICS = "metrics.jsonl"
+TIMINGS = "timings.jsonl"
 MODEL = "model.safetensors"
 CHECKPOINTS = "checkpoints"
 PREDICTIONS = "predictions.csv"
 SCRATCH = "predictions-from-scratch.csv"
+START = "start.safetensors"
+LOCK = ".lock"
 SPLITS = "splits.csv"
 REPORT = "report.html"
+_WHOLE = (SETTINGS, METRICS, TIMINGS, MODEL, PREDICTIONS, SCRATCH, SPLITS, REPORT)
+_TORN = re.compile(rf"\.({'|'.join(map(re.escape, _WHOLE))})\.[a-z0-9_]{{8}}")  # of a `write_whole` that was killed
 
 
 @dataclass(frozen=True)
@@ -50,7 +62,7 @@ class RunDirectory:
         if taken:
             raise UserError(
                 f"--out {place}: something lies there already; name a directory that is new or empty"
-                + (", or remove the run first" if _is_file(place / SETTINGS) else "")
+                + (", go on with the run by --resume, or remove it first" if _is_file(place / SETTINGS) else "")
             )
         return place
 
@@ -78,11 +90,19 @@ class RunDirectory:
         return self.path / MODEL
 
     @property
-    def checkpoint(self) -> Path:
-        """The averaged model after the last whole epoch: a model file like any other."""
-        place = self.path / CHECKPOINTS
-        place.mkdir(exist_ok=True)
-        return place / "last.safetensors"
+    def checkpoints(self) -> Path:
+        """The folder of what the training goes on from."""
+        return self.path / CHECKPOINTS
+
+    @property
+    def scratch_checkpoints(self) -> Path:
+        """The same of the training from scratch that follows, to compare."""
+        return self.path / CHECKPOINTS / "scratch"
+
+    @property
+    def start(self) -> Path:
+        """The model before its first step, where it started from weights that may not be there any more."""
+        return self.path / CHECKPOINTS / START
 
     @property
     def predictions(self) -> Path:
@@ -149,25 +169,69 @@ class RunDirectory:
             )
         return data[key]
 
-    def add_metrics(self, metrics: Mapping[str, Any]) -> None:
-        """One more line of metrics.jsonl. Raises `TriscaleError` where the disk refuses."""
-        place = self.path / METRICS
-        try:
-            with place.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(metrics) + "\n")
-        except OSError as error:
-            raise TriscaleError(f"{place}: could not be written ({error.strerror or error})") from None
+    def write_metrics(self, rows: Iterable[Mapping[str, Any]], apart: Sequence[str] = ()) -> None:
+        """metrics.jsonl, whole: a line an epoch. apart: fields that go to timings.jsonl instead, so that what is left
+        can be compared byte for byte with another run's."""
+        kept = list(rows)
+        self._write_rows(METRICS, ({k: v for k, v in row.items() if k not in apart} for row in kept))
+        if apart:
+            self._write_rows(TIMINGS, ({"epoch": row["epoch"]} | {k: row[k] for k in apart} for row in kept))
+
+    def _write_rows(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        write_whole(self.path / name, "".join(json.dumps(row) + "\n" for row in rows))
 
     def metrics(self) -> Iterator[dict[str, Any]]:
-        """The lines of metrics.jsonl; a last line that was cut off is left out."""
-        place = self.path / METRICS
-        if not place.is_file():
+        """The lines of metrics.jsonl, with those of timings.jsonl; a last line that was cut off is left out."""
+        timings = list(_lines(self.path / TIMINGS))
+        for index, row in enumerate(_lines(self.path / METRICS)):
+            yield row | (timings[index] if index < len(timings) else {})
+
+    def begun(self) -> bool:
+        """Whether there is a plan to go on with."""
+        return _is_file(self.path / SETTINGS)
+
+    @classmethod
+    def take_over(cls, path: str | Path) -> "RunDirectory":
+        """The run that was begun there, or a new one: also where its writer was killed before there was a plan, and
+        left what such a writer leaves. Raises `UserError` where something else lies there."""
+        run = cls(Path(path))
+        return run if run.begun() or run._left() else cls.create(path)
+
+    def _left(self) -> bool:
+        """Whether a writer that was killed, or is still at work, left nothing but what comes before the plan."""
+        try:
+            names = {entry.name for entry in self.path.iterdir()}
+        except OSError:
+            return False
+        return LOCK in names and all(name in (LOCK, SPLITS) or _TORN.fullmatch(name) for name in names)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """While this lasts, no other process works on the run. Raises `UserError` where one does.
+
+        The lock is the system's: it falls with the process that holds it, however that ends. Files that such a process
+        did not write to their end are removed.
+        """
+        with (self.path / LOCK).open("a") as file:
+            if fcntl is not None:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    raise UserError(f"--out {self.path}: another process works on this run; wait for it") from None
+            for entry in self.path.iterdir():
+                if _TORN.fullmatch(entry.name):
+                    entry.unlink(missing_ok=True)
+            yield
+
+
+def _lines(place: Path) -> Iterator[dict[str, Any]]:
+    if not place.is_file():
+        return
+    for line in place.read_text(encoding="utf-8").splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
             return
-        for line in place.read_text(encoding="utf-8").splitlines():
-            try:
-                yield json.loads(line)
-            except ValueError:
-                return
 
 
 def _is_text(path: Path) -> bool:

@@ -1,78 +1,30 @@
-"""The training loop: one process, one optimizer."""
+"""The training loop: epochs, checkpoints, and the way back where a loss is not finite."""
 
+import resource
+import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from statistics import fmean
 
-import numpy as np
-import numpy.typing as npt
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
-from triscale.data import Augment, Batches, Prepared
-from triscale.errors import TriscaleError
+from triscale.data import Prepared
+from triscale.errors import TriscaleError, UserError
 from triscale.models.model import Model
-from triscale.training.average import Average
-from triscale.training.machine import Machine, autocast, to_device
+from triscale.training.checkpoints import InMemory, Keeper, Snapshot, read_snapshot, to_bytes
+from triscale.training.machine import Machine
+from triscale.training.processes import ALONE, Processes
 from triscale.training.recipe import Recipe
-from triscale.training.schedule import Deadline, Schedule
+from triscale.training.schedule import Deadline
+from triscale.training.session import NotFiniteError, Session
+from triscale.training.watching import EpochMetrics, Step, StoppedError, Validation, Watch
 
-STATISTICS_BATCHES = 16
 REHEARSED = 5  # steps at least, and epochs at most
-
-
-@dataclass(frozen=True, slots=True)
-class EpochMetrics:
-    """One line of metrics.jsonl. loss: mean over the epoch's steps; rate: of the head; val_accuracy, val_loss: of the
-    averaged weights. kept: the epoch whose weights would be kept if this were the last; 0 where that is always so."""
-
-    epoch: int
-    step: int
-    loss: float
-    rate: float
-    val_accuracy: float
-    val_loss: float
-    seconds: float
-    images_per_second: float
-    kept: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Validation:
-    """What held-out images say of a model: the share named right, the mean of -log(probability of the class), and that
-    mean's standard error, by which few images tell two models apart."""
-
-    accuracy: float
-    loss: float
-    error: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What a progress bar needs, after each step."""
-
-    step: int
-    steps: int
-    epoch: int
-    epochs: int
-
-
-def steps_per_epoch(images: int, batch: int) -> int:
-    """Whole batches; a single smaller one where there are fewer images than a batch holds."""
-    return max(1, images // batch)
-
-
-def augmentation(recipe: Recipe) -> Augment:
-    """The recipe's augmentation as `data` applies it."""
-    return Augment(
-        shift=0.0 if recipe.crop else recipe.shift,
-        flip=recipe.flip,
-        crop_scale=(recipe.crop, 1.0) if recipe.crop else None,
-    )
+ROLLBACKS = 3
 
 
 def train(
@@ -84,68 +36,125 @@ def train(
     seed: int,
     validate: Callable[[Model], Validation],
     deadline: Deadline | None = None,
-    on_epoch: Callable[[EpochMetrics, Model], None] = lambda metrics, average: None,
-    on_step: Callable[[Step], None] = lambda step: None,
+    keeper: Keeper | None = None,
+    watch: Watch | None = None,
+    processes: Processes = ALONE,
 ) -> Model:
     """Trains the model in place and returns the averaged one, in evaluation mode.
 
-    The same seed, data, recipe and machine give the same batches in the same order. `validate` judges the averaged
-    model after each epoch; only where the recipe has patience is anything chosen by it. With a deadline, steps are left
-    out where the time would run out, and the learning rate comes down all the same; where it does not, nothing changes.
-    The process's generators and number of threads are afterwards what they were. Raises `TriscaleError` where the loss
-    is not finite.
+    The same seed, data, recipe and machine give the same batches in the same order, and the same weights; so does a
+    training that was stopped, killed or torn down anywhere and goes on from what `keeper` kept. `validate` judges the
+    averaged model after each epoch; only where the recipe has patience is anything chosen by it. With a deadline, steps
+    are left out where the time would run out, and the learning rate comes down all the same; where it does not, nothing
+    changes. Where a loss is not finite, it goes back to the last checkpoint and on with half the rate, three times.
+    processes: this one and the others, which train together; only the first keeps anything. The process's generators
+    and number of threads are afterwards what they were.
+
+    Raises `TriscaleError` where the loss is not finite once more, `StoppedError` where `watch` asked to stop.
     """
-    with _as_planned(machine, seed):
-        run = _Run.start(model, images, recipe, machine, seed, deadline)
-        best = _Best(recipe.patience)
-        epoch = 0
-        while not run.schedule.finished and not best.settled(epoch):
-            start, before = time.perf_counter(), run.schedule.done
-            loss = run.epoch(epoch, on_step)
-            trained = time.perf_counter()
-            average, validation = run.judged(epoch, validate)
-            seconds = trained - start
-            made = (run.schedule.done - before) * min(recipe.batch, len(images.images))
-            epoch += 1
-            metrics = EpochMetrics(
-                epoch=epoch,
-                step=run.schedule.done,
-                loss=round(loss, 5),
-                rate=run.rate,
-                val_accuracy=validation.accuracy,
-                val_loss=round(validation.loss, 5),
-                seconds=round(seconds, 3),
-                images_per_second=round(made / seconds, 1),
-            )
-            best.consider(epoch, average, validation)
-            on_epoch(replace(metrics, kept=best.epoch), average)
-            run.schedule.epoch_ended(time.perf_counter() - trained)
-        return best.model or average
+    keeper, watch = keeper or InMemory(), watch or Watch()
+    fewest = min(recipe.batch, len(images.images))
+    if fewest < 2 * processes.world:
+        raise UserError(f"--batch {fewest}: {processes.world} processes need at least two images each; raise it")
+    with _as_planned(machine):
+        session = Session.start(model, images, recipe, machine, seed, processes, deadline, watch.note)
+        kept = _newest(keeper, processes)
+        if kept is None:
+            _save(session, keeper)
+        else:
+            session.restore(kept)
+        seen: list[str] = []
+        while not session.over:
+            try:
+                _epoch(session, keeper, watch, validate)
+            except NotFiniteError as error:
+                seen.append(str(error))
+                _go_back(session, keeper, watch, seen)
+        return session.best.model or session.average.model
 
 
-@dataclass
-class _Best:
-    """Where the recipe has patience: the model of the last epoch whose validation loss is within a standard error of
-    the lowest (Breiman et al. 1984, section 3.4.3). What few images cannot tell apart, the longer training decides."""
+def _epoch(session: Session, keeper: Keeper, watch: Watch, validate: Callable[[Model], Validation]) -> None:
+    """What is left of an epoch, its validation, and a checkpoint now and then."""
+    for _ in session.steps():
+        schedule = session.schedule
+        watch.step(Step(schedule.done, schedule.steps, session.epoch + 1, session.recipe.epochs))
+        _stop_if_asked(session, keeper, watch)
+        if keeper.due(whole=False):
+            _save(session, keeper)
+    started = time.perf_counter()
+    average = session.judged()
+    validation = validate(average)
+    metrics = _metrics(session, validation)
+    session.epoch += 1
+    session.batch, session.losses, session.seconds, session.waiting = 0, [], 0.0, 0.0
+    session.best.consider(session.epoch, average, validation)
+    session.rows.append(replace(metrics, kept=session.best.epoch))
+    watch.epoch(tuple(session.rows), average)
+    session.schedule.epoch_ended(time.perf_counter() - started)
+    if session.over or keeper.due(whole=True):
+        _save(session, keeper)
 
-    patience: int | None
-    model: Model | None = None
-    lowest: Validation | None = None
-    epoch: int = 0
 
-    def consider(self, epoch: int, model: Model, validation: Validation) -> None:
-        """After that epoch, from 1."""
-        if self.patience is None:
-            return
-        if self.lowest is None or validation.loss < self.lowest.loss:
-            self.lowest = validation
-        elif not validation.loss <= self.lowest.loss + self.lowest.error:
-            return
-        self.model, self.epoch = deepcopy(model), epoch
+def _metrics(session: Session, validation: Validation) -> EpochMetrics:
+    made = session.batch * min(session.recipe.batch, len(session.images.images))
+    return EpochMetrics(
+        epoch=session.epoch + 1,
+        step=session.schedule.done,
+        loss=round(fmean(session.losses), 5),
+        rate=session.rate,
+        val_accuracy=validation.accuracy,
+        val_loss=round(validation.loss, 5),
+        seconds=round(session.seconds, 3),
+        images_per_second=round(made / max(session.seconds, 1e-9), 1),
+        waiting=round(session.waiting, 3),
+        memory=peak_memory(session.device),
+    )
 
-    def settled(self, epoch: int) -> bool:
-        """Whether so many epochs went by without a better one that no more are made."""
-        return self.patience is not None and self.model is not None and epoch - self.epoch >= self.patience
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes at the peak so far: that PyTorch took of a CUDA device, or this process of the machine."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _stop_if_asked(session: Session, keeper: Keeper, watch: Watch) -> None:
+    asked = torch.tensor([float(watch.stopping())])
+    if float(session.processes.sum(asked)):
+        _save(session, keeper)
+        done, steps = session.schedule.done, session.schedule.steps
+        raise StoppedError(f"stopped after step {done:,} of {steps:,}")
+
+
+def _save(session: Session, keeper: Keeper) -> None:
+    """Only what is worth going back to, and only one process writes."""
+    if session.processes.leads and session.finite():
+        keeper.save(session.snapshot())
+
+
+def _newest(keeper: Keeper, processes: Processes) -> Snapshot | None:
+    """The leader's newest snapshot, in every process: the others may have no disk in common with it."""
+    if processes.world == 1:
+        return keeper.newest()
+    kept = keeper.newest() if processes.leads else None
+    content = processes.from_leader(None if kept is None else to_bytes(kept))
+    return read_snapshot(content) if content else None
+
+
+def _go_back(session: Session, keeper: Keeper, watch: Watch, seen: list[str]) -> None:
+    """To the last checkpoint, with half the rate of the last time. Raises `TriscaleError` after three times."""
+    times = session.rollbacks + 1
+    if times > ROLLBACKS:
+        raise TriscaleError(
+            f"{'; '.join(seen)}; it went back {ROLLBACKS} times, each time on with half the rate: a lower rate may hold"
+        )
+    kept = _newest(keeper, session.processes)
+    if kept is None:
+        raise TriscaleError(f"{seen[-1]}, and there is no checkpoint to go back to")
+    session.restore(kept)
+    session.rollbacks = times
+    session.optimizer.zero_grad(set_to_none=True)
+    watch.note(f"{seen[-1]}: back to step {session.schedule.done:,}, on with {0.5**times:g} of the rate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,154 +182,40 @@ def rehearse(
 
     seconds: how long the steps may take; at least four are made after one that warms up.
     """
-    with _as_planned(machine, seed=0):
-        run = _Run.start(deepcopy(model), images, replace(recipe, epochs=REHEARSED), machine, 0, None)
+    with _as_planned(machine):
+        session = Session.start(deepcopy(model), images, replace(recipe, epochs=REHEARSED), machine, 0, ALONE, None)
         marks: list[float] = []
-        for _ in chain.from_iterable(map(run.steps, range(REHEARSED))):
-            marks.append(time.perf_counter())
-            if len(marks) >= REHEARSED and marks[-1] - marks[0] > seconds:
-                break
+        while session.epoch < REHEARSED and not _long_enough(marks, seconds):
+            for _ in session.steps():
+                marks.append(time.perf_counter())
+                if _long_enough(marks, seconds):
+                    break
+            session.epoch, session.batch = session.epoch + 1, 0
         start = time.perf_counter()
-        run.judged(0, validate)
+        validate(session.judged())
         ended = time.perf_counter() - start
     return Pace((marks[-1] - marks[0]) / (len(marks) - 1), ended)
 
 
+def _long_enough(marks: list[float], seconds: float) -> bool:
+    return len(marks) >= REHEARSED and marks[-1] - marks[0] > seconds
+
+
 @contextmanager
-def _as_planned(machine: Machine, seed: int) -> Iterator[None]:
-    threads = torch.get_num_threads()
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+def _as_planned(machine: Machine) -> Iterator[None]:
+    """The planned threads, and only algorithms that give the same bits again where that was asked for."""
+    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        # 1×1 convolutions are in both orders of memory at once; the buckets of several processes take the other one.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         torch.set_num_threads(machine.threads)
+        if machine.deterministic:
+            torch.use_deterministic_algorithms(True)
+            torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         try:
             yield
         finally:
             torch.set_num_threads(threads)
-
-
-@dataclass(frozen=True, eq=False)
-class _Run:
-    """What the steps of one training share."""
-
-    model: Model
-    images: Prepared
-    recipe: Recipe
-    machine: Machine
-    seed: int
-    average: Average
-    optimizer: torch.optim.AdamW
-    weights: Tensor | None
-    schedule: Schedule
-
-    @classmethod
-    def start(
-        cls, model: Model, images: Prepared, recipe: Recipe, machine: Machine, seed: int, deadline: Deadline | None
-    ) -> "_Run":
-        device = torch.device(machine.device)
-        to_device(model, device).train()
-        if recipe.frozen_norm:
-            for module in model.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
-        per_epoch = steps_per_epoch(len(images.images), recipe.batch)
-        weights = class_weights(images.images.labels, len(model.classes)).to(device) if recipe.balance else None
-        schedule = Schedule(per_epoch * recipe.epochs, per_epoch, deadline)
-        return cls(model, images, recipe, machine, seed, Average(model), _optimizer(model, recipe), weights, schedule)
-
-    def batches(self, epoch: int) -> Batches:
-        return Batches(
-            self.images,
-            self.model.preprocess,
-            self.recipe.batch,
-            shuffle=True,
-            augment=augmentation(self.recipe),
-            seed=self.seed,
-            epoch=epoch,
-            drop_last=len(self.images.images) >= self.recipe.batch,
-            threads=self.machine.threads,
-        )
-
-    def steps(self, epoch: int) -> Iterator[Tensor]:
-        """The steps of an epoch, or as many of them as are left; each gives its loss."""
-        recipe, schedule = self.recipe, self.schedule
-        for x, y, _ in self.batches(epoch):
-            for group in self.optimizer.param_groups:
-                group["lr"] = recipe.rate_at(schedule.middle) * group["scale"]
-            loss = self.step(x, y)
-            self.average.update(recipe.average_decay(schedule.done, schedule.steps))
-            schedule.advance()
-            yield loss
-            if schedule.finished:
-                return
-
-    @property
-    def rate(self) -> float:
-        """The head's learning rate in the last step."""
-        group = self.optimizer.param_groups[-1]
-        return float(group["lr"] / group["scale"])
-
-    def epoch(self, epoch: int, on_step: Callable[[Step], None]) -> float:
-        """One pass over the images; the mean loss of its steps."""
-        recipe, losses = self.recipe, []
-        for loss in self.steps(epoch):
-            losses.append(loss)
-            on_step(Step(self.schedule.done, self.schedule.steps, epoch + 1, recipe.epochs))
-        mean = torch.stack(losses).mean().item()
-        if not mean < float("inf"):
-            rate = f"{recipe.rate:g}"
-            raise TriscaleError(f"the loss became {mean} in epoch {epoch + 1}; a lower rate than {rate} may hold")
-        return mean
-
-    def step(self, x: Tensor, y: Tensor) -> Tensor:
-        """Forward, backward, update; the loss."""
-        recipe, model, device = self.recipe, self.model, torch.device(self.machine.device)
-        x, y = x.to(device), y.to(device)
-        with autocast(device, self.machine.precision):
-            logits = model(model.preprocess.normalise(x))
-            loss = F.cross_entropy(logits, y, weight=self.weights, label_smoothing=recipe.smoothing)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return loss.detach()
-
-    def judged(self, epoch: int, validate: Callable[[Model], Validation]) -> tuple[Model, Validation]:
-        """The averaged model with normalisation statistics of its own, from the epoch's first batches, and how good it
-        is; where the recipe keeps the statistics, with those."""
-        if not self.recipe.frozen_norm:
-            self.average.refresh_statistics(x for x, _, _ in islice(self.batches(epoch), STATISTICS_BATCHES))
-        self.average.model.trained = True
-        return self.average.model, validate(self.average.model)
-
-
-def class_weights(labels: npt.NDArray[np.int64], classes: int) -> Tensor:
-    """n / (classes · images of the class), float32 [classes]: every class weighs the same in all; 0 for none."""
-    counts = torch.from_numpy(np.bincount(labels, minlength=classes)).float()
-    return torch.where(counts > 0, len(labels) / (classes * counts.clamp(min=1)), 0.0)
-
-
-def _optimizer(model: Model, recipe: Recipe) -> torch.optim.AdamW:
-    """Weight decay on convolutions and the linear layer; none on biases and normalisation (one dimension). Deeper
-    layers first: each depth has the scale of its rate."""
-    by_depth: dict[int, list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        by_depth.setdefault(_depth(name, model) if recipe.depth_decay != 1 else 0, []).append(parameter)
-    groups = [
-        {
-            "params": [parameter for parameter in by_depth[depth] if (parameter.ndim > 1) == decays],
-            "weight_decay": recipe.decay if decays else 0.0,
-            "scale": recipe.depth_decay ** (max(by_depth) - depth),
-        }
-        for depth in sorted(by_depth)
-        for decays in (True, False)
-    ]
-    return torch.optim.AdamW(groups, lr=recipe.rate, fused=True)
-
-
-def _depth(name: str, model: Model) -> int:
-    """How many blocks lie before a parameter: 0 in the stem, one more than the last block in the head."""
-    part, _, rest = name.partition(".")
-    if part != "stages":
-        return 0 if part == "stem" else model.architecture.blocks + 1
-    stage, number = map(int, rest.split(".")[:2])
-    return 1 + number + sum(each.repeats for each in model.architecture.stages[:stage])
+            torch.use_deterministic_algorithms(strict)
+            torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]

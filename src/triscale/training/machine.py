@@ -20,6 +20,7 @@ from triscale.errors import UserError
 from triscale.nn.network import Network
 
 PRECISIONS = ("fp32", "bf16")
+COMPILED = " compiled"
 TURNS = 4
 LONG_ENOUGH = 2.0  # seconds of measuring
 MEASURED_MACS = 5_000_000_000  # forward, of one measured step on a CPU: about a second or two with its backward pass
@@ -35,7 +36,8 @@ class Machine:
     """What a run was planned for.
 
     per_image: measured seconds of a training step over its images, of which there were `measured`; without the
-    optimizer and the making of batches. step: seconds of such a step, by what was tried.
+    optimizer and the making of batches. step: seconds of such a step, by what was tried. compiled: whether steps run
+    through torch.compile. deterministic: only algorithms that give the same bits again.
     """
 
     device: str
@@ -44,6 +46,8 @@ class Machine:
     measured: int
     per_image: float
     step: dict[str, float]
+    compiled: bool = False
+    deterministic: bool = False
 
 
 def find_device(name: str | None) -> torch.device:
@@ -101,16 +105,19 @@ def autocast(device: torch.device | str, precision: str) -> torch.autocast:
     return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
-def training_step(network: Network, batch: int, device: torch.device, precision: str) -> Callable[[], None]:
+def training_step(
+    network: Network, batch: int, device: torch.device, precision: str, *, compiled: bool = False
+) -> Callable[[], None]:
     """A function that runs one forward and backward pass on random images."""
     generator = torch.Generator().manual_seed(0)
     shape = (batch, network.architecture.channels, *network.architecture.resolution)
     x = torch.randn(shape, generator=generator).to(device, memory_format=torch.channels_last)
     y = torch.randint(0, network.architecture.classes, (batch,), generator=generator).to(device)
+    forward = torch.compile(network) if compiled else network
 
     def step() -> None:
         with autocast(device, precision):
-            loss = F.cross_entropy(network(x), y)
+            loss = F.cross_entropy(forward(x), y)
         loss.backward()  # type: ignore[no-untyped-call]
         network.zero_grad(set_to_none=True)
         if device.type == "cuda":
@@ -124,25 +131,52 @@ def fastest_machine(network: Network, batch: int, device: torch.device) -> Machi
 
     Candidates are timed in turn on a copy of the network. More threads are taken only where they pay by a tenth: on a
     machine that does other work too, threads that wait for each other are many times slower than one alone. On CUDA
-    there is nothing to choose: bf16 where the device has it.
+    it is bf16 where the device has it, and what is timed is whether torch.compile makes it faster (on a CPU it does
+    not: it made a step at 32 pixels eight times slower).
     """
     most = torch.get_num_threads()
     copy = to_device(deepcopy(network), device).train()
     count = sample_size(network.architecture, batch, device)
     with torch.random.fork_rng(devices=[]):  # the run's own draws must not depend on what is measured
-        steps = {precision: training_step(copy, count, device, precision) for precision in PRECISIONS}
         if device.type == "cuda":
-            precision, threads = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32", most
-            times = _times({(precision, threads): steps[precision]})
+            times, precision, threads = _on_cuda(copy, count, device), _cuda_precision(), most
         else:
-            times = _times({("fp32", threads): steps["fp32"] for threads in sorted({1, max(1, most // 2), most})})
-            threads = min((time * (1 if key[1] == 1 else 1.1), key[1]) for key, time in times.items())[1]
-            by_precision = _times({(precision, threads): step for precision, step in steps.items()})
-            precision = min(by_precision, key=by_precision.__getitem__)[0]
-            times |= by_precision
+            times, precision, threads = _on_cpu(copy, count, device, most)
     torch.set_num_threads(most)
+    compiled = min(times, key=times.__getitem__)[0].endswith(COMPILED)
+    best = times[precision + (COMPILED if compiled else ""), threads]
     measured = {f"{name}, {n} threads": round(time, 6) for (name, n), time in times.items()}
-    return Machine(str(device), precision, threads, count, times[precision, threads] / count, measured)
+    return Machine(str(device), precision, threads, count, best / count, measured, compiled)
+
+
+def repeatable_machine(device: torch.device, threads: int) -> Machine:
+    """What nothing is measured for: fp32, all the threads there are, the same algorithms each time."""
+    return Machine(str(device), "fp32", threads, 0, 0.0, {}, deterministic=True)
+
+
+def _on_cpu(
+    copy: Network, count: int, device: torch.device, most: int
+) -> tuple[dict[tuple[str, int], float], str, int]:
+    steps = {precision: training_step(copy, count, device, precision) for precision in PRECISIONS}
+    times = _times({("fp32", threads): steps["fp32"] for threads in sorted({1, max(1, most // 2), most})})
+    threads = min((time * (1 if key[1] == 1 else 1.1), key[1]) for key, time in times.items())[1]
+    by_precision = _times({(precision, threads): step for precision, step in steps.items()})
+    return times | by_precision, min(by_precision, key=by_precision.__getitem__)[0], threads
+
+
+def _cuda_precision() -> str:
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+
+
+def _on_cuda(copy: Network, count: int, device: torch.device) -> dict[tuple[str, int], float]:
+    precision, threads = _cuda_precision(), torch.get_num_threads()
+    times = _times({(precision, threads): training_step(copy, count, device, precision)})
+    try:
+        step = training_step(copy, count, device, precision, compiled=True)
+        times |= _times({(precision + COMPILED, threads): step})
+    except RuntimeError:  # no compiler here; there is nothing to win then
+        pass
+    return times
 
 
 def sample_size(architecture: Architecture, batch: int, device: torch.device) -> int:

@@ -1,7 +1,7 @@
 """How far a training has come, and how many steps are still to come."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 TRUST = 0.1  # share of the steps whose time as planned weighs as much as what is measured: a hiccup is no trend
@@ -12,10 +12,11 @@ SETTLED = 8  # steps before the clock is believed at all: the first ones build t
 class Deadline:
     """When the last step must be made, and what the plan expects until then.
 
-    at: seconds of `clock`. step, epoch_end: expected seconds of a step, and of what follows an epoch's last one.
+    seconds: from the first step on, of `clock`. step, epoch_end: expected seconds of a step, and of what follows an
+    epoch's last one.
     """
 
-    at: float
+    seconds: float
     step: float
     epoch_end: float = 0.0
     clock: Callable[[], float] = time.monotonic
@@ -61,6 +62,24 @@ class Schedule:
         if self.deadline is not None and self.done >= settled and not self.finished:
             self.steps = min(self.planned, self.done + max(0, self._affordable(self.deadline)))
 
+    def values(self) -> dict[str, float]:
+        """Where it stands, for a checkpoint; the clock counts as spent what was spent until then."""
+        spent = 0.0 if self.deadline is None else self.deadline.clock() - self._started
+        return {
+            "done": self.done,
+            "steps": self.steps,
+            "progress": self.progress,
+            "between": self._between,
+            "spent": spent,
+        }
+
+    def restore(self, values: Mapping[str, float]) -> None:
+        """Back to what `values` said."""
+        self.done, self.steps = int(values["done"]), int(values["steps"])
+        self.progress, self._between = values["progress"], values["between"]
+        if self.deadline is not None:
+            self._started = self.deadline.clock() - values["spent"]
+
     def epoch_ended(self, seconds: float) -> None:
         """Validation and what else follows an epoch took so many seconds."""
         self._between += seconds
@@ -74,4 +93,4 @@ class Schedule:
         epochs = self.done // self.per_epoch
         between = (self._between + deadline.epoch_end) / (epochs + 1)
         # A last epoch that is not whole is validated too.
-        return int((deadline.at - now - between) / (step + between / self.per_epoch))
+        return int((self._started + deadline.seconds - now - between) / (step + between / self.per_epoch))

@@ -1,0 +1,62 @@
+"""Ctrl-C and SIGTERM while a run trains: the first asks it to keep what it has, the second ends at once."""
+
+import shlex
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+from triscale.errors import TriscaleError, UserError
+
+
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM: unwinds everything, so that files are closed and nothing half-written stays.
+
+    number: of the signal. text: what a person is told, where it is not the usual.
+    """
+
+    def __init__(self, number: int, text: str = "") -> None:
+        super().__init__(number, text)
+        self.number, self.text = number, text
+
+
+@dataclass
+class Asked:
+    """Whether a signal came, and which. gentle: whether somebody looks here after every step, so that one may wait.
+    begun: whether there is a training to go on with."""
+
+    number: int = 0
+    gentle: bool = False
+    begun: bool = False
+
+
+@contextmanager
+def stopping_gently(again: tuple[object, ...]) -> Iterator[Asked]:
+    """While steps are made, a first signal only notes that it came; a second one, or one at another time, raises
+    `Interrupted` at once. However a training ends early, the command to go on is part of what is said."""
+    from triscale.training import StoppedError
+
+    asked = Asked()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    way = f"go on with: {shlex.join(map(str, again))}"
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        if not asked.gentle or asked.number:
+            text = f"interrupted; the last checkpoint is kept: {way}" if asked.begun else ""
+            raise Interrupted(number, text)
+        asked.number = number
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield asked
+    except StoppedError as error:
+        raise Interrupted(asked.number or signal.SIGTERM, f"{error}, which is kept; {way}") from None
+    except UserError:
+        raise
+    except TriscaleError as error:
+        raise (TriscaleError(f"{error}; {way}") if asked.begun else error) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

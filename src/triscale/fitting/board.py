@@ -1,0 +1,29 @@
+"""Metrics where TensorBoard reads them, for those who ask for it."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from triscale.errors import UserError
+from triscale.training import EpochMetrics
+
+FOLDER = "tensorboard"
+
+
+class Board:
+    """Events in the run's folder `tensorboard`. Raises `UserError` where the extra is not installed."""
+
+    def __init__(self, run: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise UserError(
+                "--tensorboard: the package tensorboard is not installed; pip install 'triscale[tensorboard]'"
+            ) from None
+        self._writer = SummaryWriter(run / FOLDER)
+
+    def add(self, metrics: EpochMetrics) -> None:
+        """An epoch's figures, at once on disk."""
+        for name, value in asdict(metrics).items():
+            if name not in ("epoch", "step"):
+                self._writer.add_scalar(name, value, metrics.step)
+        self._writer.flush()

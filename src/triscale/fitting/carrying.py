@@ -1,0 +1,203 @@
+"""A frozen plan is carried out: train, save, test, report. The same for a run that begins and for one that goes on."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from triscale.engines import Latency, measure_latency, measure_memory
+from triscale.evaluating import Predictions
+from triscale.fitting.board import Board
+from triscale.fitting.frozen import Frozen
+from triscale.fitting.judging import judge, predict_together
+from triscale.fitting.listening import Listener
+from triscale.fitting.ready import Ready
+from triscale.fitting.scratch import Scratch, gain, scratch_values, train_scratch
+from triscale.models.model import Model, load
+from triscale.reporting import write_report
+from triscale.runs import RunDirectory, write_whole
+from triscale.stats import PairedDifference
+from triscale.training import ALONE, CLOCK, Checkpoints, EpochMetrics, Processes, Step, Watch, rows_of, train
+from triscale.training.checkpoints import EVERY
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A finished run.
+
+    test: what the model said of the test images. achieved: what it costs in each limited term, latency and memory
+    measured on the trained model. latency: here, whether or not it was limited. steps: as made; fewer than planned
+    where the machine became too slow for the time, or validation got no better. kept: the epoch whose weights these
+    are. scratch: the same network without the weights that it started from, where it was trained. leaks: test images
+    that are exact copies of images learned from. imbalance: training images of the largest class over those of the
+    smallest. peak_memory: bytes of a CUDA device. seconds: of planning, training and what follows, all sittings
+    together. metrics: of every epoch.
+    """
+
+    run: RunDirectory
+    model: Model
+    plan: Frozen
+    test: Predictions
+    achieved: dict[str, float]
+    latency: Latency
+    steps: int
+    kept: int
+    scratch: Scratch | None
+    leaks: int
+    imbalance: float
+    peak_memory: int | None
+    seconds: float
+    metrics: tuple[EpochMetrics, ...]
+
+    @property
+    def gain(self) -> PairedDifference | None:
+        """By how much it is better than from scratch, on the same test images."""
+        return None if self.scratch is None else gain(self.test, self.scratch.test)
+
+
+@dataclass(frozen=True)
+class How:
+    """How a run is carried out, without any influence on what comes out. every: seconds between two checkpoints within
+    an epoch. tensorboard: whether events for it are written."""
+
+    listener: Listener
+    processes: Processes = ALONE
+    every: float = EVERY
+    tensorboard: bool = False
+
+
+def carry_out(run: RunDirectory, settings: dict[str, Any], plan: Frozen, ready: Ready, how: How) -> Fitted | None:
+    """Everything after planning; the leading process returns what came out, the others nothing."""
+    processes, device = how.processes, torch.device(plan.machine.device)
+    watch = _Watch(run, plan, how, Board(run.path) if how.tensorboard and processes.leads else None)
+    started = time.monotonic()
+    keeper = Checkpoints(run.checkpoints, how.every, how.listener.note)
+    trained = train(
+        ready.model,
+        ready.training,
+        plan.recipe,
+        plan.machine,
+        seed=plan.seed,
+        validate=lambda average: judge(average, ready.held_out, plan.machine, processes),
+        deadline=plan.deadline,
+        keeper=keeper,
+        watch=watch,
+        processes=processes,
+    )
+    here = time.monotonic() - started
+    rows = watch.rows or rows_of(keeper)
+    # Of sittings before this one only the epochs' own seconds are known.
+    training = max(here, sum(row.seconds + plan.pace.epoch_end for row in rows))
+    # In fp32, as whoever loads the model runs it: `eval` gives the same figure again.
+    test = predict_together(trained, ready.test, processes=processes)
+    if not processes.leads:
+        processes.wait()
+        return None
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    trained.save(run.model)
+    write_whole(run.predictions, test.to_csv())
+    scratch = _from_scratch(run, plan, ready, how, training)
+    latency, achieved = _achieved(run, plan, device)
+    fitted = Fitted(
+        run=run,
+        model=trained,
+        plan=plan,
+        test=test,
+        achieved=achieved,
+        latency=latency,
+        steps=rows[-1].step,
+        kept=rows[-1].kept or rows[-1].epoch,
+        scratch=scratch,
+        leaks=ready.images.leaks,
+        imbalance=ready.images.imbalance()[0],
+        peak_memory=peak,
+        seconds=plan.planning + training + time.monotonic() - started - here,
+        metrics=rows,
+    )
+    run.write_settings({**settings, "result": _result(fitted)})
+    write_report(run, test, ready.images.test)
+    run.start.unlink(missing_ok=True)
+    processes.wait()
+    return fitted
+
+
+@dataclass
+class _Watch(Watch):
+    """Writes what a run's training says, and passes it on."""
+
+    run: RunDirectory
+    plan: Frozen
+    how: How
+    board: Board | None = None
+    rows: tuple[EpochMetrics, ...] = ()
+
+    def step(self, step: Step) -> None:
+        self.how.listener.step(step)
+
+    def epoch(self, rows: Sequence[EpochMetrics], average: Model) -> None:
+        self.rows = tuple(rows)
+        if self.how.processes.leads:
+            apart = CLOCK if self.plan.machine.deterministic else ()
+            self.run.write_metrics(map(asdict, rows), apart)
+            if self.board is not None:
+                self.board.add(rows[-1])
+        self.how.listener.epoch(rows[-1])
+
+    def note(self, text: str) -> None:
+        self.how.listener.note(text)
+
+    def stopping(self) -> bool:
+        return self.how.listener.stopping()
+
+
+def _from_scratch(run: RunDirectory, plan: Frozen, ready: Ready, how: How, spent: float) -> Scratch | None:
+    if plan.scratch is None:
+        return None
+    how.listener.scratch()
+    keeper = Checkpoints(run.scratch_checkpoints, how.every, how.listener.note)
+    scratch = train_scratch(plan, ready, keeper, how.listener, spent)
+    write_whole(run.scratch_predictions, scratch.test.to_csv())
+    return scratch
+
+
+def _achieved(run: RunDirectory, plan: Frozen, device: torch.device) -> tuple[Latency, dict[str, float]]:
+    """What the saved model takes here, and its cost in each limited term: measured anew where it is measured."""
+    model = load(run.model)
+    latency = measure_latency([model], device=device)[0]
+    values = dict(plan.scaled.values or {})
+    if "latency" in values:
+        values["latency"] = latency.median
+    if "memory" in values:
+        values["memory"] = float(measure_memory(model, device=device))
+    return latency, values
+
+
+def _result(fitted: Fitted) -> dict[str, Any]:
+    top = fitted.test.top()
+    low, high = top.interval()
+    return {
+        "test_images": top.n,
+        "test_accuracy": top.value,
+        "test_accuracy_interval_95": [low, high],
+        "leaks": fitted.leaks,
+        "balanced_accuracy": fitted.test.balanced(),
+        "imbalance": fitted.imbalance,
+        "steps": fitted.steps,
+        "kept_epoch": fitted.kept,
+        "scratch": None
+        if fitted.scratch is None
+        else {
+            **scratch_values(fitted.scratch, fitted.test),
+            "metrics": [asdict(metrics) for metrics in fitted.scratch.metrics],
+        },
+        "budget": {
+            term: {"limit": limit, "value": fitted.achieved[term], "used": fitted.achieved[term] / limit}
+            for term, limit in (fitted.plan.scaled.limits or {}).items()
+        },
+        "latency": asdict(fitted.latency),
+        "test_top5": fitted.test.top(5).value if len(fitted.model.classes) > 5 else None,
+        "seconds": round(fitted.seconds, 2),
+        "peak_device_memory": fitted.peak_memory,
+    }

@@ -1,0 +1,68 @@
+"""A run that was killed or stopped goes on: by its frozen plan, with nothing measured or decided again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from triscale.data import Data, prepare, read
+from triscale.errors import UserError
+from triscale.fitting.carrying import Fitted, How, carry_out
+from triscale.fitting.frozen import Frozen
+from triscale.fitting.ready import Ready
+from triscale.models.model import Model, load, new
+from triscale.runs import RunDirectory
+from triscale.training import steady_allocator
+
+
+def resume(out: str | Path, how: How, data: str | Path | None = None) -> Fitted | None:
+    """The run there, carried out to its end; the leading process returns what came out, the others nothing.
+
+    data: where its images are, if they have moved. Raises `UserError` where there is no run, where another process
+    works on it, or where the images are not the ones that it was begun with. A finished run is tested once more.
+    """
+    run = RunDirectory.open(out)
+    if not how.processes.leads:
+        return go_on(run, {}, how, data)
+    with run.alone():
+        return go_on(run, run.settings(), how, data)
+
+
+def go_on(run: RunDirectory, settings: dict[str, Any], how: How, data: str | Path | None) -> Fitted | None:
+    """The same for a run whose settings the leading process has read; the others hear them from it."""
+    settings = json.loads(how.processes.from_leader(json.dumps(settings).encode()))
+    plan = Frozen.from_json(settings.get("plan", {}), f"{run.path}/run.json").on(how.processes)
+    steady_allocator()
+    images = _images(run, settings, plan, how, data or settings["data"]["path"])
+    how.listener.resumed(run, plan)
+    return carry_out(run, settings, plan, _ready(run, plan, images, how), how)
+
+
+def _images(run: RunDirectory, settings: dict[str, Any], plan: Frozen, how: How, place: str | Path) -> Data:
+    kept = settings["data"]
+    images = read(place, seed=plan.seed, on_bad=kept["on_bad"], progress=how.listener.reading)
+    if images.fingerprint != kept["fingerprint"]:
+        now = sum(map(len, images.splits().values()))
+        before = sum(sum(table.values()) for table in kept["counts"].values())
+        raise UserError(
+            f"{place}: these are not the images that the run was begun with ({now:,} now, {before:,} then, or others "
+            "of the same number); put them back as they were, name where they are, or begin another run"
+        )
+    before = [bytes.fromhex(digest) for split, digest in run.splits().values() if split == "before"]
+    return images.knowing(before) if before else images
+
+
+def _ready(run: RunDirectory, plan: Frozen, images: Data, how: How) -> Ready:
+    told = how.listener.preparing
+    training = prepare(images.train, plan.preprocess, plan.recipe.augment, progress=told)
+    held_out, test = (prepare(split, plan.preprocess, progress=told) for split in (images.val, images.test))
+    return Ready(_start(run, plan, images), images, training, held_out, test)
+
+
+def _start(run: RunDirectory, plan: Frozen, images: Data) -> Model:
+    """The model before its first step; what the checkpoints hold comes over it."""
+    if run.start.is_file():
+        model = load(run.start)
+    else:
+        model = new(plan.architecture, images.classes, plan.preprocess, seed=plan.seed)
+    model.provenance = plan.weights
+    return model
