@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import CPU, LOOK, TINY, Seen, some_digits
+from tiny import CPU, FAIR, LOOK, TINY, Seen, some_digits
 from torch import Tensor
 
 from triscale.data import Augment, Batch, Batches, prepare
@@ -18,6 +18,7 @@ from triscale.models.model import new
 from triscale.training import ALONE, Recipe, train
 from triscale.training.session import Session, class_weights, steps_per_epoch
 
+Floats = npt.NDArray[np.float64]
 CLASSES = ("0", "1", "2", "3")
 QUIET = Recipe(epochs=1, batch=16, frozen_norm=True)
 
@@ -44,14 +45,13 @@ def gradients(session: Session, batch: Batch) -> tuple[float, dict[str, Tensor]]
     return loss, found
 
 
-def surprise(
-    logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], smoothing: float
-) -> npt.NDArray[np.float64]:
-    """Cross-entropy with a target of 1 - smoothing for the class and smoothing shared by all (1512.00567, section 7)."""
+def surprise(logits: Floats, labels: npt.NDArray[np.int64], weights: Floats, smoothing: float) -> Floats:
+    """Cross-entropy with a target of 1 - smoothing for the class and smoothing shared by all (1512.00567, section 7);
+    each class's share of the target weighs as much as the class."""
     logs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     target = np.full_like(logits, smoothing / logits.shape[1])
     target[np.arange(len(labels)), labels] += 1 - smoothing
-    return -(target * logs).sum(1)
+    return -(target * weights * logs).sum(1)
 
 
 @pytest.mark.parametrize("balance", [False, True])
@@ -69,18 +69,8 @@ def test_the_loss_of_mixed_pictures_is_that_of_both_classes_each_with_its_share(
         logits = session.model(LOOK.normalise(batch.x)).double().numpy()
     y, other, share = batch.y.numpy(), batch.other.numpy(), batch.share.double().numpy()
     weights = class_weights(session.images.images.labels, 4).double().numpy() if balance else np.ones(4)
-    if balance:
-        # PyTorch's weighted smoothing weighs each class's share of the target.
-        def weighed(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-            logs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-            target = np.full_like(logits, 0.1 / 4)
-            target[np.arange(len(labels)), labels] += 0.9
-            return -(target * weights * logs).sum(1)
-
-        each = share * weighed(y) + (1 - share) * weighed(other)
-        expected = each.sum() / (share * weights[y] + (1 - share) * weights[other]).sum()
-    else:
-        expected = (share * surprise(logits, y, 0.1) + (1 - share) * surprise(logits, other, 0.1)).mean()
+    each = share * surprise(logits, y, weights, 0.1) + (1 - share) * surprise(logits, other, weights, 0.1)
+    expected = each.sum() / (share * weights[y] + (1 - share) * weights[other]).sum()
     assert loss == pytest.approx(expected, rel=1e-5)
 
 
@@ -133,19 +123,13 @@ def test_a_training_in_parts_says_so_once_and_is_the_training_of_the_whole(monke
     digits, ended = prepare(some_digits(40), LOOK), {}
     for most in (16, 8):
         narrow, seen = Narrow(monkeypatch, most), Seen()
-        model = train(new(TINY, CLASSES, LOOK), digits, recipe, CPU, seed=0, validate=_half, watch=seen)
+        model = train(new(TINY, CLASSES, LOOK), digits, recipe, CPU, seed=0, validate=lambda _: FAIR, watch=seen)
         ended[most] = model.state_dict()
         assert len(seen.notes) == (most == 8)
         assert [row.step for row in seen.rows] == [2, 4]
         assert narrow.seen == [16] * 4 if most == 16 else narrow.seen == [16] + [8] * 8
     for name, value in ended[16].items():
         torch.testing.assert_close(ended[8][name], value, rtol=1e-3, atol=1e-4, msg=name)
-
-
-def _half(model: Model):  # noqa: ANN202
-    from triscale.training import Validation
-
-    return Validation(0.5, 1.0)
 
 
 def test_memory_for_not_even_two_images_is_an_error_and_no_loop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +173,7 @@ def test_progressive_pictures_grow_from_epoch_to_epoch_to_their_whole_size(
     monkeypatch.setattr(Model, "forward", forward)
     model = new(replace(TINY, resolution=(48, 48)), CLASSES, look)
     recipe = Recipe(epochs=epochs, batch=10, progressive=share)
-    train(model, prepare(some_digits(20), look), recipe, CPU, seed=0, validate=_half)
+    train(model, prepare(some_digits(20), look), recipe, CPU, seed=0, validate=lambda _: FAIR)
     assert seen == [(side, side) for side in sides for _ in range(2)]
 
 
