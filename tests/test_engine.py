@@ -122,10 +122,10 @@ def test_from_the_snapshot_of_every_step_it_ends_in_the_same_bytes(
     images: Prepared, optimizer: AdamW | SGD | RMSProp, patience: int | None
 ) -> None:
     augment = Augment(shift=0.1, flip=True, mixup=0.2)
-    recipe = replace(RECIPE, optimizer=optimizer, patience=patience, augment=augment, epochs=2)
+    recipe = replace(RECIPE, optimizer=optimizer, patience=patience, augment=augment, epochs=2, batch=13)
     keeper = Generations()
     whole = carried(images, recipe, keeper)
-    assert len(keeper.contents) > 8
+    assert len(keeper.contents) > 6
     for content in keeper.contents:
         assert carried(images, recipe, Generations([content])) == whole
 
@@ -149,7 +149,7 @@ recipes = st.builds(
 )
 
 
-@settings(max_examples=12)
+@settings(max_examples=6)
 @given(recipes, st.lists(st.integers(1, STEPS), min_size=1, max_size=3, unique=True).map(sorted))
 def test_a_training_that_is_stopped_after_any_steps_goes_on_to_the_same_bytes(
     images: Prepared, recipe: Recipe, stops: list[int]
@@ -262,7 +262,7 @@ def test_a_gradient_that_is_not_finite_changes_no_weight(images: Prepared, monke
     assert session.schedule.done == 0
 
 
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(st.integers(0, STEPS - 1), st.integers(1, STEPS))
 def test_a_training_that_went_back_can_be_stopped_and_goes_on_to_the_same_bytes(
     images: Prepared, bad: int, stop: int

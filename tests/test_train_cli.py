@@ -13,6 +13,8 @@ from trainings import NOISY, checkpoint, network, results
 
 import triscale as package
 from triscale.arch import from_dict, published
+from triscale.data import read
+from triscale.fitting.train import Asked, adapted
 from triscale.models import load
 from triscale.runs import RunDirectory
 from triscale.training import CLOCK, RECIPES, regularised
@@ -52,13 +54,12 @@ def test_a_network_of_the_zoo_is_adapted_to_the_images_and_regularised_for_what_
     triscale: Run, digits: Path, tmp_path: Path
 ) -> None:
     words = ("train", digits, "--architecture", "mobilenet_v2", "--epochs", "1", "--deterministic", "--json")
-    _, out, _ = triscale(*words, "--out", tmp_path / "run")
-    values = json.loads(out)
-    found = from_dict(values["architecture"])
-    assert (found.resolution, found.channels, found.head.classes) == ((16, 16), 1, 3)
+    _, out, _ = triscale(*words, "--out", tmp_path / "run", "--resolution", "24x20")
+    found = from_dict(json.loads(out)["architecture"])
+    assert (found.resolution, found.channels, found.head.classes) == ((24, 20), 1, 3)
     assert found == regularised(found, published("mobilenet_v2"))
-    _, out, _ = triscale(*words, "--out", tmp_path / "larger", "--resolution", "24x20")
-    assert from_dict(json.loads(out)["architecture"]).resolution == (24, 20)
+    own = adapted(Asked("mobilenet_v2"), read(digits))[1]
+    assert own.resolution == (16, 16), "by default the images' own, enlarged to sixteen pixels"
 
 
 def test_a_network_of_ones_own_is_trained_as_it_is(trained: Path) -> None:

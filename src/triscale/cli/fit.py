@@ -1,5 +1,6 @@
 """`triscale fit`."""
 
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -90,6 +91,8 @@ def command(
     Example: triscale fit IMAGES --macs 10M --time 10m --out RUN
     """
     output = Output(as_json)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("fit runs in one process; what torchrun starts is triscale train --architecture NAME|FILE")
     if resume:
         _go_on(output, out, data)
         return

@@ -53,8 +53,8 @@ def stopping_gently(again: tuple[object, ...]) -> Iterator[Asked]:
         yield asked
     except StoppedError as error:
         raise Interrupted(asked.number or signal.SIGTERM, f"{error}, which is kept; {way}") from None
-    except UserError:
-        raise
+    except UserError as error:
+        raise (UserError(f"{error}; then {way}") if asked.begun else error) from None
     except TriscaleError as error:
         raise (TriscaleError(f"{error}; {way}") if asked.begun else error) from None
     finally:

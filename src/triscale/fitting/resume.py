@@ -32,13 +32,21 @@ def go_on(run: RunDirectory, settings: dict[str, Any], how: How, data: str | Pat
     settings = json.loads(how.processes.from_leader(json.dumps(settings).encode()))
     plan = Frozen.from_json(settings.get("plan", {}), f"{run.path}/run.json").on(how.processes)
     steady_allocator()
-    images = _images(run, settings, plan, how, data or settings["data"]["path"])
+    images = _images(run, _kept(run, settings), plan, how, data)
     how.listener.resumed(run, plan)
     return carry_out(run, settings, plan, _ready(run, plan, images, how), how)
 
 
-def _images(run: RunDirectory, settings: dict[str, Any], plan: Frozen, how: How, place: str | Path) -> Data:
-    kept = settings["data"]
+def _kept(run: RunDirectory, settings: dict[str, Any]) -> dict[str, Any]:
+    """What run.json says of the images. Raises `UserError` where it does not."""
+    kept = settings.get("data")
+    if not isinstance(kept, dict) or not {"path", "on_bad", "fingerprint", "counts"} <= kept.keys():
+        raise UserError(f"{run.path}/run.json: does not say which images it was made from; begin another run")
+    return kept
+
+
+def _images(run: RunDirectory, kept: dict[str, Any], plan: Frozen, how: How, data: str | Path | None) -> Data:
+    place = data or kept["path"]
     images = read(place, seed=plan.seed, on_bad=kept["on_bad"], progress=how.listener.reading)
     if images.fingerprint != kept["fingerprint"]:
         now = sum(map(len, images.splits().values()))

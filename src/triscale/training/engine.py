@@ -1,6 +1,6 @@
 """The training loop: epochs, checkpoints, and the way back where a loss is not finite."""
 
-import resource
+import os
 import sys
 import time
 import warnings
@@ -86,7 +86,7 @@ def _epoch(session: Session, keeper: Keeper, watch: Watch, validate: Callable[[M
     validation = validate(average)
     metrics = _metrics(session, validation)
     session.epoch += 1
-    session.batch, session.losses, session.seconds, session.waiting = 0, [], 0.0, 0.0
+    session.batch, session.losses, session.settled, session.seconds, session.waiting = 0, [], 0, 0.0, 0.0
     session.best.consider(session.epoch, average, validation)
     session.rows.append(replace(metrics, kept=session.best.epoch))
     watch.epoch(tuple(session.rows), average)
@@ -115,6 +115,10 @@ def peak_memory(device: torch.device) -> int:
     """Bytes at the peak so far: that PyTorch took of a CUDA device, or this process of the machine."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
@@ -211,6 +215,7 @@ def _as_planned(machine: Machine) -> Iterator[None]:
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         torch.set_num_threads(machine.threads)
         if machine.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA is first used
             torch.use_deterministic_algorithms(True)
             torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         try:

@@ -8,12 +8,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+PATIENCE = timedelta(hours=4)  # the others wait while the leader reads, plans and tests; a dead one is noticed at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,7 @@ def joined() -> Iterator[Processes]:
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(processes.local)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
     try:
         yield processes
     finally:

@@ -45,7 +45,7 @@ class Session:
     forward: the model as it is called, over several processes or compiled. micro: images of one forward pass; fewer
     than a step's where memory ran out. rollbacks: how often the loss was not finite, each of which halves the rate.
     rate: the head's in the last step. epoch, batch: whole epochs, and steps of the present one. losses: of the present
-    epoch's steps; unseen: of those that nobody looked at yet. rows: of the epochs.
+    epoch's steps; unseen: of those that are still on the device; settled: how many were looked at. rows: of the epochs.
     """
 
     model: Model
@@ -68,6 +68,7 @@ class Session:
     batch: int = 0
     losses: list[float] = field(default_factory=list)
     unseen: list[Tensor] = field(default_factory=list)
+    settled: int = 0
     rows: list[EpochMetrics] = field(default_factory=list)
     seconds: float = 0.0
     waiting: float = 0.0
@@ -153,13 +154,18 @@ class Session:
         self.unseen.append(loss)
 
     def settle(self) -> None:
-        """Looks at the losses of the steps since the last time: a CUDA device is not made to wait after each. Raises
-        `NotFiniteError`."""
+        """Looks at the losses since the last time; a CUDA device is not made to wait after each step. In all processes
+        after the same steps. Raises `NotFiniteError`."""
+        self._read_losses()
+        for loss in self.losses[self.settled :]:
+            if not math.isfinite(loss):
+                raise self._not_finite(loss, 0.0)
+        self.settled = len(self.losses)
+
+    def _read_losses(self) -> None:
         if self.unseen:
             self.losses += torch.stack(self.unseen).tolist()
             self.unseen.clear()
-            if not math.isfinite(self.losses[-1]):
-                raise self._not_finite(self.losses[-1], 0.0)
 
     def _not_finite(self, loss: float, norm: float) -> "NotFiniteError":
         what = f"the gradient's norm became {norm}" if math.isfinite(loss) else f"the loss became {loss}"
@@ -260,8 +266,8 @@ class Session:
         return F.interpolate(x, size, mode="bilinear", antialias=True)
 
     def snapshot(self) -> Snapshot:
-        """Everything that the next step depends on. Raises `NotFiniteError`."""
-        self.settle()
+        """Everything that the next step depends on."""
+        self._read_losses()
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"average.{name}": value for name, value in self.average.model.state_dict().items()}
         if self.best.model is not None:
@@ -299,6 +305,7 @@ class Session:
         self.rows = [EpochMetrics(**row) for row in values["rows"]]
         self.losses = list(values["losses"])
         self.unseen.clear()
+        self.settled = len(self.losses)
         self.micro, self.rollbacks, self.rate = values["micro"], values["rollbacks"], values["rate"]
         self.epoch, self.batch = values["epoch"], values["batch"]
         self.seconds, self.waiting = values["seconds"], values["waiting"]
@@ -315,8 +322,11 @@ class Session:
             self.optimizer.state[parameter][key] = value
 
     def finite(self) -> bool:
-        """Whether every weight is a number: a checkpoint of others would be worth nothing."""
-        return all(bool(torch.isfinite(norm)) for norm in torch._foreach_norm(list(self.model.parameters())))
+        """Whether every loss and weight is a number: a checkpoint of others would be worth nothing."""
+        self._read_losses()
+        return all(map(math.isfinite, self.losses)) and all(
+            bool(torch.isfinite(norm)) for norm in torch._foreach_norm(list(self.model.parameters()))
+        )
 
 
 def steps_per_epoch(images: int, batch: int) -> int:
