@@ -47,7 +47,9 @@ def main() -> None:
     mean = statistics.mean(differences)
     if len(differences) > 1:
         half = stats.t.ppf(0.975, len(differences) - 1) * statistics.stdev(differences) / len(differences) ** 0.5
-        print(f"difference {mean:+.2f} points (95 % interval {mean - half:+.2f} to {mean + half:+.2f}), n = {asked.seeds}")
+        print(
+            f"difference {mean:+.2f} points (95 % interval {mean - half:+.2f} to {mean + half:+.2f}), n = {asked.seeds}"
+        )
 
 
 if __name__ == "__main__":

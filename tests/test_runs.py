@@ -1,5 +1,6 @@
 import os
 import resource
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,27 @@ def test_a_disk_that_fills_up_leaves_the_old_file_and_no_rest(tmp_path: Path) ->
     assert (tmp_path / "file").read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 4096
+
+
+def test_bytes_are_on_the_disk_before_the_name_and_the_name_before_it_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def forced(handle: int) -> None:
+        size = os.fstat(handle).st_size
+        done.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else f"{size} bytes")
+        fsync(handle)
+
+    def renamed(*paths: Path) -> None:
+        done.append("name")
+        replace(*paths)
+
+    monkeypatch.setattr(os, "fsync", forced)
+    monkeypatch.setattr(os, "replace", renamed)
+    write_whole(tmp_path / "file", b"x" * 1234)
+    assert done == ["1234 bytes", "name", "folder"]
 
 
 def test_writing_where_no_directory_is_names_the_file(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiny import CPU, FAIR, LOOK, TINY, Seen, some_digits
 from torch import Tensor
@@ -92,6 +92,7 @@ class Narrow:
 
 
 @settings(max_examples=15)
+@example(most=3, batch=7, mixup=0.0, balance=False)
 @given(most=st.integers(2, 20), batch=st.integers(2, 21), mixup=st.sampled_from((0.0, 0.5)), balance=st.booleans())
 def test_where_memory_runs_out_a_step_is_made_in_parts_with_the_gradients_of_the_whole(
     most: int, batch: int, mixup: float, balance: bool

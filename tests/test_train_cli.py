@@ -153,6 +153,8 @@ MISTAKES = [
     (["images", "--architecture", "tiny.json", "--out", "taken"], ["taken", "something lies there"]),
     (["images", "--architecture", "tiny.json", "--out", "taken", "--resume"], ["taken", "something lies there"]),
     (["images", "--architecture", "tiny.json", "--out", "images/run"], ["images/run", "inside"]),
+    (["one", "--architecture", "tiny.json", "--out", "run"], ["one class"]),
+    (["images", "--architecture", "tiny.json", "--out", "run", "--recipe", "names.json"], ["stages.9.*", "stem.conv"]),
     (["missing", "--architecture", "tiny.json", "--out", "run"], ["missing"]),
     (["--show-recipe", "papre"], ["papre", "quick"]),
     (["images", "--fast"], ["--fast", "--help"]),
@@ -176,6 +178,11 @@ def test_a_mistake_is_one_line_that_names_it_and_exit_code_two(
     (tmp_path / "tiny.json").symlink_to(tiny)
     (tmp_path / "bad.json").write_text("{")
     (tmp_path / "typo.json").write_text('{"schema": 1, "recipe": {"epoch": 3}}')
+    (tmp_path / "names.json").write_text(
+        '{"schema": 1, "recipe": {"epochs": 3, "by_name": [{"pattern": "stages.9.*", "rate": 0}]}}'
+    )
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "digit-0").symlink_to(digits / "digit-0")
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "mine.txt").write_text("mine")
     code, out, err = triscale("train", *words, *(["--json"] if as_json else []))
@@ -185,7 +192,7 @@ def test_a_mistake_is_one_line_that_names_it_and_exit_code_two(
     for part in named:
         assert part in message
     assert "Traceback" not in err
-    assert not (tmp_path / "run" / "run.json").exists()
+    assert not (tmp_path / "run").exists()
     assert not (digits / "run").exists()
     assert (tmp_path / "taken" / "mine.txt").read_text() == "mine"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from trainings import checkpoint, command, finished, network, results, started, until
 
-KILLS = 20
+KILLS, EARLY = 20, 3
 
 
 def words(digits: Path, tiny: Path, out: Path, recipe: str) -> tuple[object, ...]:
@@ -38,9 +38,9 @@ def test_a_training_that_is_killed_at_random_moments_ends_in_the_same_bytes(
     out, line, struck = tmp_path / "run", command(*words(digits, tiny, tmp_path / "run", recipe)), []
     for kill in range(KILLS):
         # A few steps further each time, and some milliseconds: within steps, writes, epochs' ends.
-        number = checkpoint(out) and checkpoint(out) + chance.randint(0, 2 * last // KILLS)
+        number = checkpoint(out) + chance.randint(1, 2 * last // KILLS) if kill >= EARLY else 0
         with started(line=line) as process:
-            _wait(process, out, (".lock", "splits.csv", "run.json")[kill] if kill < 3 else "run.json", number)
+            _wait(process, out, (".lock", "splits.csv", "run.json")[kill] if kill < EARLY else "run.json", number)
             time.sleep(chance.uniform(0, 0.04))
             process.send_signal(signal.SIGKILL)
             _, err = process.communicate()
@@ -51,4 +51,5 @@ def test_a_training_that_is_killed_at_random_moments_ends_in_the_same_bytes(
     assert ended.returncode == 0, ended.stderr
     assert results(out) == results(tmp_path / "whole")
     assert sum(code != 0 for code, _ in struck) >= KILLS // 2, "most of them struck"
+    assert len({number for _, number in struck}) > KILLS // 2, "and not all at one moment"
     assert not [path for path in out.rglob(".*") if path.is_file() and path.name != ".lock"], "no rest of a writer"

@@ -40,7 +40,9 @@ from triscale.training import (
 )
 from triscale.training import resolve as resolve_recipe
 from triscale.training.checkpoints import EVERY
+from triscale.training.engine import check_batch
 from triscale.training.machine import find_device
+from triscale.training.optimizers import make_optimizer
 from triscale.training.session import steps_per_epoch
 
 
@@ -132,34 +134,26 @@ def train(
         )
         if not processes.leads:  # who follows hears the plan from the leader
             return go_on(RunDirectory(Path(out)), {}, how, data)
-        run = _place(data, out, asked, again)
-        with run.alone():
-            settings = _continued(run, asked) if run.begun() else None
-            if settings is not None:
-                return go_on(run, settings, how, data)
-            assert data is not None
-            return _begin(run, data, asked, how)
+        run = RunDirectory(Path(out))
+        if again and run.begun():
+            with run.alone():
+                return go_on(run, _continued(run, asked), how, data)
+        return _begin(run.path, _checked(data, run.path, asked, again), asked, how, again)
 
 
-def _place(data: str | Path | None, out: str | Path, asked: Asked, again: bool) -> RunDirectory:
-    """The run's directory: made, or as it was begun."""
-    place = Path(out)
-    if again and (place / "run.json").is_file():
-        return RunDirectory.open(place)
+def _checked(data: str | Path | None, place: Path, asked: Asked, again: bool) -> str | Path:
+    """The images, once whatever can be wrong without looking at one is right. Raises `UserError`."""
     if data is None or asked.architecture is None:
         missing = "DATA" if data is None else "--architecture"
         begun = f"there is no run in {place} to go on with" if again else f"{missing} is missing"
         raise UserError(f"{begun}; say what to train: triscale train DATA --architecture NAME --out {place}")
     check_apart(Path(data), place)
-    _checked(asked)
-    return RunDirectory.take_over(place) if again else RunDirectory.create(place)
-
-
-def _checked(asked: Asked) -> None:
-    """Whatever can be wrong without looking at an image, before a directory is made. Raises `UserError`."""
+    if not (again and RunDirectory(place).abandoned()):
+        RunDirectory.check_free(place)
     asked.values()
     find_device(asked.device)
     Recipe(epochs=1 if asked.epochs is None else asked.epochs, batch=2 if asked.batch is None else asked.batch)
+    return data
 
 
 def _continued(run: RunDirectory, asked: Asked) -> dict[str, Any]:
@@ -181,20 +175,24 @@ def _both(value: object, before: object) -> str:
     return f" ({value} now, {'nothing' if before is None else before} then)"
 
 
-def _begin(run: RunDirectory, data: str | Path, asked: Asked, how: How) -> Fitted | None:
+def _begin(place: Path, data: str | Path, asked: Asked, how: How, again: bool) -> Fitted | None:
     started = time.monotonic()
     seed = asked.seed or 0
     images = read(data, seed=seed, on_bad=asked.on_bad or "error", progress=how.listener.reading)
     how.listener.read(images)
     steady_allocator()
     drafted = plan_training(images, asked, how, started)
-    settings = write_beginning(
-        run, drafted.ready, drafted.plan, on_bad=asked.on_bad or "error", before={}, asked=asked.values()
-    )
-    how.processes.from_leader(json.dumps(settings).encode())
-    how.listener.planned(drafted.plan, run)
-    plan = Frozen.from_json(settings["plan"], str(run.path)).on(how.processes)
-    return carry_out(run, settings, plan, drafted.ready, how)
+    run = RunDirectory.take_over(place) if again else RunDirectory.create(place)
+    with run.alone():
+        if run.begun():
+            raise UserError(f"--out {place}: another process began this run meanwhile; name another directory")
+        settings = write_beginning(
+            run, drafted.ready, drafted.plan, on_bad=asked.on_bad or "error", before={}, asked=asked.values()
+        )
+        how.processes.from_leader(json.dumps(settings).encode())
+        how.listener.planned(drafted.plan, run)
+        plan = Frozen.from_json(settings["plan"], str(run.path)).on(how.processes)
+        return carry_out(run, settings, plan, drafted.ready, how)
 
 
 def plan_training(images: Data, asked: Asked, how: How, started: float) -> Draft:
@@ -207,6 +205,7 @@ def plan_training(images: Data, asked: Asked, how: How, started: float) -> Draft
         flip=asked.flip,
         balance=bool(asked.balance),
     )
+    check_batch(recipe, len(images.train), how.processes)
     seed, (baseline, network) = asked.seed or 0, adapted(asked, images)
     machine = _machine(network, recipe, asked, how)
     steps = steps_per_epoch(len(images.train), recipe.batch) * recipe.epochs
@@ -218,6 +217,7 @@ def plan_training(images: Data, asked: Asked, how: How, started: float) -> Draft
         prepare(images.train, preprocess, recipe.augment, progress=told),
         *(prepare(split, preprocess, progress=told) for split in (images.val, images.test)),
     )
+    make_optimizer(ready.model, recipe)  # what its patterns get wrong is said before there is a run
     step = machine.per_image * min(recipe.batch, len(images.train)) * OVERHEAD
     scaled = replace(grow(baseline, RULES["compound"], factor=1), architecture=network, rule="none")
     epoch = step * steps / recipe.epochs

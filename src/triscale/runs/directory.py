@@ -195,9 +195,9 @@ class RunDirectory:
         """The run that was begun there, or a new one: also where its writer was killed before there was a plan, and
         left what such a writer leaves. Raises `UserError` where something else lies there."""
         run = cls(Path(path))
-        return run if run.begun() or run._left() else cls.create(path)
+        return run if run.begun() or run.abandoned() else cls.create(path)
 
-    def _left(self) -> bool:
+    def abandoned(self) -> bool:
         """Whether a writer that was killed, or is still at work, left nothing but what comes before the plan."""
         try:
             names = {entry.name for entry in self.path.iterdir()}

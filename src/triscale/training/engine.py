@@ -20,7 +20,7 @@ from triscale.training.machine import Machine
 from triscale.training.processes import ALONE, Processes
 from triscale.training.recipe import Recipe
 from triscale.training.schedule import Deadline
-from triscale.training.session import NotFiniteError, Session
+from triscale.training.session import FEWEST, NotFiniteError, Session
 from triscale.training.watching import EpochMetrics, Step, StoppedError, Validation, Watch
 
 REHEARSED = 5  # steps at least, and epochs at most
@@ -53,9 +53,7 @@ def train(
     Raises `TriscaleError` where the loss is not finite once more, `StoppedError` where `watch` asked to stop.
     """
     keeper, watch = keeper or InMemory(), watch or Watch()
-    fewest = min(recipe.batch, len(images.images))
-    if fewest < 2 * processes.world:
-        raise UserError(f"--batch {fewest}: {processes.world} processes need at least two images each; raise it")
+    check_batch(recipe, len(images.images), processes)
     with _as_planned(machine):
         session = Session.start(model, images, recipe, machine, seed, processes, deadline, watch.note)
         kept = _newest(keeper, processes)
@@ -71,6 +69,13 @@ def train(
                 seen.append(str(error))
                 _go_back(session, keeper, watch, seen)
         return session.best.model or session.average.model
+
+
+def check_batch(recipe: Recipe, images: int, processes: Processes) -> None:
+    """Raises `UserError` where a step has too few images for all processes."""
+    fewest = min(recipe.batch, images)
+    if fewest < FEWEST * processes.world:
+        raise UserError(f"--batch {fewest}: {processes.world} processes need at least two images each; raise it")
 
 
 def _epoch(session: Session, keeper: Keeper, watch: Watch, validate: Callable[[Model], Validation]) -> None:

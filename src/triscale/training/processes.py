@@ -6,17 +6,23 @@ so that all decide alike.
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
+
+from triscale.errors import TriscaleError
 
 PATIENCE = timedelta(hours=4)  # the others wait while the leader reads, plans and tests; a dead one is noticed at once
+ANSWER = timedelta(seconds=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +106,40 @@ def joined() -> Iterator[Processes]:
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(processes.local)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
+    backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+    store, rank, world = _fresh_store(processes), processes.rank, processes.world
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
     try:
         yield processes
+    except RuntimeError as error:  # gloo's own is of no class
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        raise TriscaleError(
+            "another process of this training ended, or cannot be reached any more; torchrun starts all of them again "
+            "where it may, and they go on from the last checkpoint"
+        ) from None
     finally:
         dist.destroy_process_group()
+
+
+def _fresh_store(processes: Processes) -> Store:
+    """A store in which nothing lies that an earlier attempt left there.
+
+    torchrun keeps one store over restarts (pytorch/pytorch#135712): who reads the address of a dead process there
+    reaches nobody, and the attempt fails. Restarts are counted on each machine for itself, so they tell no attempt from
+    another: all greet a leader by its number, drawn anew each time, until one answers.
+    """
+    store, _, _ = next(rendezvous("env://", timeout=PATIENCE))
+    mine = uuid4().hex
+    if processes.leads:
+        store.set("triscale/leader", mine)
+        for rank in range(1, processes.world):
+            greeting = store.get(f"triscale/{mine}/{rank}").decode()
+            store.set(f"triscale/{mine}/{greeting}", "welcome")
+        return PrefixStore(mine, store)
+    while True:
+        leader = store.get("triscale/leader").decode()
+        store.set(f"triscale/{leader}/{processes.rank}", mine)
+        with suppress(dist.DistStoreError):  # nobody answers: a leader of an earlier attempt
+            store.wait([f"triscale/{leader}/{mine}"], ANSWER)
+            return PrefixStore(leader, store)
