@@ -105,6 +105,7 @@ class Watcher(Listener):
 
     def epoch(self, metrics: EpochMetrics) -> None:
         """See `Listener`."""
+        self._asked.gentle = False  # this may have been the last one
         copies = f" ({self._duplicates:,} copies of training images among it)" if self._duplicates else ""
         self._notes.print(
             f"epoch {metrics.epoch}: loss {metrics.loss:.4f}, validation {metrics.val_accuracy:.2%}{copies}, "

@@ -76,6 +76,7 @@ class Asked:
             "balance": self.balance,
             "seed": self.seed,
             "deterministic": self.deterministic,
+            "device": self.device,
             "on_bad": self.on_bad,
         }
 

@@ -21,7 +21,7 @@ FORMAT = "1"
 GENERATIONS = 2
 EVERY = 60.0  # seconds between checkpoints within an epoch
 SHARE = 20  # a checkpoint is not begun before so many times the last one's seconds went by: it takes 5 % at most
-_NAME = re.compile(r"(\d{6})-([0-9a-f]{64})\.safetensors")
+_NAME = re.compile(r"(\d{6,})-([0-9a-f]{64})\.safetensors")
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,12 +90,17 @@ class Checkpoints:
         """See `Keeper`."""
         started = time.monotonic()
         content = to_bytes(snapshot)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        kept = self._files()
-        number = 1 + max((int(path.name[:6]) for path in kept), default=0)
-        write_whole(self.folder / f"{number:06d}-{hashlib.sha256(content).hexdigest()}.safetensors", content)
-        for old in kept[: len(kept) - GENERATIONS + 1]:
-            old.unlink(missing_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            kept = self._files()
+            number = 1 + (_number(kept[-1]) if kept else 0)
+            write_whole(self.folder / f"{number:06d}-{hashlib.sha256(content).hexdigest()}.safetensors", content)
+            for old in kept[: len(kept) - GENERATIONS + 1]:
+                old.unlink(missing_ok=True)
+        except OSError as error:
+            raise TriscaleError(
+                f"{self.folder}: {error.strerror or error}; no checkpoint could be kept there"
+            ) from None
         self._last = time.monotonic()
         self._took = self._last - started
 
@@ -111,20 +116,24 @@ class Checkpoints:
                     f"{path.name} cannot be read ({error.strerror or error}); going on from the checkpoint before"
                 )
                 continue
-            if hashlib.sha256(content).hexdigest() == path.name[7:71]:
+            if hashlib.sha256(content).hexdigest() in path.name:
                 return read_snapshot(content)
             self.told(f"{path.name} is damaged; going on from the checkpoint before")
         return None
 
     def _files(self) -> list[Path]:
         """Oldest first."""
-        return sorted(path for path in self._entries() if _NAME.fullmatch(path.name))
+        return sorted((path for path in self._entries() if _NAME.fullmatch(path.name)), key=_number)
 
     def _leftovers(self) -> list[Path]:
         return [path for path in self._entries() if path.name.startswith(".") and ".safetensors." in path.name]
 
     def _entries(self) -> Iterator[Path]:
         return self.folder.iterdir() if self.folder.is_dir() else iter(())
+
+
+def _number(path: Path) -> int:
+    return int(path.name.partition("-")[0])
 
 
 def rows_of(keeper: Keeper) -> tuple[EpochMetrics, ...]:
