@@ -298,3 +298,24 @@ def test_writing_that_takes_long_is_not_done_more_often_than_a_twentieth_of_the_
     always = Checkpoints(tmp_path, every=0)
     always.save(snapshot(2))
     assert always.due(whole=False), "after every step, whatever it takes"
+
+
+def test_a_damaged_file_is_no_generation_and_goes_with_the_next_good_one(tmp_path: Path) -> None:
+    good, damaged = saved(tmp_path, 1, 2)
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    told: list[str] = []
+    keeper = Checkpoints(tmp_path, told=told.append)
+    assert same(keeper.newest(), 1)
+    keeper.save(snapshot(3))
+    assert good.exists(), "with the damaged one gone there would be a single good one"
+    assert not damaged.exists()
+    assert same(Checkpoints(tmp_path).newest(), 3)
+    assert len(told) == 1
+
+
+def test_where_no_file_is_whole_it_is_said_that_the_training_begins_again(tmp_path: Path) -> None:
+    for path in saved(tmp_path, 1, 2):
+        path.write_bytes(b"torn")
+    told: list[str] = []
+    assert Checkpoints(tmp_path, told=told.append).newest() is None
+    assert "begins again" in told[-1]

@@ -277,3 +277,11 @@ recipes = st.builds(
 @given(recipes)
 def test_any_recipe_is_the_same_once_written_and_read(recipe: Recipe) -> None:
     assert read_recipe(to_json(replace(named("quick"), recipe=recipe, provenance={})), "x").recipe == recipe
+
+
+def test_a_recipe_whose_optimizer_was_exchanged_needs_no_other_edit() -> None:
+    shown = json.loads(to_json(named("quick")))
+    shown["recipe"]["optimizer"] = {"kind": "sgd", "decay": 1e-4, "momentum": 0.9, "nesterov": True}
+    read = read_recipe(json.dumps(shown), "mine")
+    assert read.recipe.optimizer == SGD()
+    assert set(read.provenance) <= set(fields_of(read.recipe))

@@ -225,7 +225,30 @@ def test_resuming_a_finished_run_ends_well_with_the_same_model(triscale: Run, ag
     assert json.loads(out)["steps"] == {"planned": 6, "made": 6}
     assert [row["epoch"] for row in json.loads(out)["metrics"]] == [1, 2, 3]
     assert checkpoint(again) == number
-    assert "going on with" in err
+    assert "is finished: nothing is trained" in err
+
+
+def test_a_finished_run_without_checkpoints_stays_as_it_is(triscale: Run, again: Path, trained: Path) -> None:
+    shutil.rmtree(again / "checkpoints")
+    before = {path.name: path.read_bytes() for path in again.iterdir() if path.is_file()}
+    assert triscale("train", "--resume", "--out", again)[0] == 0
+    assert {path.name: path.read_bytes() for path in again.iterdir() if path.is_file()} == before
+    assert not (again / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("words", [("--recipe", "quick"), ("--on-bad", "error"), ("--device", "cpu")])
+def test_saying_what_is_taken_anyway_is_the_same_as_not_saying_it(
+    triscale: Run, again: Path, words: tuple[str, str]
+) -> None:
+    assert triscale("train", "--resume", "--out", again, *words)[0] == 0
+
+
+def test_a_run_of_fit_is_gone_on_with_by_fit(triscale: Run, again: Path) -> None:
+    settings = json.loads((again / "run.json").read_text())
+    (again / "run.json").write_text(json.dumps(settings | {"asked": {"verb": "fit"}}))
+    code, _, err = triscale("train", "--resume", "--out", again, "--seed", 1)
+    assert code == 2
+    assert f"triscale fit --resume --out {again}" in err
 
 
 def test_resuming_with_what_it_was_begun_with_says_nothing_against_it(

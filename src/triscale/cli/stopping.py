@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-from triscale.errors import TriscaleError, UserError
+from triscale.errors import TriscaleError, UserError, is_out_of_memory
 
 
 class Interrupted(BaseException):
@@ -35,7 +35,7 @@ class Asked:
 def stopping_gently(again: tuple[object, ...]) -> Iterator[Asked]:
     """While steps are made, a first signal only notes that it came; a second one, or one at another time, raises
     `Interrupted` at once. However a training ends early, the command to go on is part of what is said."""
-    from triscale.training import StoppedError
+    from triscale.training import DivergedError, StoppedError
 
     asked = Asked()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -55,8 +55,14 @@ def stopping_gently(again: tuple[object, ...]) -> Iterator[Asked]:
         raise Interrupted(asked.number or signal.SIGTERM, f"{error}, which is kept; {way}") from None
     except UserError as error:
         raise (UserError(f"{error}; then {way}") if asked.begun else error) from None
+    except DivergedError:
+        raise
     except TriscaleError as error:
         raise (TriscaleError(f"{error}; {way}") if asked.begun else error) from None
+    except (RuntimeError, MemoryError) as error:
+        if not (asked.begun and is_out_of_memory(error)):
+            raise
+        raise TriscaleError(f"not enough memory; where there is more, {way}") from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

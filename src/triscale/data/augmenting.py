@@ -15,6 +15,7 @@ _ASPECTS = (3 / 4, 4 / 3)
 _STREAM = 2
 CACHE_MARGIN = 1.15
 LARGEST_MAGNITUDE = 30
+SMALLEST_ALPHA, LARGEST_ALPHA = 0.001, 1000.0  # of mixing: beyond them every share is 0, 1 or a half
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,11 @@ class Augment:
         if not 0 <= self.erase <= 1:
             raise UserError(f"augment: erase {self.erase} is not in [0, 1]; write a probability such as 0.25")
         for name, alpha in (("mixup", self.mixup), ("cutmix", self.cutmix)):
-            if not 0 <= alpha < math.inf:
-                raise UserError(f"augment: {name} {alpha} is no finite number of 0 or more; write for example 0.2")
+            if alpha != 0 and not SMALLEST_ALPHA <= alpha <= LARGEST_ALPHA:
+                raise UserError(
+                    f"augment: {name} {alpha} is neither 0 nor from {SMALLEST_ALPHA} to {LARGEST_ALPHA}; write for "
+                    "example 0.2"
+                )
 
     @property
     def mixes(self) -> bool:

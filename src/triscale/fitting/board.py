@@ -9,17 +9,25 @@ from triscale.training import EpochMetrics
 FOLDER = "tensorboard"
 
 
+def check_tensorboard() -> None:
+    """Raises `UserError` where the extra is not installed."""
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError:
+        raise UserError(
+            "--tensorboard: the package tensorboard is not installed; pip install 'triscale[tensorboard]'"
+        ) from None
+
+
 class Board:
     """Events in the run's folder `tensorboard`. Raises `UserError` where the extra is not installed."""
 
-    def __init__(self, run: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise UserError(
-                "--tensorboard: the package tensorboard is not installed; pip install 'triscale[tensorboard]'"
-            ) from None
-        self._writer = SummaryWriter(run / FOLDER)
+    def __init__(self, run: Path, after: int) -> None:
+        """after: the step up to which events of earlier sittings hold."""
+        check_tensorboard()
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(run / FOLDER, purge_step=after + 1)
 
     def add(self, metrics: EpochMetrics) -> None:
         """An epoch's figures, at once on disk."""

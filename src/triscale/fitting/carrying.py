@@ -1,14 +1,15 @@
 """A frozen plan is carried out: train, save, test, report. The same for a run that begins and for one that goes on."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
+from triscale.data import Data
 from triscale.engines import Latency, measure_latency, measure_memory
-from triscale.evaluating import Predictions
+from triscale.evaluating import Predictions, predict_images
 from triscale.fitting.board import Board
 from triscale.fitting.frozen import Frozen
 from triscale.fitting.judging import judge, predict_together
@@ -71,9 +72,8 @@ class How:
 def carry_out(run: RunDirectory, settings: dict[str, Any], plan: Frozen, ready: Ready, how: How) -> Fitted | None:
     """Everything after planning; the leading process returns what came out, the others nothing."""
     processes, device = how.processes, torch.device(plan.machine.device)
-    watch = _Watch(run, plan, how, Board(run.path) if how.tensorboard and processes.leads else None)
-    started = time.monotonic()
-    keeper = Checkpoints(run.checkpoints, how.every, how.listener.note)
+    started, keeper = time.monotonic(), Checkpoints(run.checkpoints, how.every, how.listener.note)
+    watch = _Watch(run, plan, how, _board(run, keeper, how))
     trained = train(
         ready.model,
         ready.training,
@@ -121,6 +121,38 @@ def carry_out(run: RunDirectory, settings: dict[str, Any], plan: Frozen, ready: 
     run.start.unlink(missing_ok=True)
     processes.wait()
     return fitted
+
+
+def _board(run: RunDirectory, keeper: Checkpoints, how: How) -> Board | None:
+    """Where events go on after those of the sittings before."""
+    if not (how.tensorboard and how.processes.leads):
+        return None
+    before = rows_of(keeper)
+    return Board(run.path, after=before[-1].step if before else 0)
+
+
+def tested_again(run: RunDirectory, result: Mapping[str, Any], plan: Frozen, images: Data) -> Fitted:
+    """A finished run: its model on its test images. Nothing is trained or written, and nothing is known of a training
+    from scratch but what run.json holds. Raises `UserError` where the model is not there or not whole."""
+    device = torch.device(plan.machine.device)
+    latency, achieved = _achieved(run, plan, device)
+    model = load(run.model)
+    return Fitted(
+        run=run,
+        model=model,
+        plan=plan,
+        test=predict_images(model.to(device), images.test),
+        achieved=achieved,
+        latency=latency,
+        steps=result["steps"],
+        kept=result["kept_epoch"],
+        scratch=None,
+        leaks=images.leaks,
+        imbalance=images.imbalance()[0],
+        peak_memory=result["peak_device_memory"],
+        seconds=result["seconds"],
+        metrics=tuple(EpochMetrics(**row) for row in run.metrics()),
+    )
 
 
 @dataclass

@@ -6,7 +6,7 @@ from typing import Any
 
 from triscale.data import Data, prepare, read
 from triscale.errors import UserError
-from triscale.fitting.carrying import Fitted, How, carry_out
+from triscale.fitting.carrying import Fitted, How, carry_out, tested_again
 from triscale.fitting.frozen import Frozen
 from triscale.fitting.ready import Ready
 from triscale.models.model import Model, load, new
@@ -33,6 +33,9 @@ def go_on(run: RunDirectory, settings: dict[str, Any], how: How, data: str | Pat
     plan = Frozen.from_json(settings.get("plan", {}), f"{run.path}/run.json").on(how.processes)
     steady_allocator()
     images = _images(run, _kept(run, settings), plan, how, data)
+    if "result" in settings:
+        how.listener.note(f"{run.path} is finished: nothing is trained, its model is tested once more")
+        return tested_again(run, settings["result"], plan, images) if how.processes.leads else None
     how.listener.resumed(run, plan)
     return carry_out(run, settings, plan, _ready(run, plan, images, how), how)
 
@@ -70,6 +73,10 @@ def _start(run: RunDirectory, plan: Frozen, images: Data) -> Model:
     """The model before its first step; what the checkpoints hold comes over it."""
     if run.start.is_file():
         model = load(run.start)
+    elif plan.weights is not None:
+        raise UserError(
+            f"{run.start}: is missing, with the weights that it starts from; put it back, or begin another run"
+        )
     else:
         model = new(plan.architecture, images.classes, plan.preprocess, seed=plan.seed)
     model.provenance = plan.weights

@@ -13,6 +13,7 @@ from triscale.arch import ZOO, Architecture, adapt, resolve, to_dict
 from triscale.data import Data, prepare, read
 from triscale.errors import UserError
 from triscale.fitting.beginning import check_apart, write_beginning
+from triscale.fitting.board import check_tensorboard
 from triscale.fitting.candidates import OVERHEAD, Candidate
 from triscale.fitting.carrying import Fitted, How, carry_out
 from triscale.fitting.frozen import Frozen
@@ -62,6 +63,21 @@ class Asked:
     device: str | None = None
     on_bad: Literal["error", "skip"] | None = None
 
+    def __post_init__(self) -> None:
+        if self.seed is not None and not (type(self.seed) is int and 0 <= self.seed < 2**32):
+            raise UserError(f"--seed {self.seed!r}: a seed is a whole number from 0 to {2**32 - 1}")
+
+    def complete(self) -> "Asked":
+        """With what is taken where nothing is said, so that saying it is the same."""
+        return replace(
+            self,
+            recipe=self.recipe or "quick",
+            balance=bool(self.balance),
+            seed=self.seed or 0,
+            deterministic=bool(self.deterministic),
+            on_bad=self.on_bad or "error",
+        )
+
     def values(self) -> dict[str, Any]:
         """As JSON, to be compared when the run goes on: a file counts by what it holds."""
         network, recipe = self.architecture, self.recipe
@@ -76,7 +92,6 @@ class Asked:
             "balance": self.balance,
             "seed": self.seed,
             "deterministic": self.deterministic,
-            "device": self.device,
             "on_bad": self.on_bad,
         }
 
@@ -117,6 +132,10 @@ def train(
     """
     with joined() as processes:
         again = resume or processes.restarts > 0
+        if not 0 <= checkpoint_every < float("inf"):
+            raise UserError(f"--checkpoint-every {checkpoint_every!r}: seconds, 0 for every step")
+        if tensorboard:
+            check_tensorboard()
         how = How(listener or Listener(), processes, checkpoint_every, tensorboard)
         if isinstance(resolution, int):
             resolution = (resolution, resolution)
@@ -161,6 +180,13 @@ def _continued(run: RunDirectory, asked: Asked) -> dict[str, Any]:
     """The settings of a run that goes on. Raises `UserError` where it was begun with something else."""
     settings = run.settings()
     before = settings.get("asked", {})
+    if before.get("verb", "train") != "train":
+        verb = before["verb"]
+        raise UserError(f"{run.path}: was begun by {verb}; go on with: triscale {verb} --resume --out {run.path}")
+    if asked.device is not None:
+        device = Frozen.from_json(settings.get("plan", {}), f"{run.path}/run.json").machine.device
+        if find_device(asked.device).type != torch.device(device).type:
+            raise UserError(f"--device {asked.device}: {run.path} was begun on {device}; leave it out to go on")
     for key, value in asked.values().items():
         if value is not None and key in before and value != before[key]:
             raise UserError(
@@ -188,7 +214,7 @@ def _begin(place: Path, data: str | Path, asked: Asked, how: How, again: bool) -
         if run.begun():
             raise UserError(f"--out {place}: another process began this run meanwhile; name another directory")
         settings = write_beginning(
-            run, drafted.ready, drafted.plan, on_bad=asked.on_bad or "error", before={}, asked=asked.values()
+            run, drafted.ready, drafted.plan, on_bad=asked.on_bad or "error", before={}, asked=asked.complete().values()
         )
         how.processes.from_leader(json.dumps(settings).encode())
         how.listener.planned(drafted.plan, run)

@@ -49,14 +49,17 @@ class RunDirectory:
             raise UserError(f"--out {place}: {error.strerror or error}; name a directory that can be made") from None
         return cls(place)
 
-    @staticmethod
-    def check_free(path: str | Path) -> Path:
-        """The path, where a run may be made. Raises `UserError` where something lies there already."""
+    @classmethod
+    def check_free(cls, path: str | Path) -> Path:
+        """The path, where a run may be made: also where one ended before it had a plan.
+
+        Raises `UserError` where something lies there already.
+        """
         place = Path(path)
         if not _is_text(place):
             raise UserError(f"--out {str(place)!r}: a name that is no text; name a directory in UTF-8")
         try:
-            taken = place.exists() and (not place.is_dir() or any(place.iterdir()))
+            taken = place.exists() and (not place.is_dir() or any(place.iterdir())) and not cls(place).abandoned()
         except OSError as error:
             raise UserError(f"--out {place}: {error.strerror or error}; name a directory that can be made") from None
         if taken:

@@ -7,7 +7,7 @@ from triscale.training.processes import ALONE, Processes, joined
 from triscale.training.recipe import Recipe, regularised
 from triscale.training.recipes import RECIPES, NamedRecipe, find_recipe, named, resolve
 from triscale.training.schedule import Deadline, Schedule
-from triscale.training.watching import CLOCK, EpochMetrics, Step, StoppedError, Validation, Watch
+from triscale.training.watching import CLOCK, DivergedError, EpochMetrics, Step, StoppedError, Validation, Watch
 
 __all__ = [
     "ALONE",
@@ -15,6 +15,7 @@ __all__ = [
     "RECIPES",
     "Checkpoints",
     "Deadline",
+    "DivergedError",
     "EpochMetrics",
     "InMemory",
     "Keeper",

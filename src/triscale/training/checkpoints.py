@@ -80,6 +80,7 @@ class Checkpoints:
     told: Callable[[str], None] = lambda text: None
     _last: float = field(default_factory=time.monotonic, init=False)
     _took: float = field(default=0.0, init=False)
+    _damaged: set[Path] = field(default_factory=set, init=False)
 
     def due(self, *, whole: bool) -> bool:
         """Within an epoch after `every` seconds; after an epoch as soon as the writing does not weigh."""
@@ -95,8 +96,10 @@ class Checkpoints:
             kept = self._files()
             number = 1 + (_number(kept[-1]) if kept else 0)
             write_whole(self.folder / f"{number:06d}-{hashlib.sha256(content).hexdigest()}.safetensors", content)
-            for old in kept[: len(kept) - GENERATIONS + 1]:
+            whole = [path for path in kept if path not in self._damaged]
+            for old in [*self._damaged, *whole[: max(0, len(whole) - GENERATIONS + 1)]]:
                 old.unlink(missing_ok=True)
+            self._damaged.clear()
         except OSError as error:
             raise TriscaleError(
                 f"{self.folder}: {error.strerror or error}; no checkpoint could be kept there"
@@ -119,6 +122,9 @@ class Checkpoints:
             if hashlib.sha256(content).hexdigest() in path.name:
                 return read_snapshot(content)
             self.told(f"{path.name} is damaged; going on from the checkpoint before")
+            self._damaged.add(path)
+        if self._damaged:
+            self.told("no checkpoint is whole: the training begins again")
         return None
 
     def _files(self) -> list[Path]:

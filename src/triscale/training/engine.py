@@ -21,7 +21,7 @@ from triscale.training.processes import ALONE, Processes
 from triscale.training.recipe import Recipe
 from triscale.training.schedule import Deadline
 from triscale.training.session import FEWEST, NotFiniteError, Session
-from triscale.training.watching import EpochMetrics, Step, StoppedError, Validation, Watch
+from triscale.training.watching import DivergedError, EpochMetrics, Step, StoppedError, Validation, Watch
 
 REHEARSED = 5  # steps at least, and epochs at most
 ROLLBACKS = 3
@@ -50,7 +50,7 @@ def train(
     processes: this one and the others, which train together; only the first keeps anything. The process's generators
     and number of threads are afterwards what they were.
 
-    Raises `TriscaleError` where the loss is not finite once more, `StoppedError` where `watch` asked to stop.
+    Raises `DivergedError` where the loss is not finite once more, `StoppedError` where `watch` asked to stop.
     """
     keeper, watch = keeper or InMemory(), watch or Watch()
     check_batch(recipe, len(images.images), processes)
@@ -154,8 +154,9 @@ def _go_back(session: Session, keeper: Keeper, watch: Watch, seen: list[str]) ->
     """To the last checkpoint, with half the rate of the last time. Raises `TriscaleError` after three times."""
     times = session.rollbacks + 1
     if times > ROLLBACKS:
-        raise TriscaleError(
-            f"{'; '.join(seen)}; it went back {ROLLBACKS} times, each time on with half the rate: a lower rate may hold"
+        raise DivergedError(
+            f"{'; '.join(seen)}; it went back {ROLLBACKS} times, each time on with half the rate; take a recipe with a "
+            "lower rate (--show-recipe, --recipe) and another --out"
         )
     kept = _newest(keeper, session.processes)
     if kept is None:

@@ -2,19 +2,21 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from importlib.resources import files
 from pathlib import Path
+from typing import get_args
 
 from triscale.data import Data
 from triscale.errors import UserError
 from triscale.plain import from_plain, read_json, short, to_plain
-from triscale.training.recipe import Recipe
+from triscale.training.recipe import Optimizer, Rate, Recipe
 
 SCHEMA = 1
 RECIPES = ("paper", "modern", "finetune", "quick")
 MAX_BYTES = 1_000_000
 PHOTOGRAPH = 64  # pixels: from here on a random crop of a third still shows something
+_KINDS = {"optimizer": get_args(Optimizer), "rate": get_args(Rate)}
 _KEYS = ("schema", "name", "about", "recipe", "provenance")
 
 
@@ -69,12 +71,13 @@ def read_recipe(text: str | bytes, source: str) -> NamedRecipe:
 
 def _provenance(values: object, recipe: Recipe, source: str) -> dict[str, str]:
     known = set(fields_of(recipe))
+    others = {f"{part}.{field.name}" for part, kinds in _KINDS.items() for kind in kinds for field in fields(kind)}
     if not isinstance(values, dict) or not all(isinstance(text, str) for text in values.values()):
         raise UserError(f'{source}: "provenance" says where fields come from: {{"rate.peak": "a source"}}')
-    for field in values:
-        if field not in known:
+    for field in values:  # those of another kind of optimizer or rate were left by whoever exchanged it
+        if field not in known | others:
             raise UserError(f"{source}: provenance of {field!r}, which is no field of the recipe; rate.peak is one")
-    return values
+    return {field: text for field, text in values.items() if field in known}
 
 
 def fields_of(recipe: Recipe) -> Iterator[str]:

@@ -177,7 +177,8 @@ class Session:
         keeps the statistics, with those."""
         if not self.recipe.frozen_norm:
             batches = self._batches(self.epoch, start=0, all_of_it=True)
-            self.average.refresh_statistics(batch.x for batch in islice(batches, STATISTICS_BATCHES))
+            several = islice(batches, STATISTICS_BATCHES)
+            self.average.refresh_statistics(part for batch in several for part in torch.split(batch.x, self.micro))
         self.average.model.trained = True
         return self.average.model
 
@@ -221,7 +222,9 @@ class Session:
         # What chance a step needs (dropout, stochastic depth) depends on its number alone, not on who drew before.
         torch.manual_seed(_hash(self.seed, self.schedule.done, self.processes.rank))
         x, y, other, share = self._moved(batch)
-        total = self._total(y, other, share)
+        # By the number of images also where classes have weights: over all images those average 1, and a batch that
+        # happens to have frequent classes alone must not count as much as one with a rare one.
+        total = min(self.recipe.batch, len(self.images.images))
         parts = max(1, min(-(-len(x) // self.micro), len(x) // FEWEST))
         losses = []
         for px, py, po, ps in zip(*(one.tensor_split(parts) for one in (x, y, other, share)), strict=True):
@@ -239,21 +242,18 @@ class Session:
         x, y, other, share = (one.pin_memory().to(self.device, non_blocking=True) for one in tensors)
         return x, y, other, share
 
-    def _total(self, y: Tensor, other: Tensor, share: Tensor) -> Tensor | int:
-        """What the losses of all images of the step are divided by: their number, or the sum of their classes'
-        weights."""
-        if self.weights is None:
-            return min(self.recipe.batch, len(self.images.images))
-        return self.processes.sum((share * self.weights[y] + (1 - share) * self.weights[other]).sum())
-
     def _loss(self, logits: Tensor, y: Tensor, other: Tensor, share: Tensor) -> Tensor:
-        """Sum of the losses; of mixed images of both classes, each with its share."""
-        smooth = self.recipe.smoothing
-        first = F.cross_entropy(logits, y, self.weights, label_smoothing=smooth, reduction="none")
+        """Sum of the losses, each with its class's weight; of mixed images of both classes, each with its share."""
+        first = self._losses(logits, y)
         if not (self.recipe.augment.mixup or self.recipe.augment.cutmix):
             return first.sum()
-        second = F.cross_entropy(logits, other, self.weights, label_smoothing=smooth, reduction="none")
-        return (share * first + (1 - share) * second).sum()
+        return (share * first + (1 - share) * self._losses(logits, other)).sum()
+
+    def _losses(self, logits: Tensor, y: Tensor) -> Tensor:
+        # PyTorch's own weights would also weigh what smoothing gives to the other classes, by their rareness: a
+        # frequent class would be taught to be called anything else.
+        losses = F.cross_entropy(logits, y, label_smoothing=self.recipe.smoothing, reduction="none")
+        return losses if self.weights is None else losses * self.weights[y]
 
     def _seen(self, x: Tensor) -> Tensor:
         """Normalised, and where the recipe is progressive smaller in early epochs."""
@@ -306,7 +306,9 @@ class Session:
         self.losses = list(values["losses"])
         self.unseen.clear()
         self.settled = len(self.losses)
-        self.micro, self.rollbacks, self.rate = values["micro"], values["rollbacks"], values["rate"]
+        # Several processes make their passes in step, however few images of their shares once fitted one's memory.
+        self.micro = values["micro"] if self.processes.world == 1 else self.recipe.batch
+        self.rollbacks, self.rate = values["rollbacks"], values["rate"]
         self.epoch, self.batch = values["epoch"], values["batch"]
         self.seconds, self.waiting = values["seconds"], values["waiting"]
         self.average.model.trained = self.epoch > 0

@@ -70,5 +70,9 @@ class Watch:
         return False
 
 
+class DivergedError(TriscaleError):
+    """The loss is not finite however small the steps; going on would end here again."""
+
+
 class StoppedError(TriscaleError):
     """The training ended before its time because it was asked to; what it had is kept."""
