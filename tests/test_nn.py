@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from triscale.arch import ZOO, Activation, Architecture, Basic, Conv, Head, MBConv, Skip, Stage, Stem, adapt, published
 from triscale.costing import layers
 from triscale.nn import Network, build
+from triscale.nn.layers import Conv2d
 from triscale.nn.network import Shortcut, same_padding
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -389,3 +390,16 @@ def test_each_activation_is_the_one_named(activation: Activation) -> None:
     x = torch.linspace(-8, 8, 33)
     block: Any = network.stages[0]
     torch.testing.assert_close(block[0].conv.activation(x), expected(x))
+
+
+@pytest.mark.parametrize("padding", ["same", "symmetric"])
+@pytest.mark.parametrize(("inputs", "outputs", "side"), [(8, 16, 64), (4, 16, 56), (12, 16, 64), (8, 32, 112)])
+def test_narrow_shortcuts_of_large_maps_learn(inputs: int, outputs: int, side: int, padding: str) -> None:
+    # oneDNN's own gradient of a strided 1x1 convolution with so few channels, channels last, ends the process.
+    conv = Conv2d(inputs, outputs, 1, 2, 1, padding).to(memory_format=torch.channels_last)  # type: ignore[arg-type]
+    x = torch.randn(4, inputs, side, side).contiguous(memory_format=torch.channels_last).requires_grad_()
+    conv(x).square().sum().backward()
+    dense, weight = (one.detach().double().requires_grad_() for one in (x, conv.weight))  # another library computes it
+    F.conv2d(dense, weight, stride=2).square().sum().backward()
+    torch.testing.assert_close(conv.weight.grad, weight.grad.float(), rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(x.grad, dense.grad.float(), rtol=1e-4, atol=1e-4)

@@ -31,6 +31,8 @@ from triscale.arch.spec import (
     Stem,
 )
 from triscale.costing.convolutions import adds_input, inner, projects_input, squeezed
+from triscale.kernels import squeeze_excite, warn_if_missing
+from triscale.nn.layers import Conv2d, Kernels, joined, same_padding
 
 _ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "silu": nn.SiLU,
@@ -39,28 +41,6 @@ _ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "hardswish": nn.Hardswish,
     "none": nn.Identity,
 }
-
-
-def same_padding(x: Tensor, kernel: int, stride: int, value: float = 0.0) -> Tensor:
-    """Pads (n, c, h, w) as TensorFlow's SAME does: the odd pixel goes below and to the right."""
-    pads = [max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in x.shape[-2:]]
-    (top, bottom), (left, right) = ((pad // 2, pad - pad // 2) for pad in pads)
-    return F.pad(x, (left, right, top, bottom), value=value)
-
-
-class Conv2d(nn.Conv2d):
-    """Convolution without bias, padded as the architecture says: the two ways differ at strides above 1."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, groups: int, padding: Padding) -> None:
-        # At stride 1 both paddings are k//2 on every side; the convolution does it without a copy.
-        self.dynamic = padding == "same" and stride > 1
-        super().__init__(inputs, outputs, kernel, stride, 0 if self.dynamic else kernel // 2, groups=groups, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, inputs, h, w) → (n, outputs, ⌈h/stride⌉, ⌈w/stride⌉)."""
-        if self.dynamic:
-            x = same_padding(x, self.kernel_size[0], self.stride[0])
-        return super().forward(x)
 
 
 class ConvNorm(nn.Module):
@@ -83,10 +63,21 @@ class ConvNorm(nn.Module):
         # The spec keeps the share of the old average (TensorFlow's way), PyTorch the share of the new value.
         self.norm = nn.BatchNorm2d(outputs, eps=norm.epsilon, momentum=1 - norm.momentum)
         self.activation = _ACTIVATIONS[activation]()
+        self.kind: Activation = activation
+        self.own_conv = self.own_norm = False
+
+    def use(self, kernels: Kernels) -> None:
+        """From now on, where there is a kernel for it."""
+        self.own_conv = self.conv.has_kernel(kernels)
+        self.own_norm = kernels.norm
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, inputs, h, w) → (n, outputs, ⌈h/stride⌉, ⌈w/stride⌉)."""
-        out: Tensor = self.activation(self.norm(self.conv(x)))
+        conv = self.conv.own if self.own_conv and self.training else self.conv
+        if self.own_norm and self.norm.training:
+            return joined(conv(x), self.norm, self.kind)
+        # In one expression: a name would keep the convolution's output alive beside the two that follow.
+        out: Tensor = self.activation(self.norm(conv(x)))
         return out
 
 
@@ -98,9 +89,21 @@ class SqueezeExcite(nn.Module):
         self.reduce = nn.Conv2d(channels, squeeze, 1)
         self.activation = _ACTIVATIONS[activation]()
         self.expand = nn.Conv2d(squeeze, channels, 1)
+        self.kind: Activation = activation
+        self.own = False
+
+    def use(self, kernels: Kernels) -> None:
+        """From now on."""
+        self.own = kernels.squeeze_excite
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, channels, h, w) → the same shape."""
+        if self.own and self.training:
+            reduce, expand = self.reduce, self.expand
+            assert reduce.bias is not None
+            assert expand.bias is not None
+            weights = reduce.weight.flatten(1), reduce.bias, expand.weight.flatten(1), expand.bias
+            return squeeze_excite(x, *weights, self.kind)
         gate = self.expand(self.activation(self.reduce(x.mean((2, 3), keepdim=True))))
         scaled: Tensor = x * gate.sigmoid()
         return scaled
@@ -299,6 +302,14 @@ class Network(nn.Module):
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.ModuleList(stages)
         self.head = HeadLayers(architecture.head, inputs, conv)
+
+    def use(self, kernels: Kernels) -> None:
+        """In training mode, from now on, for all layers; warns once where the kernels were not compiled."""
+        if kernels != Kernels():
+            warn_if_missing()
+        for module in self.modules():
+            if isinstance(module, ConvNorm | SqueezeExcite):
+                module.use(kernels)
 
     def maps(self, x: Tensor) -> list[Tensor]:
         """(n, channels, h, w) → the stem's output and every stage's, each (n, its channels, its h, its w)."""

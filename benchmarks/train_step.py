@@ -1,0 +1,151 @@
+"""A training step (forward, loss, backward) with Triscale's kernels against PyTorch's own, the same network, on a CPU.
+
+    python benchmarks/train_step.py [--json] [--only small|large] [--repeats 7] [--threads 2] [--memory]
+
+small: what studies and searches train: one thread, batch 128, an MBConv network of 3.6M MACs at 16 pixels, and what
+depth, width and resolution make of it. large: EfficientNet-B0 at 224, batch 32, two threads. In fp32 and under bf16
+autocast, in channels-last order, the allocator made steady for all. The modes take turns step by step; medians with the
+lowest and highest, and the ratio of the fastest mode with kernels to PyTorch's fastest. --memory: each mode's peak in a
+process of its own.
+"""
+
+import argparse
+import json
+import multiprocessing
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from triscale.arch import Architecture, Head, MBConv, Stage, Stem, published
+from triscale.arch.rounding import multiply
+from triscale.costing import cost
+from triscale.kernels import status
+from triscale.nn import Kernels, build
+from triscale.training.machine import autocast, steady_allocator, to_device
+
+ALL = Kernels(depthwise=True, pointwise=True, norm=True, squeeze_excite=True)
+MODES = tuple((who, precision) for precision in ("fp32", "bf16") for who in ("pytorch", "triscale"))
+WARM_UP = 3
+
+
+def base() -> Architecture:
+    """Four stages of 16 to 80 channels at 16 pixels."""
+    rows = ((3, 16, 1, 1), (3, 24, 2, 2), (5, 40, 2, 2), (3, 80, 2, 1))
+    stages = tuple(Stage(MBConv(k, 4, 0.25), channels, n, stride) for k, channels, n, stride in rows)
+    return Architecture(stages, Stem(16, 3, 1), Head(10, 256), (16, 16))
+
+
+def small() -> dict[str, Architecture]:
+    return {
+        "base": base(),
+        "depth ×3": multiply(base(), depth=3),
+        "width ×1.75": multiply(base(), width=1.75),
+        "resolution ×2": multiply(base(), resolution=2),
+    }
+
+
+def stepper(architecture: Architecture, batch: int, who: str, precision: str) -> Callable[[], None]:
+    device = torch.device("cpu")
+    network = to_device(build(architecture), device).train()
+    network.use(ALL if who == "triscale" else Kernels())
+    generator = torch.Generator().manual_seed(0)
+    shape = (batch, architecture.channels, *architecture.resolution)
+    x = torch.randn(shape, generator=generator).contiguous(memory_format=torch.channels_last)
+    y = torch.randint(0, architecture.classes, (batch,), generator=generator)
+
+    def step() -> None:
+        with autocast(device, precision):
+            loss = F.cross_entropy(network(x), y)
+        loss.backward()  # type: ignore[no-untyped-call]
+        network.zero_grad(set_to_none=True)
+
+    return step
+
+
+def measure(architecture: Architecture, batch: int, threads: int, repeats: int) -> dict[str, Any]:
+    torch.set_num_threads(threads)
+    steps = {f"{who} {precision}": stepper(architecture, batch, who, precision) for who, precision in MODES}
+    taken: dict[str, list[float]] = {mode: [] for mode in steps}
+    for _ in range(WARM_UP + repeats):
+        for mode, step in steps.items():
+            start = time.perf_counter()
+            step()
+            taken[mode].append((time.perf_counter() - start) / batch * 1e3)
+    times = {mode: {"median": statistics.median(found[WARM_UP:]), "lowest": min(found[WARM_UP:]),
+                    "highest": max(found[WARM_UP:])} for mode, found in taken.items()}  # fmt: skip
+
+    def fastest(who: str, of: str) -> float:
+        return min(times[f"{who} {precision}"][of] for precision in ("fp32", "bf16"))
+
+    return {
+        "macs": cost(architecture).macs,
+        "batch": batch,
+        "threads": threads,
+        "ms_per_image": times,
+        "ratio": fastest("triscale", "median") / fastest("pytorch", "median"),
+        "ratio_of_lowest": fastest("triscale", "lowest") / fastest("pytorch", "lowest"),
+    }
+
+
+def _peak(
+    answer: "multiprocessing.Queue[float]", architecture: Architecture, batch: int, threads: int, mode: tuple[str, str]
+) -> None:
+    steady_allocator()
+    torch.set_num_threads(threads)
+    step = stepper(architecture, batch, *mode)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(WARM_UP):
+        step()
+    answer.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+def peaks(architecture: Architecture, batch: int, threads: int) -> dict[str, float]:
+    """MiB of each mode beyond the process with the network in it."""
+    context, found = multiprocessing.get_context("spawn"), {}
+    for mode in MODES:
+        answer = context.Queue()
+        process = context.Process(target=_peak, args=(answer, architecture, batch, threads, mode))
+        process.start()
+        found[" ".join(mode)] = answer.get()
+        process.join()
+    return found
+
+
+def main() -> None:
+    """Prints a table, or one JSON object."""
+    parser = argparse.ArgumentParser(description="A training step with Triscale's kernels against PyTorch's own.")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    parser.add_argument("--only", choices=("small", "large"))
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2, help="of the large network's steps")
+    parser.add_argument("--memory", action="store_true", help="peak memory too")
+    asked = parser.parse_args()
+    if not steady_allocator():
+        print("the allocator is not glibc's: times are those of its defaults")
+    cases = {} if asked.only == "large" else {name: (found, 128, 1) for name, found in small().items()}
+    if asked.only != "small":
+        cases["EfficientNet-B0 at 224"] = (published("efficientnet_b0"), 32, asked.threads)
+    results = {}
+    for name, case in cases.items():
+        results[name] = measure(*case, asked.repeats)
+        if asked.memory:
+            results[name]["peak_mib"] = peaks(*case)
+    if asked.json:
+        print(json.dumps({"isa": status().isa, "repeats": asked.repeats, "networks": results}))
+        return
+    print(f"instruction set {status().isa}; ms per image and step, median of {asked.repeats} (lowest to highest)")
+    for name, found in results.items():
+        print(f"\n{name}: {found['macs'] / 1e6:.1f}M MACs, batch {found['batch']}, {found['threads']} threads")
+        for mode, times in found["ms_per_image"].items():
+            memory = f", peak {found['peak_mib'][mode]:,.0f} MiB" if asked.memory else ""
+            print(f"  {mode}: {times['median']:.3f} ({times['lowest']:.3f} to {times['highest']:.3f}){memory}")
+        print(f"  fastest to fastest: {found['ratio']:.2f} (of the lowest {found['ratio_of_lowest']:.2f})")
+
+
+if __name__ == "__main__":
+    main()

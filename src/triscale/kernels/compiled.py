@@ -1,0 +1,155 @@
+"""Calls the compiled kernels on tensors. Every function wants what `fits`, and returns None where a kernel declined."""
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from triscale.kernels.library import load
+
+ACTIVATIONS = ("none", "relu", "relu6", "hardswish", "silu")  # in the order of interface.h
+_DECLINED, _NO_MEMORY = -2, -1
+
+
+class _Depthwise(ctypes.Structure):
+    """`Depthwise` of interface.h."""
+
+    _fields_ = tuple((f"field{i}", ctypes.c_int64) for i in range(10))
+
+
+def fits(x: Tensor, *parameters: Tensor) -> bool:
+    """Whether there are kernels for such tensors: fp32 or bf16 values on a CPU, parameters in fp32, not empty."""
+    return (
+        load()[0] is not None
+        and x.dtype in (torch.float32, torch.bfloat16)
+        and x.device.type == "cpu"
+        and x.numel() > 0
+        and all(p.dtype == torch.float32 and p.device.type == "cpu" for p in parameters)
+    )
+
+
+def _call(name: str, *arguments: object) -> bool:
+    failure = getattr(load()[0], f"triscale_{name}")(*arguments)
+    if failure == _NO_MEMORY:
+        raise MemoryError(f"not enough memory for the sums of {name}")
+    return bool(failure != _DECLINED)
+
+
+def _at(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _how(x: Tensor) -> tuple[bool, int]:
+    """Whether values are bf16, and by how many threads: one, where more would only wait for each other."""
+    return x.dtype == torch.bfloat16, torch.get_num_threads() if x.numel() > 16384 else 1
+
+
+def dense(x: Tensor) -> Tensor:
+    """The tensor in channels-last order without gaps: itself, where it is."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def like(x: Tensor) -> Tensor:
+    """Memory for a tensor of that shape, in that order."""
+    return torch.empty_like(x, memory_format=torch.channels_last)
+
+
+def _shape(x: Tensor, kernel: int, window: tuple[int, int, int, int, int]) -> _Depthwise:
+    n, channels, rows, columns = x.shape
+    stride, top, left, height, width = window
+    return _Depthwise(n, rows, columns, channels, height, width, kernel, stride, top, left)
+
+
+def depthwise(x: Tensor, weight: Tensor, window: tuple[int, int, int, int, int]) -> Tensor | None:
+    """`twins.depthwise`."""
+    x, weight = dense(x), weight.contiguous()
+    y = torch.empty((*x.shape[:2], *window[3:]), dtype=x.dtype, memory_format=torch.channels_last)
+    shape = _shape(x, weight.shape[-1], window)
+    done = _call("depthwise", ctypes.byref(shape), *_how(x), _at(x), _at(weight), _at(y))
+    return y if done else None
+
+
+def depthwise_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, window: tuple[int, int, int, int, int], wanted: tuple[bool, bool]
+) -> tuple[Tensor, Tensor] | None:
+    """`twins.depthwise_backward`."""
+    grad, x, weight = dense(grad), dense(x), weight.contiguous()
+    grad_x, grad_weight = like(x) if wanted[0] else None, torch.empty_like(weight) if wanted[1] else None
+    shape = _shape(x, weight.shape[-1], window)
+    pointers = map(_at, (grad, x, weight, grad_x, grad_weight))
+    if not _call("depthwise_backward", ctypes.byref(shape), *_how(x), *pointers):
+        return None
+    return x.new_empty(0) if grad_x is None else grad_x, weight.new_empty(0) if grad_weight is None else grad_weight
+
+
+def _matrices(x: Tensor, weight: Tensor) -> tuple[int, int, int]:
+    """Rows, inputs, outputs."""
+    return x.numel() // x.shape[1], x.shape[1], weight.shape[0]
+
+
+def pointwise(x: Tensor, weight: Tensor) -> Tensor:
+    """`twins.pointwise`."""
+    x, weight = dense(x), weight.contiguous()
+    shape = x.shape[0], weight.shape[0], *x.shape[2:]
+    y = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
+    _call("pointwise", *_matrices(x, weight), *_how(x), _at(x), _at(weight), _at(y))
+    return y
+
+
+def pointwise_backward(grad: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, bool]) -> tuple[Tensor, Tensor]:
+    """`twins.pointwise_backward`."""
+    grad, x, weight = dense(grad), dense(x), weight.contiguous()
+    grad_x, grad_weight = like(x) if wanted[0] else None, torch.empty_like(weight) if wanted[1] else None
+    _call("pointwise_backward", *_matrices(x, weight), *_how(x), *map(_at, (grad, x, weight, grad_x, grad_weight)))
+    return x.new_empty(0) if grad_x is None else grad_x, weight.new_empty(0) if grad_weight is None else grad_weight
+
+
+def norm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, activation: str) -> tuple[Tensor, Tensor]:
+    """`twins.norm`."""
+    x, channels = dense(x), x.shape[1]
+    y, statistics = like(x), weight.new_empty((3, channels))
+    pointers = map(_at, (x, weight.contiguous(), bias.contiguous(), y, statistics))
+    _call("norm", x.numel() // channels, channels, ACTIVATIONS.index(activation), epsilon, *_how(x), *pointers)
+    return y, statistics
+
+
+def norm_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, statistics: Tensor, activation: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`twins.norm_backward`."""
+    grad, x, channels = dense(grad), dense(x), x.shape[1]
+    weight, bias, statistics = weight.contiguous(), bias.contiguous(), statistics.contiguous()
+    found = like(x), torch.empty_like(weight), torch.empty_like(bias)
+    pointers = map(_at, (grad, x, weight, bias, statistics, *found))
+    _call("norm_backward", x.numel() // channels, channels, ACTIVATIONS.index(activation), *_how(x), *pointers)
+    return found
+
+
+def _sizes(x: Tensor) -> tuple[int, int, int]:
+    n, channels, height, width = x.shape
+    return n, height * width, channels
+
+
+def pool(x: Tensor) -> Tensor:
+    """`twins.pool`."""
+    x = dense(x)
+    means = x.new_empty(x.shape[:2], dtype=torch.float32)
+    _call("pool", *_sizes(x), *_how(x), _at(x), _at(means))
+    return means
+
+
+def scale(x: Tensor, factors: Tensor, terms: Tensor | None) -> Tensor:
+    """`twins.scale`."""
+    x, factors = dense(x), factors.contiguous()
+    terms = None if terms is None else terms.contiguous()
+    y = like(x)
+    _call("scale", *_sizes(x), *_how(x), _at(x), _at(factors), _at(terms), _at(y))
+    return y
+
+
+def dot(x: Tensor, grad: Tensor) -> Tensor:
+    """`twins.dot`."""
+    x, grad = dense(x), dense(grad)
+    sums = x.new_empty(x.shape[:2], dtype=torch.float32)
+    _call("dot", *_sizes(x), *_how(x), _at(x), _at(grad), _at(sums))
+    return sums

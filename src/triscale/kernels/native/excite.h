@@ -1,0 +1,99 @@
+// The passes of squeeze-excite over whole tensors, (images, pixels, channels): averages, scaling, products. Included by
+// kernels.cpp. The two small linear layers between them are PyTorch's.
+
+#pragma once
+
+namespace triscale {
+namespace TRISCALE_ISA {
+namespace {
+
+// For every channel of an image the sum over its pixels of value(position, lanes), times `factor`.
+template <class Value>
+inline void sum_pixels(long pixels, long channels, float factor, float* out, Value value) {
+  each_vector(channels, [&](long c, auto lanes) {
+    double totals[kLanes] = {};
+    for (long start = 0; start < pixels; start += 512) {
+      // Two sums: an addition need not wait for the one before.
+      Vec even = all(0), odd = all(0);
+      const long end = least(pixels, start + 512);
+      long p = start;
+      for (; p + 2 <= end; p += 2) {
+        even += value(p * channels + c, lanes);
+        odd += value((p + 1) * channels + c, lanes);
+      }
+      if (p < end) even += value(p * channels + c, lanes);
+      float values[kLanes];
+      store(values, even + odd, Full{});
+      add_to(totals, values, kLanes);
+    }
+    float sums[kLanes];
+    for (int i = 0; i < kLanes; i++) sums[i] = static_cast<float>(totals[i]) * factor;
+    store(out + c, load(sums, Full{}), lanes);
+  });
+}
+
+template <class T>
+int pool_of(long images, long pixels, long channels, int threads, const T* x, float* means) {
+  const float share = 1.0f / static_cast<float>(pixels);
+  for_each(images, threads, [&](long n) {
+    const T* image = x + n * pixels * channels;
+    sum_pixels(pixels, channels, share, means + n * channels, [&](long at, auto lanes) { return load(image + at, lanes); });
+  });
+  return 0;
+}
+
+template <class T>
+int dot_of(long images, long pixels, long channels, int threads, const T* x, const T* grad, float* sums) {
+  for_each(images, threads, [&](long n) {
+    const T *one = x + n * pixels * channels, *other = grad + n * pixels * channels;
+    sum_pixels(pixels, channels, 1.0f, sums + n * channels,
+               [&](long at, auto lanes) { return load(one + at, lanes) * load(other + at, lanes); });
+  });
+  return 0;
+}
+
+// y = x·factor, plus a term where there are any; one factor and term for every channel of an image.
+template <class T>
+int scale_of(long images, long pixels, long channels, int threads, const T* x, const float* factors,
+             const float* terms, T* y) {
+  for_each(images, threads, [&](long n) {
+    const long image = n * pixels * channels;
+    for (long start = 0; start < pixels; start += 8) {
+      const long count = least(8, pixels - start);
+      each_vector(channels, [&](long c, auto lanes) {
+        const Vec factor = load(factors + n * channels + c, lanes);
+        const Vec term = terms == nullptr ? all(0) : load(terms + n * channels + c, lanes);
+        for (long i = 0; i < count; i++) {
+          const long at = image + (start + i) * channels + c;
+          store(y + at, load(x + at, lanes) * factor + term, lanes);
+        }
+      });
+    }
+  });
+  return 0;
+}
+
+int pool(int64_t images, int64_t pixels, int64_t channels, int bf16, int threads, const void* x, float* means) {
+  return bf16 ? pool_of(images, pixels, channels, threads, static_cast<const Bf16*>(x), means)
+              : pool_of(images, pixels, channels, threads, static_cast<const float*>(x), means);
+}
+
+int scale(int64_t images, int64_t pixels, int64_t channels, int bf16, int threads, const void* x, const float* factors,
+          const float* terms, void* y) {
+  return bf16 ? scale_of(images, pixels, channels, threads, static_cast<const Bf16*>(x), factors, terms,
+                         static_cast<Bf16*>(y))
+              : scale_of(images, pixels, channels, threads, static_cast<const float*>(x), factors, terms,
+                         static_cast<float*>(y));
+}
+
+int dot(int64_t images, int64_t pixels, int64_t channels, int bf16, int threads, const void* x, const void* grad,
+        float* sums) {
+  return bf16 ? dot_of(images, pixels, channels, threads, static_cast<const Bf16*>(x), static_cast<const Bf16*>(grad),
+                       sums)
+              : dot_of(images, pixels, channels, threads, static_cast<const float*>(x),
+                       static_cast<const float*>(grad), sums);
+}
+
+}  // namespace
+}  // namespace TRISCALE_ISA
+}  // namespace triscale

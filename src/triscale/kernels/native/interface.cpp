@@ -1,0 +1,120 @@
+// The C interface: picks the fastest instruction set that this processor has, and calls its kernels.
+
+#include "interface.h"
+
+#include <string.h>
+
+namespace triscale {
+
+namespace baseline {
+extern const Kernels kernels;
+}
+#if defined(TRISCALE_X86)
+namespace avx2 {
+extern const Kernels kernels;
+}
+namespace avx512 {
+extern const Kernels kernels;
+}
+namespace avx512bf16 {
+extern const Kernels kernels;
+}
+#endif
+
+namespace {
+
+struct Choice {
+  const char* name;
+  const Kernels* kernels;
+  bool here;
+};
+
+// From the slowest to the fastest; `here` counts the operating system's part too (it must save the wide registers).
+int list(Choice* choices) {
+  int n = 0;
+  choices[n++] = {"baseline", &baseline::kernels, true};
+#if defined(TRISCALE_X86)
+  __builtin_cpu_init();
+  bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  choices[n++] = {"avx2", &avx2::kernels, avx2};
+  choices[n++] = {"avx512", &avx512::kernels, avx512};
+  choices[n++] = {"avx512bf16", &avx512bf16::kernels, avx512 && __builtin_cpu_supports("avx512bf16")};
+#endif
+  return n;
+}
+
+const Kernels* active = nullptr;
+
+}  // namespace
+}  // namespace triscale
+
+using triscale::active;
+
+#define EXPORT __attribute__((visibility("default")))
+
+extern "C" {
+
+// Takes the fastest instruction set that is here and not faster than the named one; any, where the name is empty.
+// Returns its name, or null where no instruction set has the asked name.
+EXPORT const char* triscale_choose(const char* most) {
+  triscale::Choice choices[8];
+  int n = triscale::list(choices), last = n - 1;
+  if (most[0] != 0) {
+    while (last >= 0 && strcmp(choices[last].name, most) != 0) last--;
+    if (last < 0) return nullptr;
+  }
+  while (!choices[last].here) last--;
+  active = choices[last].kernels;
+  return choices[last].name;
+}
+
+EXPORT int triscale_depthwise(const triscale::Depthwise* shape, int bf16, int threads, const void* x, const float* weight,
+                       void* y) {
+  return active->depthwise(shape, bf16, threads, x, weight, y);
+}
+
+EXPORT int triscale_depthwise_backward(const triscale::Depthwise* shape, int bf16, int threads, const void* grad,
+                                const void* x, const float* weight, void* grad_x, float* grad_weight) {
+  return active->depthwise_backward(shape, bf16, threads, grad, x, weight, grad_x, grad_weight);
+}
+
+EXPORT int triscale_norm(int64_t rows, int64_t channels, int64_t activation, double epsilon, int bf16, int threads,
+                  const void* x, const float* weight, const float* bias, void* y, float* statistics) {
+  return active->norm(rows, channels, activation, epsilon, bf16, threads, x, weight, bias, y, statistics);
+}
+
+EXPORT int triscale_norm_backward(int64_t rows, int64_t channels, int64_t activation, int bf16, int threads, const void* grad,
+                           const void* x, const float* weight, const float* bias, const float* statistics,
+                           void* grad_x, float* grad_weight, float* grad_bias) {
+  return active->norm_backward(rows, channels, activation, bf16, threads, grad, x, weight, bias, statistics, grad_x,
+                               grad_weight, grad_bias);
+}
+
+EXPORT int triscale_pool(int64_t images, int64_t pixels, int64_t channels, int bf16, int threads, const void* x,
+                  float* means) {
+  return active->pool(images, pixels, channels, bf16, threads, x, means);
+}
+
+EXPORT int triscale_scale(int64_t images, int64_t pixels, int64_t channels, int bf16, int threads, const void* x,
+                   const float* factors, const float* terms, void* y) {
+  return active->scale(images, pixels, channels, bf16, threads, x, factors, terms, y);
+}
+
+EXPORT int triscale_dot(int64_t images, int64_t pixels, int64_t channels, int bf16, int threads, const void* x,
+                 const void* grad, float* sums) {
+  return active->dot(images, pixels, channels, bf16, threads, x, grad, sums);
+}
+
+EXPORT int triscale_pointwise(int64_t rows, int64_t inputs, int64_t outputs, int bf16, int threads, const void* x,
+                              const float* weight, void* y) {
+  return active->pointwise(rows, inputs, outputs, bf16, threads, x, weight, y);
+}
+
+EXPORT int triscale_pointwise_backward(int64_t rows, int64_t inputs, int64_t outputs, int bf16, int threads,
+                                       const void* grad, const void* x, const float* weight, void* grad_x,
+                                       float* grad_weight) {
+  return active->pointwise_backward(rows, inputs, outputs, bf16, threads, grad, x, weight, grad_x, grad_weight);
+}
+}

@@ -1,0 +1,42 @@
+// What Python calls, and what every instruction set provides. Tensors are NHWC without gaps, values fp32 or bf16.
+
+#pragma once
+
+#include <stdint.h>
+
+namespace triscale {
+
+// Depthwise convolution: (images, height, width, channels) → (images, out_height, out_width, channels). Output row i
+// sees input rows i·stride − top to i·stride − top + kernel − 1; those outside count as 0. Columns likewise.
+struct Depthwise {
+  int64_t images, height, width, channels, out_height, out_width, kernel, stride, top, left;
+};
+
+enum Activation : int64_t { kNone, kRelu, kRelu6, kHardswish, kSilu };
+
+// A kernel returns 0, or −1 where there was no memory for its own sums.
+struct Kernels {
+  int (*depthwise)(const Depthwise*, int bf16, int threads, const void* x, const float* weight, void* y);
+  int (*depthwise_backward)(const Depthwise*, int bf16, int threads, const void* grad, const void* x,
+                            const float* weight, void* grad_x, float* grad_weight);
+  int (*norm)(int64_t rows, int64_t channels, int64_t activation, double epsilon, int bf16, int threads, const void* x,
+              const float* weight, const float* bias, void* y, float* statistics);
+  int (*norm_backward)(int64_t rows, int64_t channels, int64_t activation, int bf16, int threads, const void* grad,
+                       const void* x, const float* weight, const float* bias, const float* statistics, void* grad_x,
+                       float* grad_weight, float* grad_bias);
+  int (*pool)(int64_t images, int64_t pixels, int64_t channels, int bf16, int threads, const void* x, float* means);
+  int (*scale)(int64_t images, int64_t pixels, int64_t channels, int bf16, int threads, const void* x,
+               const float* factors, const float* terms, void* y);
+  int (*dot)(int64_t images, int64_t pixels, int64_t channels, int bf16, int threads, const void* x, const void* grad,
+             float* sums);
+  int (*pointwise)(int64_t rows, int64_t inputs, int64_t outputs, int bf16, int threads, const void* x,
+                   const float* weight, void* y);
+  int (*pointwise_backward)(int64_t rows, int64_t inputs, int64_t outputs, int bf16, int threads, const void* grad,
+                            const void* x, const float* weight, void* grad_x, float* grad_weight);
+};
+
+// Calls task(context, i) once for every i in [0, tasks), by at most so many threads. Which thread takes which task is
+// left open, so a task must not depend on it: what several tasks sum is kept apart and added up afterwards.
+void parallel(int64_t tasks, int threads, void (*task)(void*, int64_t), void* context);
+
+}  // namespace triscale

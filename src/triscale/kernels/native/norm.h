@@ -1,0 +1,308 @@
+// Batch normalisation in training joined with its activation. Included by kernels.cpp.
+//
+// A tensor is rows of channels. Where the channels do not fill whole vectors, several rows are taken as one: 24 channels
+// and vectors of 16 make "periods" of 48 values, and no lane is idle. What belongs to a channel is repeated accordingly.
+//
+// The output's activation is not stored: its derivative is computed anew from the input, which costs less than reading.
+
+#pragma once
+
+namespace triscale {
+namespace TRISCALE_ISA {
+namespace {
+
+template <Activation ACT, class T>
+TRISCALE_INLINE Vec activate(Vec z) {
+  if (ACT == kSilu) return z * logistic<T>(z);
+  if (ACT == kRelu) return z < 0.0f ? all(0) : z;
+  if (ACT == kRelu6) {
+    Vec low = z < 0.0f ? all(0) : z;
+    return low > 6.0f ? all(6) : low;
+  }
+  if (ACT == kHardswish) {
+    Vec low = z + 3.0f < 0.0f ? all(0) : z + 3.0f;
+    return z * (low > 6.0f ? all(6) : low) * (1.0f / 6);
+  }
+  return z;
+}
+
+template <Activation ACT, class T>
+TRISCALE_INLINE Vec slope(Vec z) {
+  if (ACT == kSilu) {
+    Vec s = logistic<T>(z);
+    return s + z * s * (1.0f - s);
+  }
+  if (ACT == kRelu) return z > 0.0f ? all(1) : all(0);
+  if (ACT == kRelu6) return z > 0.0f ? (z < 6.0f ? all(1) : all(0)) : all(0);
+  if (ACT == kHardswish) {
+    Vec inner = z * (1.0f / 3) + 0.5f;
+    return z <= -3.0f ? all(0) : (z < 3.0f ? inner : all(1));
+  }
+  return all(1);
+}
+
+// How a tensor is cut into periods, those into chunks (summed in single precision), and the chunks into runs (summed in
+// double, one after another). Depends on the shape alone: so do the bits of the result.
+struct Periods {
+  long channels, copies, length, whole, rest, rows_at_once, chunks, runs;
+
+  Periods(long rows, long channels_) : channels(channels_) {
+    copies = 1;
+    while (channels * copies % kLanes != 0) copies++;
+    length = channels * copies;
+    whole = rows / copies;
+    rest = rows % copies * channels;
+    rows_at_once = most(8, least(512, 16384 / length / 8 * 8));
+    chunks = most(1, (whole + rows_at_once - 1) / rows_at_once);
+    runs = least(chunks, 64);
+  }
+
+  // (channels) → (length).
+  template <class Value>
+  void repeat(float* out, Value value) const {
+    for (long i = 0; i < length; i++) out[i] = static_cast<float>(value(i % channels));
+  }
+
+  // Calls block(number of rows as a type, first value, offset in the period, lanes) for every vector of a chunk: in
+  // groups of eight rows, whose loads and long dependent chains overlap; what is left of the tensor comes with the last.
+  template <class Block>
+  void each(long chunk, Block block) const {
+    long row = chunk * rows_at_once;
+    const long end = least(whole, row + rows_at_once);
+    for (; row + 8 <= end; row += 8) {
+      for (long c = 0; c < length; c += kLanes) block(Number<8>{}, row * length + c, c, Full{});
+    }
+    for (; row < end; row++) {
+      for (long c = 0; c < length; c += kLanes) block(Number<1>{}, row * length + c, c, Full{});
+    }
+    if (chunk < chunks - 1) return;
+    for (long c = 0; c < rest; c += kLanes) {
+      block(Number<1>{}, whole * length + c, c, First(least(kLanes, rest - c)));
+    }
+  }
+};
+
+// Two sums for every channel. add(first, second, rows, value, offset, lanes) adds a vector of so many rows to both.
+template <class Add>
+int two_sums(const Periods& p, int threads, double* out, Add add) {
+  const long size = 2 * p.length;
+  Scratch scratch(p.runs * size * (sizeof(double) + sizeof(float)));
+  if (!scratch.ok()) return -1;
+  double* sums = scratch.at<double>(0);
+  float* partial = scratch.at<float>(p.runs * size * sizeof(double));
+  for_each(p.runs, threads, [&](long run) {
+    double* own = sums + run * size;
+    float* single = partial + run * size;
+    memset(own, 0, size * sizeof(double));
+    for (long chunk = p.chunks * run / p.runs; chunk < p.chunks * (run + 1) / p.runs; chunk++) {
+      memset(single, 0, size * sizeof(float));
+      p.each(chunk, [&](auto rows, long at, long c, auto lanes) {
+        Vec first = load(single + c, Full{}), second = load(single + p.length + c, Full{});
+        add(first, second, rows, at, c, lanes);
+        store(single + c, first, Full{});
+        store(single + p.length + c, second, Full{});
+      });
+      add_to(own, single, size);
+    }
+  });
+  for (long c = 0; c < p.channels; c++) {
+    double first = 0, second = 0;
+    for (long run = 0; run < p.runs; run++) {
+      for (long i = c; i < p.length; i += p.channels) {
+        first += sums[run * size + i];
+        second += sums[run * size + p.length + i];
+      }
+    }
+    out[c] = first, out[p.channels + c] = second;
+  }
+  return 0;
+}
+
+// Lanes that are not there must not add what padding with zeros would give.
+TRISCALE_INLINE Vec only(Vec v, Full) { return v; }
+TRISCALE_INLINE Vec only(Vec v, First lanes) {
+  float values[kLanes] = {};
+  store(values, v, lanes);
+  return load(values, Full{});
+}
+
+TRISCALE_INLINE float value_of(const float* p) { return *p; }
+TRISCALE_INLINE float value_of(const Bf16* p) {
+  const uint32_t bits = static_cast<uint32_t>(p->bits) << 16;
+  float value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+// The mean of a few rows from all over the tensor: sums of squares around it lose no digits where a channel's values are
+// all far from 0.
+template <class T>
+void pivots(const T* x, long rows, long channels, float* out) {
+  const long taken = least(rows, 8);
+  for (long c = 0; c < channels; c++) {
+    float sum = 0;
+    for (long i = 0; i < taken; i++) sum += value_of(x + i * (rows / taken) * channels + c);
+    out[c] = sum / static_cast<float>(taken);
+  }
+}
+
+// Square root by the processor: the C library's may set errno, and this file must not call C++'s.
+inline double root(double v) { return __builtin_sqrt(v); }
+
+template <class T>
+int statistics_of(const T* x, long rows, const Periods& p, double epsilon, int threads, float* statistics) {
+  Scratch scratch(p.length * sizeof(float) + p.channels * (2 * sizeof(double) + sizeof(float)));
+  if (!scratch.ok()) return -1;
+  double* sums = scratch.at<double>(0);
+  float* around = scratch.at<float>(2 * p.channels * sizeof(double));
+  float* repeated = around + p.channels;
+  pivots(x, rows, p.channels, around);
+  p.repeat(repeated, [&](long c) { return around[c]; });
+  const int failed = two_sums(p, threads, sums, [&](Vec& sum, Vec& squares, auto n, long at, long c, auto lanes) {
+    const Vec pivot = load(repeated + c, Full{});
+    TRISCALE_UNROLL for (int i = 0; i < decltype(n)::value; i++) {
+      const Vec v = only(load(x + at + i * p.length, lanes) - pivot, lanes);
+      sum += v;
+      squares += v * v;
+    }
+  });
+  if (failed) return failed;
+  const double n = static_cast<double>(rows);
+  for (long c = 0; c < p.channels; c++) {
+    const double shift = sums[c] / n, spread = sums[p.channels + c] / n - shift * shift;
+    const double variance = spread > 0 ? spread : spread != spread ? spread : 0;
+    statistics[c] = static_cast<float>(around[c] + shift);
+    statistics[p.channels + c] = static_cast<float>(1 / root(variance + epsilon));
+    statistics[2 * p.channels + c] = static_cast<float>(rows > 1 ? variance * n / (n - 1) : variance);
+  }
+  return 0;
+}
+
+// y = activation((x − mean)·rstd·weight + bias). statistics: (3, channels), the means, 1/√(variance + epsilon) and the
+// unbiased variances.
+template <Activation ACT, class T>
+int norm_of(long rows, long channels, double epsilon, int threads, const T* x, const float* weight, const float* bias,
+            T* y, float* statistics) {
+  const Periods p(rows, channels);
+  if (int failed = statistics_of(x, rows, p, epsilon, threads, statistics)) return failed;
+  Scratch scratch(3 * p.length * sizeof(float));
+  if (!scratch.ok()) return -1;
+  float *means = scratch.at<float>(0), *factors = means + p.length, *biases = factors + p.length;
+  p.repeat(means, [&](long c) { return statistics[c]; });
+  p.repeat(factors, [&](long c) { return weight[c] * statistics[channels + c]; });
+  p.repeat(biases, [&](long c) { return bias[c]; });
+  for_each(p.chunks, threads, [&](long chunk) {
+    p.each(chunk, [&](auto n, long at, long c, auto lanes) {
+      const Vec mean = load(means + c, Full{}), factor = load(factors + c, Full{}), shift = load(biases + c, Full{});
+      TRISCALE_UNROLL for (int i = 0; i < decltype(n)::value; i++) {
+        const Vec z = (load(x + at + i * p.length, lanes) - mean) * factor + shift;
+        store(y + at + i * p.length, activate<ACT, T>(z), lanes);
+      }
+    });
+  });
+  return 0;
+}
+
+template <Activation ACT, class T>
+int norm_backward_of(long rows, long channels, int threads, const T* grad, const T* x, const float* weight,
+                     const float* bias, const float* statistics, T* grad_x, float* grad_weight, float* grad_bias) {
+  const Periods p(rows, channels);
+  Scratch scratch(2 * channels * sizeof(double) + 5 * p.length * sizeof(float));
+  if (!scratch.ok()) return -1;
+  double* sums = scratch.at<double>(0);
+  float* means = scratch.at<float>(2 * channels * sizeof(double));
+  float *factors = means + p.length, *biases = factors + p.length, *slopes = biases + p.length;
+  float* constants = slopes + p.length;
+  p.repeat(means, [&](long c) { return statistics[c]; });
+  p.repeat(factors, [&](long c) { return weight[c] * statistics[channels + c]; });
+  p.repeat(biases, [&](long c) { return bias[c]; });
+
+  // The gradient before the activation, summed, and summed times how far x is from its mean.
+  const int failed = two_sums(p, threads, sums, [&](Vec& sum, Vec& product, auto n, long at, long c, auto lanes) {
+    const Vec mean = load(means + c, Full{}), factor = load(factors + c, Full{}), shift = load(biases + c, Full{});
+    TRISCALE_UNROLL for (int i = 0; i < decltype(n)::value; i++) {
+      const Vec away = load(x + at + i * p.length, lanes) - mean;
+      // Where lanes are missing the gradient loads as 0, and so do both terms.
+      const Vec g = load(grad + at + i * p.length, lanes) * slope<ACT, T>(away * factor + shift);
+      sum += g;
+      product += g * away;
+    }
+  });
+  if (failed) return failed;
+  const double n = static_cast<double>(rows);
+  for (long c = 0; c < channels; c++) {
+    grad_bias[c] = static_cast<float>(sums[c]);
+    grad_weight[c] = static_cast<float>(sums[channels + c] * statistics[channels + c]);
+  }
+  if (grad_x == nullptr) return 0;
+
+  // grad_x = factor·(g − mean of g − (x − mean)·rstd²·mean of g·(x − mean)).
+  p.repeat(constants, [&](long c) { return -sums[c] / n * weight[c] * statistics[channels + c]; });
+  p.repeat(slopes, [&](long c) {
+    const double rstd = statistics[channels + c];
+    return -sums[channels + c] / n * rstd * rstd * rstd * weight[c];
+  });
+  for_each(p.chunks, threads, [&](long chunk) {
+    p.each(chunk, [&](auto count, long at, long c, auto lanes) {
+      const Vec mean = load(means + c, Full{}), factor = load(factors + c, Full{}), shift = load(biases + c, Full{});
+      const Vec constant = load(constants + c, Full{}), tilt = load(slopes + c, Full{});
+      TRISCALE_UNROLL for (int i = 0; i < decltype(count)::value; i++) {
+        const Vec away = load(x + at + i * p.length, lanes) - mean;
+        const Vec g = load(grad + at + i * p.length, lanes) * slope<ACT, T>(away * factor + shift);
+        store(grad_x + at + i * p.length, g * factor + (away * tilt + constant), lanes);
+      }
+    });
+  });
+  return 0;
+}
+
+// Calls call(activation) with it as a type; −2 for what is none.
+template <Activation ACT>
+struct Act {
+  static constexpr Activation value = ACT;
+};
+
+template <class Call>
+inline int with_activation(int64_t activation, Call call) {
+  switch (activation) {
+    case kNone: return call(Act<kNone>{});
+    case kRelu: return call(Act<kRelu>{});
+    case kRelu6: return call(Act<kRelu6>{});
+    case kHardswish: return call(Act<kHardswish>{});
+    case kSilu: return call(Act<kSilu>{});
+    default: return -2;
+  }
+}
+
+int norm(int64_t rows, int64_t channels, int64_t activation, double epsilon, int bf16, int threads, const void* x,
+         const float* weight, const float* bias, void* y, float* statistics) {
+  return with_activation(activation, [&](auto act) {
+    constexpr Activation kAct = decltype(act)::value;
+    if (bf16) {
+      return norm_of<kAct>(rows, channels, epsilon, threads, static_cast<const Bf16*>(x), weight, bias,
+                           static_cast<Bf16*>(y), statistics);
+    }
+    return norm_of<kAct>(rows, channels, epsilon, threads, static_cast<const float*>(x), weight, bias,
+                         static_cast<float*>(y), statistics);
+  });
+}
+
+int norm_backward(int64_t rows, int64_t channels, int64_t activation, int bf16, int threads, const void* grad,
+                  const void* x, const float* weight, const float* bias, const float* statistics, void* grad_x,
+                  float* grad_weight, float* grad_bias) {
+  return with_activation(activation, [&](auto act) {
+    constexpr Activation kAct = decltype(act)::value;
+    if (bf16) {
+      return norm_backward_of<kAct>(rows, channels, threads, static_cast<const Bf16*>(grad),
+                                    static_cast<const Bf16*>(x), weight, bias, statistics, static_cast<Bf16*>(grad_x),
+                                    grad_weight, grad_bias);
+    }
+    return norm_backward_of<kAct>(rows, channels, threads, static_cast<const float*>(grad),
+                                  static_cast<const float*>(x), weight, bias, statistics, static_cast<float*>(grad_x),
+                                  grad_weight, grad_bias);
+  });
+}
+
+}  // namespace
+}  // namespace TRISCALE_ISA
+}  // namespace triscale

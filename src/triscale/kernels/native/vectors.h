@@ -1,0 +1,233 @@
+// Vectors of floats as wide as the instruction set that this file is compiled for, and how bf16 comes and goes.
+//
+// Everything here and in the kernels lies in a namespace of its own for each instruction set, and no function of the
+// C++ library is used: a template of the library, compiled for AVX-512 in one file and for SSE2 in another, has one
+// name, and the linker keeps either. A machine without AVX-512 would then die in what looks like its own code.
+
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__AVX512F__) || defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#if defined(__clang__)
+#define TRISCALE_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define TRISCALE_UNROLL _Pragma("GCC unroll 64")
+#endif
+#define TRISCALE_INLINE inline __attribute__((always_inline))
+
+namespace triscale {
+namespace TRISCALE_ISA {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+constexpr int kRegisters = 32;
+#elif defined(__AVX2__)
+constexpr int kLanes = 8;
+constexpr int kRegisters = 16;
+#elif defined(__aarch64__)
+constexpr int kLanes = 4;
+constexpr int kRegisters = 32;
+#else
+constexpr int kLanes = 4;
+constexpr int kRegisters = 16;
+#endif
+
+typedef float Vec __attribute__((vector_size(kLanes * 4)));
+typedef int32_t Ints __attribute__((vector_size(kLanes * 4)));
+typedef uint32_t Words __attribute__((vector_size(kLanes * 4)));
+typedef uint16_t Halves __attribute__((vector_size(kLanes * 2)));
+
+struct Bf16 {
+  uint16_t bits;
+};
+
+TRISCALE_INLINE long least(long a, long b) { return a < b ? a : b; }
+TRISCALE_INLINE long most(long a, long b) { return a > b ? a : b; }
+TRISCALE_INLINE long round_up(long n, long to) { return (n + to - 1) / to * to; }
+
+// Not 0 + value, which compilers must compute: it is not −0 where the value is.
+TRISCALE_INLINE Vec all(float value) { return value - Vec{}; }
+
+// Which lanes of a vector are there: all of them, or the first few, where the channels end. The rest is never read
+// from memory (it counts as 0) and never written.
+struct Full {};
+
+struct First {
+#if defined(__AVX512F__)
+  __mmask16 mask;
+  explicit First(long count) : mask(static_cast<__mmask16>((1u << count) - 1u)) {}
+#else
+  int count;
+  explicit First(long n) : count(static_cast<int>(n)) {}
+#endif
+};
+
+TRISCALE_INLINE Vec widen(Halves bits) { return (Vec)(__builtin_convertvector(bits, Words) << 16); }
+
+// To nearest, ties to even, as PyTorch rounds; what is no number stays none.
+TRISCALE_INLINE Halves narrow(Vec v) {
+#if defined(__AVX512BF16__)
+  return (Halves)_mm512_cvtneps_pbh((__m512)v);
+#else
+  Words bits = (Words)v;
+  Words rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  Words kept = v == v ? rounded : (bits >> 16) | 0x40;
+  return __builtin_convertvector(kept, Halves);
+#endif
+}
+
+TRISCALE_INLINE Vec load(const float* p, Full) {
+  Vec v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
+
+TRISCALE_INLINE Vec load(const Bf16* p, Full) {
+  Halves v;
+  memcpy(&v, p, sizeof v);
+  return widen(v);
+}
+
+TRISCALE_INLINE void store(float* p, Vec v, Full) { memcpy(p, &v, sizeof v); }
+
+TRISCALE_INLINE void store(Bf16* p, Vec v, Full) {
+  Halves bits = narrow(v);
+  memcpy(p, &bits, sizeof bits);
+}
+
+#if defined(__AVX512F__)
+TRISCALE_INLINE Vec load(const float* p, First lanes) { return (Vec)_mm512_maskz_loadu_ps(lanes.mask, p); }
+
+TRISCALE_INLINE Vec load(const Bf16* p, First lanes) {
+  return widen((Halves)_mm256_maskz_loadu_epi16(lanes.mask, p));
+}
+
+TRISCALE_INLINE void store(float* p, Vec v, First lanes) { _mm512_mask_storeu_ps(p, lanes.mask, (__m512)v); }
+
+TRISCALE_INLINE void store(Bf16* p, Vec v, First lanes) {
+  _mm256_mask_storeu_epi16(p, lanes.mask, (__m256i)narrow(v));
+}
+#else
+TRISCALE_INLINE Vec load(const float* p, First lanes) {
+  Vec v{};
+  for (int i = 0; i < lanes.count; i++) v[i] = p[i];
+  return v;
+}
+
+TRISCALE_INLINE Vec load(const Bf16* p, First lanes) {
+  Halves v{};
+  for (int i = 0; i < lanes.count; i++) v[i] = p[i].bits;
+  return widen(v);
+}
+
+TRISCALE_INLINE void store(float* p, Vec v, First lanes) {
+  for (int i = 0; i < lanes.count; i++) p[i] = v[i];
+}
+
+TRISCALE_INLINE void store(Bf16* p, Vec v, First lanes) {
+  Halves bits = narrow(v);
+  for (int i = 0; i < lanes.count; i++) p[i].bits = bits[i];
+}
+#endif
+
+// Calls block(offset, lanes) for every vector of n values: all of them full but perhaps the last.
+template <class Block>
+TRISCALE_INLINE void each_vector(long n, Block block) {
+  long at = 0;
+  for (; at + kLanes <= n; at += kLanes) block(at, Full{});
+  if (at < n) block(at, First(n - at));
+}
+
+// Calls block(offset, lanes, repeated) for vectors that cover n values, with one type of lanes, so that long kernels are
+// compiled once. Without masks the last vector reaches back over values that came before: `repeated` of its first lanes.
+// `enough` tells whether there are values for that.
+#if defined(__AVX512F__)
+constexpr bool enough(long) { return true; }
+
+template <class Block>
+TRISCALE_INLINE void cover(long n, Block block) {
+  for (long at = 0; at < n; at += kLanes) block(at, First(least(n - at, kLanes)), 0);
+}
+#else
+constexpr bool enough(long n) { return n >= kLanes; }
+
+template <class Block>
+TRISCALE_INLINE void cover(long n, Block block) {
+  for (long at = 0; at < n; at += kLanes) {
+    const long start = least(at, n - kLanes);
+    block(start, Full{}, at - start);
+  }
+}
+#endif
+
+// Adds what was summed in single precision to sums in double: n is a whole number of vectors.
+TRISCALE_INLINE void add_to(double* sums, const float* values, long n) {
+  for (long i = 0; i < n; i++) sums[i] += values[i];
+}
+
+// 2^t, to 2e-7 of itself; for bf16, whose own step is 4e-3, to 8e-5.
+template <class T>
+TRISCALE_INLINE Vec exp2(Vec t) {
+  // Beyond that the logistic function is 0 in single precision, and the reciprocal's Newton step would make it no number.
+  t = t > 126.0f ? all(126.0f) : t;
+#if defined(__AVX512F__)
+  Vec n = (Vec)_mm512_roundscale_ps((__m512)t, 0x08);
+  Vec f = t - n;
+#else
+  t = t < -126.0f ? all(-126.0f) : t;
+  const float magic = 12582912.0f;  // 1.5·2^23: adding it rounds to a whole number, which stands in the low bits
+  Vec shifted = t + magic;
+  Ints n = (Ints)shifted - 0x4b400000;
+  Vec f = t - (shifted - magic);
+#endif
+  // Minimax polynomials of 2^f for |f| ≤ 1/2, relative error.
+  Vec q;
+  if (sizeof(T) == 4) {
+    q = f * 1.327647198e-3f + 9.675541334e-3f;
+    q = q * f + 5.550713274e-2f;
+    q = q * f + 2.402211972e-1f;
+    q = q * f + 6.931469671e-1f;
+    q = q * f + 1.0f;
+  } else {
+    q = f * 5.517166907e-2f + 2.426111222e-1f;
+    q = q * f + 6.932609855e-1f;
+    q = q * f + 9.999280735e-1f;
+  }
+#if defined(__AVX512F__)
+  return (Vec)_mm512_scalef_ps((__m512)q, (__m512)n);
+#else
+  return (Vec)((Ints)q + (n << 23));
+#endif
+}
+
+// 1/v. The processor's estimate with a Newton step, several times faster than a division; for bf16 the estimate alone.
+template <class T>
+TRISCALE_INLINE Vec reciprocal(Vec v) {
+#if defined(__AVX512F__)
+  Vec r = (Vec)_mm512_rcp14_ps((__m512)v);
+  return sizeof(T) == 4 ? r * (2.0f - r * v) : r;
+#elif defined(__AVX2__)
+  Vec r = (Vec)_mm256_rcp_ps((__m256)v);
+  return sizeof(T) == 4 ? r * (2.0f - r * v) : r;
+#else
+  return 1.0f / v;
+#endif
+}
+
+// 1/(1 + e^-z).
+template <class T>
+TRISCALE_INLINE Vec logistic(Vec z) {
+  return reciprocal<T>(1.0f + exp2<T>(z * -1.442695041f));
+}
+
+}  // namespace
+}  // namespace TRISCALE_ISA
+}  // namespace triscale

@@ -1,0 +1,369 @@
+"""The kernels as PyTorch operators, `torch.ops.triscale.*`: compiled where there is a kernel for it, else the twin.
+
+Defined by `torch.library`, so that tracing, exporting and compiling see one operator each.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from triscale.kernels import compiled, twins
+from triscale.kernels.registering import Context, as_kernels_do, check_grad, define, differentiable, empty
+
+_WINDOW = "int stride, SymInt top, SymInt left, SymInt height, SymInt width"
+
+
+# Depthwise convolution
+
+
+def _depthwise(x: Tensor, weight: Tensor, *window: int) -> Tensor:
+    stride, top, left, height, width = window
+    _check_depthwise(x, weight, stride, top, left, height, width)
+    found = compiled.depthwise(x, weight, (stride, top, left, height, width)) if compiled.fits(x, weight) else None
+    return as_kernels_do(twins.depthwise(x, weight, (stride, top, left, height, width))) if found is None else found
+
+
+def _check_depthwise(x: Tensor, weight: Tensor, stride: int, top: int, left: int, height: int, width: int) -> None:
+    if x.ndim != 4 or weight.ndim != 4 or weight.shape[:2] != (x.shape[1], 1) or weight.shape[2] != weight.shape[3]:
+        raise ValueError(f"a depthwise convolution of {tuple(x.shape)} has no weight of {tuple(weight.shape)}")
+    if stride < 1 or min(top, left) < 0 or min(height, width) < 1 or min(x.shape[1:]) < 1:
+        raise ValueError(f"{(stride, top, left, height, width)} is no window on {tuple(x.shape)}")
+
+
+def _depthwise_fake(x: Tensor, weight: Tensor, stride: int, top: int, left: int, height: int, width: int) -> Tensor:
+    return empty(x, x.shape[1], height, width)
+
+
+def _depthwise_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, stride: int, top: int, left: int, height: int, width: int,
+    wants_x: bool, wants_weight: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    _check_depthwise(x, weight, stride, top, left, height, width)
+    check_grad(grad, x, (*x.shape[:2], height, width))
+    arguments = grad, x, weight, (stride, top, left, height, width), (wants_x, wants_weight)
+    found = compiled.depthwise_backward(*arguments) if compiled.fits(x, weight) else None
+    if found is not None:
+        return found
+    grad_x, grad_weight = twins.depthwise_backward(*arguments)
+    return as_kernels_do(grad_x) if wants_x else grad_x, grad_weight.contiguous()
+
+
+def _convolution_backward_fake(grad: Tensor, x: Tensor, weight: Tensor, *rest: bool) -> tuple[Tensor, Tensor]:
+    grad_x = empty(x, *x.shape[1:]) if rest[-2] else x.new_empty(0)
+    return grad_x, weight.new_empty(weight.shape) if rest[-1] else weight.new_empty(0)
+
+
+_depthwise_op = define(f"depthwise(Tensor x, Tensor weight, {_WINDOW}) -> Tensor", _depthwise, _depthwise_fake)
+_depthwise_backward_op = define(
+    f"depthwise_backward(Tensor grad, Tensor x, Tensor weight, {_WINDOW}, bool wants_x, bool wants_weight)"
+    " -> (Tensor, Tensor)",
+    _depthwise_backward,
+    _convolution_backward_fake,
+)
+
+
+class _DepthwiseFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Context, x: Tensor, weight: Tensor, *window: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.window = window
+        with torch._C._AutoDispatchBelowAutograd():
+            found: Tensor = _depthwise_op(x, weight, *window)
+        return found
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, ...]:
+        wanted = ctx.needs_input_grad[:2]
+        found = _depthwise_backward_op(grad, *ctx.saved_tensors, *ctx.window, *wanted)
+        return *(g if want else None for g, want in zip(found, wanted, strict=True)), *[None] * 5
+
+
+differentiable(_depthwise_op, _DepthwiseFunction)
+
+
+# Convolution with a 1×1 kernel
+
+
+def _check_pointwise(x: Tensor, weight: Tensor) -> None:
+    if x.ndim != 4 or weight.ndim != 4 or weight.shape[1:] != (x.shape[1], 1, 1) or min(*x.shape[1:], len(weight)) < 1:
+        raise ValueError(f"a 1×1 convolution of {tuple(x.shape)} has no weight of {tuple(weight.shape)}")
+
+
+def _pointwise(x: Tensor, weight: Tensor) -> Tensor:
+    _check_pointwise(x, weight)
+    return compiled.pointwise(x, weight) if compiled.fits(x, weight) else as_kernels_do(twins.pointwise(x, weight))
+
+
+def _pointwise_fake(x: Tensor, weight: Tensor) -> Tensor:
+    return empty(x, weight.shape[0], *x.shape[2:])
+
+
+def _pointwise_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, wants_x: bool, wants_weight: bool
+) -> tuple[Tensor, Tensor]:
+    _check_pointwise(x, weight)
+    check_grad(grad, x, (x.shape[0], weight.shape[0], *x.shape[2:]))
+    if compiled.fits(x, weight):
+        return compiled.pointwise_backward(grad, x, weight, (wants_x, wants_weight))
+    grad_x, grad_weight = twins.pointwise_backward(grad, x, weight, (wants_x, wants_weight))
+    return as_kernels_do(grad_x) if wants_x else grad_x, grad_weight.contiguous()
+
+
+_pointwise_op = define("pointwise(Tensor x, Tensor weight) -> Tensor", _pointwise, _pointwise_fake)
+_pointwise_backward_op = define(
+    "pointwise_backward(Tensor grad, Tensor x, Tensor weight, bool wants_x, bool wants_weight) -> (Tensor, Tensor)",
+    _pointwise_backward,
+    _convolution_backward_fake,
+)
+
+
+class _PointwiseFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Context, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        with torch._C._AutoDispatchBelowAutograd():
+            found: Tensor = _pointwise_op(x, weight)
+        return found
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, ...]:
+        wanted = ctx.needs_input_grad[:2]
+        found = _pointwise_backward_op(grad, *ctx.saved_tensors, *wanted)
+        return tuple(g if want else None for g, want in zip(found, wanted, strict=True))
+
+
+differentiable(_pointwise_op, _PointwiseFunction)
+
+
+# Batch normalisation and activation
+
+
+def _check_norm(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> None:
+    if x.ndim != 4 or x.shape[1] < 1 or weight.shape != x.shape[1:2] or bias.shape != x.shape[1:2]:
+        raise ValueError(
+            f"normalisation of {tuple(x.shape)} has no weight of {tuple(weight.shape)} and bias of {tuple(bias.shape)}"
+        )
+    if activation not in compiled.ACTIVATIONS:
+        raise ValueError(f"{activation!r} is no activation; take one of {', '.join(compiled.ACTIVATIONS)}")
+    if x.numel() == x.shape[1]:
+        raise ValueError(f"training needs more than one value for each channel, not {tuple(x.shape)}")
+
+
+def _norm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, activation: str) -> tuple[Tensor, Tensor]:
+    _check_norm(x, weight, bias, activation)
+    if compiled.fits(x, weight, bias):
+        return compiled.norm(x, weight, bias, epsilon, activation)
+    y, statistics = twins.norm(x, weight, bias, epsilon, activation)
+    return as_kernels_do(y), statistics
+
+
+def _norm_fake(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, activation: str) -> tuple[Tensor, Tensor]:
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    return empty(x, *x.shape[1:]), weight.new_empty((3, x.shape[1]), dtype=wide)
+
+
+def _norm_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, statistics: Tensor, activation: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    _check_norm(x, weight, bias, activation)
+    check_grad(grad, x, x.shape)
+    if statistics.shape != (3, x.shape[1]):
+        raise ValueError(f"statistics are (3, {x.shape[1]}), not {tuple(statistics.shape)}")
+    if compiled.fits(x, weight, bias, statistics):
+        return compiled.norm_backward(grad, x, weight, bias, statistics, activation)
+    grad_x, grad_weight, grad_bias = twins.norm_backward(grad, x, weight, bias, statistics, activation)
+    return as_kernels_do(grad_x), grad_weight, grad_bias
+
+
+def _norm_backward_fake(
+    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, statistics: Tensor, activation: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    return empty(x, *x.shape[1:]), weight.new_empty(weight.shape), bias.new_empty(bias.shape)
+
+
+_norm_op = define(
+    "norm(Tensor x, Tensor weight, Tensor bias, float epsilon, str activation) -> (Tensor, Tensor)", _norm, _norm_fake
+)
+_norm_backward_op = define(
+    "norm_backward(Tensor grad, Tensor x, Tensor weight, Tensor bias, Tensor statistics, str activation)"
+    " -> (Tensor, Tensor, Tensor)",
+    _norm_backward,
+    _norm_backward_fake,
+)
+
+
+class _NormFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Context, x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, activation: str
+    ) -> tuple[Tensor, Tensor]:
+        with torch._C._AutoDispatchBelowAutograd():
+            y, statistics = _norm_op(x, weight, bias, epsilon, activation)
+        ctx.save_for_backward(x, weight, bias, statistics)
+        ctx.activation = activation
+        ctx.mark_non_differentiable(statistics)
+        ctx.set_materialize_grads(False)
+        return y, statistics
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Context, grad: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return (None,) * 5
+        return *_norm_backward_op(grad, *ctx.saved_tensors, ctx.activation), None, None
+
+
+differentiable(_norm_op, _NormFunction)
+
+
+# Squeeze-excite
+
+
+def _check_excite(x: Tensor, reduce: Tensor, reduce_bias: Tensor, expand: Tensor, expand_bias: Tensor) -> None:
+    squeezed, channels = reduce.shape
+    shapes = [(squeezed,), (channels, squeezed), (channels,)]
+    if (
+        x.ndim != 4
+        or min(x.shape[1:]) < 1
+        or x.shape[1] != channels
+        or shapes != [tuple(p.shape) for p in (reduce_bias, expand, expand_bias)]
+    ):
+        raise ValueError(f"squeeze-excite of {tuple(x.shape)} has no layers of {tuple(reduce.shape)}")
+
+
+def _excite(
+    x: Tensor, reduce: Tensor, reduce_bias: Tensor, expand: Tensor, expand_bias: Tensor, activation: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    _check_excite(x, reduce, reduce_bias, expand, expand_bias)
+    passes: Any = compiled if compiled.fits(x, reduce, reduce_bias, expand, expand_bias) else twins
+    pooled = passes.pool(x)
+    with torch.autocast(x.device.type, enabled=False):  # two small products: in bf16 they would only lose digits
+        hidden = torch.addmm(reduce_bias, pooled, reduce.t())
+        gate = torch.addmm(expand_bias, twins.activate(hidden, activation), expand.t()).sigmoid_()
+    return as_kernels_do(passes.scale(x, gate, None)), pooled, hidden, gate
+
+
+def _excite_fake(x: Tensor, reduce: Tensor, *rest: object) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    pooled, hidden = reduce.new_empty(x.shape[:2]), reduce.new_empty((x.shape[0], reduce.shape[0]))
+    return empty(x, *x.shape[1:]), pooled, hidden, torch.empty_like(pooled)
+
+
+def _excite_backward(
+    grad: Tensor, x: Tensor, pooled: Tensor, hidden: Tensor, gate: Tensor, reduce: Tensor, expand: Tensor,
+    activation: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    check_grad(grad, x, x.shape)
+    check_grad(gate, pooled, x.shape[:2])
+    passes: Any = compiled if compiled.fits(x, pooled, reduce, expand) else twins
+    with torch.autocast(x.device.type, enabled=False):
+        grad_gate = passes.dot(x, grad) * (gate * (1 - gate))
+        grad_hidden = (grad_gate @ expand) * twins.slope(hidden, activation)
+        # What flows back through the averages joins what flows through the scaling in one pass.
+        terms = (grad_hidden @ reduce) / (x.shape[2] * x.shape[3])
+        grad_x = as_kernels_do(passes.scale(grad, gate, terms))
+        grad_expand = grad_gate.t() @ twins.activate(hidden, activation)
+        return grad_x, grad_hidden.t() @ pooled, grad_hidden.sum(0), grad_expand, grad_gate.sum(0)
+
+
+def _excite_backward_fake(
+    grad: Tensor, x: Tensor, pooled: Tensor, hidden: Tensor, gate: Tensor, reduce: Tensor, expand: Tensor,
+    activation: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    biases = reduce.new_empty(reduce.shape[:1]), expand.new_empty(expand.shape[:1])
+    return empty(x, *x.shape[1:]), reduce.new_empty(reduce.shape), biases[0], expand.new_empty(expand.shape), biases[1]
+
+
+_excite_op = define(
+    "squeeze_excite(Tensor x, Tensor reduce, Tensor reduce_bias, Tensor expand, Tensor expand_bias, str activation)"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
+    _excite,
+    _excite_fake,
+)
+_excite_backward_op = define(
+    "squeeze_excite_backward(Tensor grad, Tensor x, Tensor pooled, Tensor hidden, Tensor gate, Tensor reduce,"
+    " Tensor expand, str activation) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _excite_backward,
+    _excite_backward_fake,
+)
+
+
+class _ExciteFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Context,
+        x: Tensor,
+        reduce: Tensor,
+        reduce_bias: Tensor,
+        expand: Tensor,
+        expand_bias: Tensor,
+        activation: str,
+    ) -> tuple[Tensor, ...]:
+        with torch._C._AutoDispatchBelowAutograd():
+            y, pooled, hidden, gate = _excite_op(x, reduce, reduce_bias, expand, expand_bias, activation)
+        ctx.save_for_backward(x, pooled, hidden, gate, reduce, expand)
+        ctx.activation = activation
+        ctx.mark_non_differentiable(pooled, hidden, gate)
+        ctx.set_materialize_grads(False)
+        return y, pooled, hidden, gate
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Context, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return (None,) * 6
+        return *_excite_backward_op(grad, *ctx.saved_tensors, ctx.activation), None
+
+
+differentiable(_excite_op, _ExciteFunction)
+
+
+# What networks call
+
+
+def _cast(x: Tensor) -> Tensor:
+    """As autocast does to what a convolution gets; parameters stay in fp32, kernels take them so."""
+    device = x.device.type
+    if x.dtype == torch.float32 and torch.is_autocast_enabled(device):
+        return x.to(torch.get_autocast_dtype(device))
+    return x
+
+
+def depthwise(x: Tensor, weight: Tensor, stride: int, top: int, left: int, height: int, width: int) -> Tensor:
+    """Depthwise convolution, (n, c, h, w) and (c, 1, k, k) → (n, c, height, width).
+
+    Output row i sees input rows i·stride − top to i·stride − top + k − 1, those outside count as 0; columns likewise.
+    Kernels are there for k of 3, 5, 7 and strides 1 and 2. Raises ValueError where the shapes do not fit.
+    """
+    found: Tensor = _depthwise_op(_cast(x), weight, stride, top, left, height, width)
+    return found
+
+
+def pointwise(x: Tensor, weight: Tensor) -> Tensor:
+    """Convolution with a 1×1 kernel, (n, inputs, h, w) and (outputs, inputs, 1, 1) → (n, outputs, h, w).
+
+    Raises ValueError where the shapes do not fit.
+    """
+    found: Tensor = _pointwise_op(_cast(x), weight)
+    return found
+
+
+def norm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, activation: str) -> tuple[Tensor, Tensor]:
+    """Batch normalisation with the batch's own statistics, then the activation: (n, c, h, w) → the same shape.
+
+    The second result, (3, c), holds means, 1/√(variance + epsilon) and unbiased variances, without gradients.
+    Raises ValueError where shapes do not fit, and for a single value per channel.
+    """
+    y, statistics = _norm_op(x, weight, bias, epsilon, activation)
+    return y, statistics
+
+
+def squeeze_excite(
+    x: Tensor, reduce: Tensor, reduce_bias: Tensor, expand: Tensor, expand_bias: Tensor, activation: str
+) -> Tensor:
+    """x·sigmoid(expand·activation(reduce·averages of x)); reduce is (s, c), expand (c, s). Raises ValueError."""
+    found: Tensor = _excite_op(_cast(x), reduce, reduce_bias, expand, expand_bias, activation)[0]
+    return found

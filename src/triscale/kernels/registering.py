@@ -1,0 +1,63 @@
+"""How an operator is made known to PyTorch, and what all of Triscale's operators share."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch.autograd.function import FunctionCtx
+
+from triscale.kernels import compiled
+
+_LIBRARY = torch.library.Library("triscale", "DEF")  # type: ignore[no-untyped-call]
+
+
+def define(schema: str, real: Callable[..., Any], fake: Callable[..., Any]) -> OpOverload:
+    """The operator of that schema: what it computes on any device, and what it does to shapes alone."""
+    name = schema.partition("(")[0]
+    _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))  # type: ignore[no-untyped-call]
+    _LIBRARY.impl(name, real, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+    torch.library.register_fake(f"triscale::{name}", fake, lib=_LIBRARY)
+    operator: OpOverload = getattr(torch.ops.triscale, name).default
+    return operator
+
+
+def differentiable(operator: OpOverload, function: type[torch.autograd.Function]) -> None:
+    """Lets calls that need gradients go through the function.
+
+    On the dispatcher's autograd key itself: a small network pays half of what `register_autograd` costs.
+    """
+
+    def apply(*arguments: object) -> object:
+        return function.apply(*arguments)  # type: ignore[no-untyped-call]
+
+    _LIBRARY.impl(operator.name().partition("::")[2], apply, "Autograd")  # type: ignore[no-untyped-call]
+
+
+class Context(FunctionCtx):
+    """What a forward pass leaves for its backward pass."""
+
+    saved_tensors: tuple[Tensor, ...]
+    needs_input_grad: tuple[bool, ...]
+    window: tuple[int, ...]
+    activation: str
+
+
+def empty(x: Tensor, channels: int, height: int, width: int) -> Tensor:
+    """A result of x's type, in channels-last order."""
+    return torch.empty(
+        (x.shape[0], channels, height, width), dtype=x.dtype, device=x.device, memory_format=torch.channels_last
+    )
+
+
+def as_kernels_do(found: Tensor) -> Tensor:
+    """The tensor with the strides that kernels leave, which tracing counts on."""
+    out = compiled.like(found)
+    return found if found.stride() == out.stride() else out.copy_(found)
+
+
+def check_grad(grad: Tensor, x: Tensor, shape: tuple[int, ...]) -> None:
+    """Raises ValueError for what a kernel would read as something else."""
+    if grad.dtype != x.dtype or grad.shape != shape:
+        raise ValueError(f"{grad.dtype} of {tuple(grad.shape)} is no gradient here; that is {x.dtype} of {shape}")

@@ -1,0 +1,145 @@
+"""What the operators compute, in plain PyTorch: for any type and device, and what the kernels are held against."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Window = tuple[int, int, int, int, int]  # stride, rows above, columns to the left, height and width of the output
+
+
+def _margins(x: Tensor, kernel: int, window: Window) -> tuple[int, int, int, int]:
+    """What `F.pad` takes so that the windows of a convolution without padding lie where they should."""
+    stride, top, left, height, width = window
+    below = (height - 1) * stride + kernel - x.shape[2] - top
+    right = (width - 1) * stride + kernel - x.shape[3] - left
+    return left, right, top, below
+
+
+def depthwise(x: Tensor, weight: Tensor, window: Window) -> Tensor:
+    """(n, c, h, w) and (c, 1, k, k) → (n, c, height, width)."""
+    padded = F.pad(x, _margins(x, weight.shape[-1], window))
+    return F.conv2d(padded, weight.to(x.dtype), stride=window[0], groups=x.shape[1])
+
+
+def depthwise_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, window: Window, wanted: tuple[bool, bool]
+) -> tuple[Tensor, Tensor]:
+    """The gradients of input and weight; what is not wanted is empty."""
+    margins = _margins(x, weight.shape[-1], window)
+    stride, zeros, mask = [window[0]] * 2, [0, 0], [*wanted, False]
+    grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
+        grad,
+        F.pad(x, margins),
+        weight.to(x.dtype),
+        None,
+        stride,
+        zeros,
+        [1, 1],
+        False,
+        zeros,
+        x.shape[1],
+        mask,
+    )
+    found_x = F.pad(grad_x, tuple(-side for side in margins)) if wanted[0] else x.new_empty(0)
+    return found_x, grad_weight.to(weight.dtype) if wanted[1] else weight.new_empty(0)
+
+
+def pointwise(x: Tensor, weight: Tensor) -> Tensor:
+    """(n, inputs, h, w) and (outputs, inputs, 1, 1) → (n, outputs, h, w)."""
+    return F.conv2d(x, weight.to(x.dtype))
+
+
+def pointwise_backward(grad: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, bool]) -> tuple[Tensor, Tensor]:
+    """The gradients of input and weight; what is not wanted is empty."""
+    grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
+        grad, x, weight.to(x.dtype), None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [*wanted, False]
+    )
+    return (
+        grad_x if wanted[0] else x.new_empty(0),
+        grad_weight.to(weight.dtype) if wanted[1] else weight.new_empty(0),
+    )
+
+
+def activate(z: Tensor, activation: str) -> Tensor:
+    """The activation of that name."""
+    match activation:
+        case "silu":
+            return F.silu(z)
+        case "relu":
+            return F.relu(z)
+        case "relu6":
+            return F.relu6(z)
+        case "hardswish":
+            return F.hardswish(z)
+        case _:
+            return z.clone()
+
+
+def slope(z: Tensor, activation: str) -> Tensor:
+    """The activation's derivative, where it has none PyTorch's choice of one."""
+    match activation:
+        case "silu":
+            s = z.sigmoid()
+            return s * (1 + z * (1 - s))
+        case "relu":
+            return (z > 0).to(z.dtype)
+        case "relu6":
+            return ((z > 0) & (z < 6)).to(z.dtype)
+        case "hardswish":
+            return torch.where(z < 3, torch.where(z <= -3, 0.0, z / 3 + 0.5), 1.0)
+        case _:
+            return torch.ones_like(z)
+
+
+def _wide(x: Tensor) -> Tensor:
+    """At least in single precision."""
+    return x.double() if x.dtype == torch.float64 else x.float()
+
+
+def _column(v: Tensor) -> Tensor:
+    return v.view(1, -1, 1, 1)
+
+
+def norm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, activation: str) -> tuple[Tensor, Tensor]:
+    """(n, c, h, w) → the same, and (3, c): means, 1/√(variance + epsilon), unbiased variances."""
+    wide = _wide(x)
+    count = x.numel() // x.shape[1]
+    if count == 0:
+        return torch.empty_like(x), wide.new_zeros((3, x.shape[1]))
+    variance, mean = torch.var_mean(wide, (0, 2, 3), correction=0)
+    rstd = (variance + epsilon).rsqrt()
+    z = (wide - _column(mean)) * _column(rstd * weight) + _column(bias)
+    unbiased = variance * (count / max(count - 1, 1))
+    return activate(z, activation).to(x.dtype), torch.stack((mean, rstd, unbiased))
+
+
+def norm_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, statistics: Tensor, activation: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of input, weight and bias."""
+    if x.numel() == 0:
+        return torch.empty_like(x), torch.zeros_like(weight), torch.zeros_like(bias)
+    mean, rstd = statistics[0], statistics[1]
+    normal = (_wide(x) - _column(mean)) * _column(rstd)
+    g = _wide(grad) * slope(normal * _column(weight) + _column(bias), activation)
+    grad_bias, grad_weight = g.sum((0, 2, 3)), (g * normal).sum((0, 2, 3))
+    count = x.numel() // x.shape[1]
+    centred = g - _column(grad_bias / count) - normal * _column(grad_weight / count)
+    grad_x = centred * _column(rstd * weight)
+    return grad_x.to(x.dtype), grad_weight.to(weight.dtype), grad_bias.to(bias.dtype)
+
+
+def pool(x: Tensor) -> Tensor:
+    """(n, c, h, w) → (n, c), the averages."""
+    return _wide(x).mean((2, 3))
+
+
+def scale(x: Tensor, factors: Tensor, terms: Tensor | None) -> Tensor:
+    """Every channel of an image times its factor, plus its term."""
+    scaled = _wide(x) * factors[:, :, None, None]
+    return (scaled if terms is None else scaled + terms[:, :, None, None]).to(x.dtype)
+
+
+def dot(x: Tensor, grad: Tensor) -> Tensor:
+    """(n, c, h, w) twice → (n, c), the sums of their products."""
+    return (_wide(x) * _wide(grad)).sum((2, 3))

@@ -1,0 +1,156 @@
+"""The installation of the kernels: a wheel that carries them, one without a compiler, sanitizers over the kernels."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NATIVE = ROOT / "src/triscale/kernels/native"
+BACKEND = "scikit-build-core"
+
+pytestmark = pytest.mark.slow
+
+USED = """
+import torch
+import triscale.kernels as kernels
+from triscale.nn import Kernels, build
+from triscale.arch import adapt, published
+network = build(adapt(published("efficientnet_b0"), resolution=(32, 32), classes=10)).train()
+network.use(Kernels(True, True, True, True))
+network(torch.randn(2, 3, 32, 32)).sum().backward()
+print(kernels.status().isa, kernels.__file__)
+"""
+
+
+def run(*command: object, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "CXX", "CC")}
+    done = subprocess.run(
+        [str(word) for word in command],
+        cwd=cwd,
+        env={**kept, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done
+
+
+@pytest.fixture(scope="module")
+def builder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Python with what builds wheels, its own compiler settings untouched."""
+    place = tmp_path_factory.mktemp("builder")
+    venv.create(place, with_pip=True)
+    python = place / "bin/python"
+    done = subprocess.run(
+        [python, "-m", "pip", "install", "--quiet", BACKEND, "cmake", "ninja"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        pytest.skip(f"no package index to take {BACKEND} from")
+    return python
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What git would give to others: no library that was compiled before."""
+    place = tmp_path_factory.mktemp("sources")
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
+        shutil.copy(ROOT / name, place)
+    built = shutil.ignore_patterns("*.so", "CMakeFiles", "CMakeCache.txt", "*.ninja", "__pycache__")
+    shutil.copytree(ROOT / "src", place / "src", ignore=built)
+    return place
+
+
+def installed(wheel: Path, place: Path) -> Path:
+    """Python of a new environment with the wheel in it, and PyTorch from this one."""
+    venv.create(place, with_pip=True)
+    python = place / "bin/python"
+    run(python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel, cwd=place)
+    packages = next((place / "lib").glob("python*/site-packages"))
+    # A .pth file comes after the environment's own packages.
+    (packages / "others.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    return python
+
+
+@pytest.mark.skipif(shutil.which("c++") is None and shutil.which("g++") is None, reason="no C++ compiler here")
+def test_a_wheel_carries_the_kernels_and_needs_no_compiler(builder: Path, sources: Path, tmp_path: Path) -> None:
+    run(builder, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path, sources)
+    (wheel,) = tmp_path.glob("*.whl")
+    python = installed(wheel, tmp_path / "clean")
+    isa, place = run(python, "-c", USED, cwd=tmp_path, PATH=str(tmp_path)).stdout.split()
+    assert isa != "None"
+    assert Path(place).is_relative_to(tmp_path)
+    files = run(python, "-m", "pip", "show", "-f", "triscale", cwd=tmp_path).stdout
+    for name in ("triscale_kernels.so", "report.html.j2", "catalogue.json", "named/quick.json", "imagenet.txt"):
+        assert name in files
+    for name in ("CMakeLists", "kernels.cpp", "CMakeCache"):
+        assert name not in files
+
+
+def test_without_a_compiler_the_package_installs_trains_and_says_so_once(
+    builder: Path, sources: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "bin").mkdir()
+    for name in ("sh", "uname", "env"):
+        (tmp_path / "bin" / name).symlink_to(shutil.which(name) or "")
+    build = (builder, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path, sources)
+    run(*build, PATH=str(tmp_path / "bin"))
+    (wheel,) = tmp_path.glob("*.whl")
+    python = installed(wheel, tmp_path / "clean")
+    done = run(python, "-c", USED + "network.use(Kernels(norm=True))", cwd=tmp_path)
+    assert done.stdout.startswith("None ")
+    assert done.stderr.count("training is slower: they were not compiled") == 1
+
+
+DRIVER = """
+import sys, random, torch
+sys.path[:0] = [{source!r}]
+import triscale.kernels.library as library
+library._FILE = {library!r}
+from triscale.kernels import depthwise, norm, pointwise, squeeze_excite, status
+from triscale.kernels.compiled import ACTIVATIONS
+assert status().isa is not None, status()
+chance = random.Random(0)
+for turn in range({turns}):
+    torch.set_num_threads(chance.choice((1, 2)))
+    n, c, h, w = (chance.randint(1, most) for most in (6, 40, 20, 20))
+    dtype, k, s = chance.choice((torch.float32, torch.bfloat16)), chance.choice((3, 5, 7)), chance.choice((1, 2))
+    x = torch.randn(n + 1, c, h, w).to(dtype).requires_grad_()
+    top, left = chance.randint(0, k - 1), chance.randint(0, k - 1)
+    y = depthwise(x, torch.randn(c, 1, k, k, requires_grad=True), s, top, left, -(-h // s), -(-w // s))
+    y = norm(y, torch.ones(c, requires_grad=True), torch.zeros(c), 1e-3, chance.choice(ACTIVATIONS))[0]
+    y = squeeze_excite(y, torch.randn(3, c), torch.randn(3), torch.randn(c, 3), torch.randn(c), "silu")
+    y = pointwise(y, torch.randn(chance.randint(1, 70), c, 1, 1, requires_grad=True))
+    y.float().sum().backward()
+print("sound", status().isa)
+"""
+
+
+@pytest.mark.skipif(shutil.which("g++") is None or shutil.which("cmake") is None, reason="needs cmake and g++")
+def test_sanitizers_find_nothing_in_the_kernels(tmp_path: Path) -> None:
+    runtimes = []
+    for name in ("libasan.so", "libubsan.so"):
+        found = subprocess.run(["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True)
+        runtimes.append(found.stdout.strip())
+    if not all(Path(path).is_absolute() for path in runtimes):
+        pytest.skip("the compiler has no sanitizers")
+    # -O1: what the sanitizers add makes optimising take minutes.
+    options = "-Dsanitize=address,undefined", "-DCMAKE_CXX_FLAGS_RELEASE=-O1", "-DCMAKE_CXX_COMPILER=g++"
+    run("cmake", "-S", NATIVE, "-B", tmp_path, *options)
+    run("cmake", "--build", tmp_path, "-j", os.cpu_count())
+    code = DRIVER.format(source=str(ROOT / "src"), library=str(tmp_path / "triscale_kernels.so"), turns=150)
+    for isa in ("baseline", "avx2", "avx512", "avx512bf16"):
+        # Python and PyTorch keep memory to the end; that is not what is asked.
+        done = run(
+            sys.executable, "-c", code, TRISCALE_ISA=isa, LD_PRELOAD=":".join(runtimes),
+            ASAN_OPTIONS="detect_leaks=0", UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1",
+        )  # fmt: skip
+        assert done.stdout.startswith("sound")
+        assert "runtime error" not in done.stderr

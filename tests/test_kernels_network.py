@@ -1,0 +1,225 @@
+"""Networks with Triscale's kernels: the same training as with PyTorch's, and nothing else changes."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from specs import architectures
+from torch import Tensor, nn
+
+from triscale.arch import ZOO, Architecture, adapt, published
+from triscale.arch.rounding import multiply
+from triscale.kernels import status
+from triscale.kernels.library import ISAS
+from triscale.nn import Kernels, Network, build
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+ALL = Kernels(depthwise=True, pointwise=True, norm=True, squeeze_excite=True)
+FAMILIES = (
+    "efficientnet_b0", "efficientnet_lite0", "mobilenet_v1", "mobilenet_v2", "mnasnet_a1", "resnet50",
+)  # fmt: skip
+compiled = pytest.mark.skipif(status().isa is None, reason=f"no compiled kernels: {status().why}")
+
+
+def small(name: str) -> Architecture:
+    """At 32 pixels, and without chance."""
+    architecture = replace(adapt(published(name), resolution=(32, 32), classes=10), stochastic_depth=0.0)
+    return replace(architecture, head=replace(architecture.head, dropout=0.0))
+
+
+def images(architecture: Architecture, n: int = 16, seed: int = 1) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(n, architecture.channels, *architecture.resolution, generator=generator)
+
+
+def trained(network: Network, x: Tensor, prepare: Callable[[Network], Callable[[Tensor], Tensor]]) -> list[Tensor]:
+    """Logits, gradients and running statistics of one step."""
+    network.train()
+    labels = torch.arange(len(x)) % network.architecture.classes
+    logits = prepare(network)(x)
+    F.cross_entropy(logits, labels).backward()
+    gradients = [p.grad for p in network.parameters()]
+    assert all(g is not None for g in gradients)
+    found = [logits.detach(), *(g for g in gradients if g is not None), *network.buffers()]
+    return [tensor.double() for tensor in found]
+
+
+def distance(one: list[Tensor], other: list[Tensor]) -> float:
+    """The length of all differences over the length of all."""
+    return (
+        torch.stack([(a - b).square().sum() for a, b in zip(one, other, strict=True)]).sum()
+        / torch.stack([b.square().sum() for b in other]).sum()
+    ).sqrt().item()  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_step_of_every_family_is_pytorchs(name: str) -> None:
+    # Every kind of block, once: through many, the roundings of either side grow beyond any bound.
+    architecture = multiply(small(name), depth=0.01, width=0.5)
+    distances = []
+    for seed in range(3):
+        x, found = images(architecture, 8, seed), []
+        for kernels in (Kernels(), ALL):
+            network = build(architecture)
+            network.use(kernels)
+            logits, *rest = trained(network, x, lambda n: n)
+            count = len(list(network.parameters()))
+            found.append(([logits], rest[:count], rest[count:]))
+        distances.append([distance(one, other) for other, one in zip(*found, strict=True)])
+    # Of some images a value lies within a rounding of an activation's kink, and its gradient is there or not.
+    assert all(min(part) <= 3e-5 for part in zip(*distances, strict=True)), distances
+
+
+@given(architectures())
+@settings(max_examples=40)
+def test_any_network_trains_with_them(architecture: Architecture) -> None:
+    architecture = replace(architecture, stochastic_depth=0.0, head=replace(architecture.head, dropout=0.0))
+    x, grads = images(architecture, 3).double(), []
+    for kernels in (Kernels(), ALL):
+        network = build(architecture).double().train()
+        network.use(kernels)
+        network(x).square().sum().backward()
+        grads.append([p.grad for p in network.parameters()])
+    for one, other in zip(*grads, strict=True):
+        assert one is not None
+        assert other is not None
+        assert (one - other).norm() <= 1e-6 * max(other.norm().item(), 1.0)
+
+
+def test_evaluation_exports_and_names_are_untouched() -> None:
+    architecture = small("efficientnet_b0")
+    plain, other = build(architecture).eval(), build(architecture).eval()
+    other.use(ALL)
+    x = images(architecture, 2)
+    with torch.no_grad():
+        assert torch.equal(plain(x), other(x))
+    assert list(plain.state_dict()) == list(other.state_dict())
+    program = torch.export.export(other, (x,))
+    assert not any("triscale" in str(node.target) for node in program.graph.nodes)
+
+
+def test_frozen_statistics_stay_frozen() -> None:
+    network = build(small("efficientnet_b0")).train()
+    network.use(ALL)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    before = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    network(images(network.architecture, 2)).sum().backward()
+    assert all(torch.equal(before[name], buffer) for name, buffer in network.named_buffers())
+
+
+def test_a_compiled_step_is_one_graph_with_the_same_gradients() -> None:
+    architecture = small("efficientnet_b0")
+    # A short network: what is tested is that every kind of operator compiles.
+    architecture = replace(architecture, stages=architecture.stages[:2])
+    found = []
+    for compiling in (False, True):
+        network = build(architecture)
+        network.use(ALL)
+
+        def prepare(network: Network, compiling: bool = compiling) -> Callable[[Tensor], Tensor]:
+            return torch.compile(network, backend="aot_eager", fullgraph=True) if compiling else network
+
+        found.append(trained(network, images(architecture), prepare))
+    assert distance(found[1], found[0]) <= 1e-6
+
+
+def test_training_mode_exports_with_the_operators() -> None:
+    architecture = small("efficientnet_b0")
+    network = build(replace(architecture, stages=architecture.stages[:2])).train()
+    network.use(ALL)
+    program = torch.export.export(network, (images(architecture, 2),))
+    names = {str(node.target) for node in program.graph.nodes if "triscale" in str(node.target)}
+    assert names == {f"triscale.{name}.default" for name in ("depthwise", "pointwise", "norm", "squeeze_excite")}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the compiler's own
+@pytest.mark.skipif(" " in torch.__path__[0], reason="PyTorch's compiler cannot link where its path has a space")
+@pytest.mark.skipif(shutil.which("g++") is None, reason="PyTorch's compiler needs a C++ compiler")
+def test_inductor_trains_with_them() -> None:
+    architecture = small("efficientnet_b0")
+    architecture = replace(architecture, stages=architecture.stages[:2])
+    found = []
+    for compiling in (False, True):
+        network = build(architecture)
+        network.use(ALL)
+
+        def prepare(network: Network, compiling: bool = compiling) -> Callable[[Tensor], Tensor]:
+            return torch.compile(network, fullgraph=True) if compiling else network
+
+        found.append(trained(network, images(architecture), prepare))
+    assert distance(found[1], found[0]) <= 1e-4
+
+
+STEP = """
+import torch
+from triscale.kernels import status
+from triscale.arch import adapt, published
+from triscale.nn import Kernels, build
+torch.set_num_threads(1)
+from triscale.arch.rounding import multiply
+network = build(multiply(adapt(published("efficientnet_b0"), resolution=(32, 32), classes=10), depth=0.01)).train()
+network.use(Kernels(True, True, True, True))
+generator = torch.Generator().manual_seed(0)
+x = torch.randn(4, 3, 32, 32, generator=generator)
+torch.manual_seed(0)
+network(x).square().mean().backward()
+print(status().isa, sum(p.grad.square().sum().item() for p in network.parameters()) ** 0.5)
+with torch.autocast("cpu", torch.bfloat16):
+    network(x).float().square().mean().backward()
+"""
+
+
+def in_a_process(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    import triscale
+
+    root = os.path.dirname(os.path.dirname(triscale.__file__))  # noqa: PTH120
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": root, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@compiled
+def test_every_instruction_set_that_is_here_can_be_asked_for() -> None:
+    lengths = []
+    for isa in ISAS:
+        done = in_a_process(STEP, TRISCALE_ISA=isa)
+        assert done.returncode == 0, done.stderr
+        name, length = done.stdout.split()
+        # Never a faster one than asked, nor one that the processor lacks.
+        assert ISAS.index(name) <= ISAS.index(isa)
+        lengths.append(float(length))
+    assert max(lengths) / min(lengths) - 1 <= 1e-4
+
+
+def test_they_can_be_switched_off_and_wrong_settings_are_named() -> None:
+    done = in_a_process(STEP, TRISCALE_KERNELS="off")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("None ")
+    assert "slower" not in done.stderr
+    for name, value in (("TRISCALE_KERNELS", "maybe"), ("TRISCALE_ISA", "sse9")):
+        done = in_a_process(STEP, **{name: value})
+        assert done.returncode != 0
+        assert f"{name}='{value}'" in done.stderr
+
+
+def test_the_zoo_has_no_family_that_is_not_tested_here() -> None:
+    def families(names: Iterable[str]) -> set[str]:
+        return {re.sub(r"(_[a-z]?)?\d+$", "", name) for name in names}
+
+    assert families(ZOO) == families(FAMILIES)
