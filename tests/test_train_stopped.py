@@ -25,8 +25,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(digits: Path, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing disturbed."""
+def whole(digits: Path, tiny: Path, tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
+    """A run that nothing disturbed, with the threads of those that other processes begin."""
     out = tmp_path_factory.mktemp("whole") / "run"
     package.train(digits, out=out, architecture=tiny, **WHOLE)  # type: ignore[arg-type]
     return out

@@ -201,22 +201,25 @@ class Session:
 
     def _gradients(self, batch: Batch) -> Tensor:
         """The loss of the whole step, its gradients in the parameters; in smaller parts where memory runs out."""
+        before = most = min(self.micro, len(batch.x))
         while True:
             try:
-                return self._in_parts(batch)
+                loss = self._in_parts(batch)
+                break
             except (RuntimeError, MemoryError) as error:
-                most = min(self.micro, len(batch.x))
                 # Other processes wait in the middle of the step: nobody could go back alone.
                 if not is_out_of_memory(error) or most <= FEWEST or self.processes.world > 1:
                     raise
                 self.optimizer.zero_grad(set_to_none=True)
-                self.micro = max(FEWEST, -(-most // 2))
+                self.micro = most = max(FEWEST, -(-most // 2))
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
-                self.note(
-                    f"not enough memory for {most} images at a time: from here on {self.micro} at a time; a step is "
-                    f"still made of {self.recipe.batch}"
-                )
+        if most < before:
+            self.note(
+                f"not enough memory for {before} images at a time: from here on {most} at a time; a step is still made "
+                f"of {self.recipe.batch}"
+            )
+        return loss
 
     def _in_parts(self, batch: Batch) -> Tensor:
         # What chance a step needs (dropout, stochastic depth) depends on its number alone, not on who drew before.
