@@ -36,6 +36,15 @@ Data = Annotated[
     Path,
     typer.Argument(help="A folder of class folders, a manifest (path,label[,split]) or IDX files.", show_default=False),
 ]
+# Of a run, which may also go on: then it needs no images named.
+RunData = Annotated[
+    Path | None,
+    typer.Argument(help="A folder of class folders, a manifest (path,label[,split]) or IDX files.", show_default=False),
+]
+RunOut = Annotated[Path | None, typer.Option(help="Directory for the run; new or empty.", show_default=False)]
+Balance = Annotated[
+    bool, typer.Option("--balance", help="Every class weighs the same in training, however few its images.")
+]
 OnBad = Annotated[str, typer.Option("--on-bad", help="Unreadable images: error stops, skip leaves them out.")]
 Seed = Annotated[int, typer.Option(help="Decides splits, weights and batches.")]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.", show_default=False)]

@@ -25,13 +25,8 @@ if TYPE_CHECKING:
 
 
 def command(
-    data: Annotated[
-        Path | None,
-        typer.Argument(
-            help="A folder of class folders, a manifest (path,label[,split]) or IDX files.", show_default=False
-        ),
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Directory for the run; new or empty.", show_default=False)] = None,
+    data: arguments.RunData = None,
+    out: arguments.RunOut = None,
     macs: arguments.Macs = None,
     params: arguments.Params = None,
     activations: arguments.Activations = None,
@@ -74,9 +69,7 @@ def command(
     flip: Annotated[
         bool | None, typer.Option("--flip/--no-flip", help="Mirror images.", show_default="where they have colours")
     ] = None,
-    balance: Annotated[
-        bool, typer.Option("--balance", help="Every class weighs the same in training, however few its images.")
-    ] = False,
+    balance: arguments.Balance = False,
     seed: arguments.Seed = 0,
     device: arguments.Device = None,
     on_bad: arguments.OnBad = "error",

@@ -2,7 +2,6 @@
 
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,12 +19,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    data: Annotated[
-        Path | None,
-        typer.Argument(
-            help="A folder of class folders, a manifest (path,label[,split]) or IDX files.", show_default=False
-        ),
-    ] = None,
+    data: arguments.RunData = None,
     architecture: Annotated[
         str | None,
         typer.Option(
@@ -33,7 +27,7 @@ def command(
             show_default=False,
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Directory for the run; new or empty.", show_default=False)] = None,
+    out: arguments.RunOut = None,
     recipe: Annotated[
         str | None,
         typer.Option(help="paper, modern, finetune, quick or a JSON file (see --show-recipe).", show_default="quick"),
@@ -46,9 +40,7 @@ def command(
     flip: Annotated[
         bool | None, typer.Option("--flip/--no-flip", help="Mirror images.", show_default="as the recipe says")
     ] = None,
-    balance: Annotated[
-        bool, typer.Option("--balance", help="Every class weighs the same in training, however few its images.")
-    ] = False,
+    balance: arguments.Balance = False,
     seed: Annotated[int | None, typer.Option(help="Decides splits, weights and batches.", show_default="0")] = None,
     deterministic: Annotated[
         bool,

@@ -168,8 +168,7 @@ def _checked(data: str | Path | None, place: Path, asked: Asked, again: bool) ->
         begun = f"there is no run in {place} to go on with" if again else f"{missing} is missing"
         raise UserError(f"{begun}; say what to train: triscale train DATA --architecture NAME --out {place}")
     check_apart(Path(data), place)
-    if not (again and RunDirectory(place).abandoned()):
-        RunDirectory.check_free(place)
+    RunDirectory.check_free(place)
     asked.values()
     find_device(asked.device)
     Recipe(epochs=1 if asked.epochs is None else asked.epochs, batch=2 if asked.batch is None else asked.batch)
