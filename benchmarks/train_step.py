@@ -25,10 +25,9 @@ from triscale.arch import Architecture, Head, MBConv, Stage, Stem, published
 from triscale.arch.rounding import multiply
 from triscale.costing import cost
 from triscale.kernels import status
-from triscale.nn import Kernels, build
+from triscale.nn import build
 from triscale.training.machine import autocast, steady_allocator, to_device
 
-ALL = Kernels(depthwise=True, pointwise=True, norm=True, squeeze_excite=True)
 MODES = tuple((who, precision) for precision in ("fp32", "bf16") for who in ("pytorch", "triscale"))
 WARM_UP = 3
 
@@ -52,7 +51,7 @@ def small() -> dict[str, Architecture]:
 def stepper(architecture: Architecture, batch: int, who: str, precision: str) -> Callable[[], None]:
     device = torch.device("cpu")
     network = to_device(build(architecture), device).train()
-    network.use(ALL if who == "triscale" else Kernels())
+    network.use(tuple(network.with_kernels()) if who == "triscale" else ())
     generator = torch.Generator().manual_seed(0)
     shape = (batch, architecture.channels, *architecture.resolution)
     x = torch.randn(shape, generator=generator).contiguous(memory_format=torch.channels_last)

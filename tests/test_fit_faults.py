@@ -24,6 +24,7 @@ from triscale.models import load
 from triscale.nn import Network
 from triscale.runs import RunDirectory
 from triscale.training import CLOCK, Checkpoints, EpochMetrics, Machine, StoppedError
+from triscale.training.choosing import fixed_kernels
 
 QUICK = {"macs": 300_000, "epochs": 1, "baseline": "resnet18"}
 
@@ -147,8 +148,8 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunDi
 
 
 def _one_thread(network: Network, batch: int, device: torch.device) -> Machine:
-    """Nothing measured: which precision is fastest must not differ between two runs that are compared."""
-    return Machine(str(device), "fp32", 1, batch, 1e-5, {})
+    """Nothing measured: which precision and kernels are fastest must not differ between two runs that are compared."""
+    return Machine(str(device), "fp32", 1, batch, 1e-5, {}, kernels=fixed_kernels(network))
 
 
 @pytest.fixture

@@ -11,14 +11,24 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from torch import Tensor, nn
 
-from triscale.kernels import depthwise, norm, pointwise, squeeze_excite, status, twins
+from triscale.kernels import (
+    depthwise,
+    norm,
+    norm_depthwise,
+    norm_excite,
+    pointwise,
+    squeeze_excite,
+    status,
+    twins,
+)
 from triscale.kernels.compiled import ACTIVATIONS
 from triscale.nn.layers import joined
 
 # Fewer digits than PyTorch keeps would show here; its own bf16 has 4e-3, the step of the type.
 SINGLE = 1e-5
 compiled = pytest.mark.skipif(status().isa is None, reason=f"no compiled kernels: {status().why}")
-types = st.sampled_from((torch.float32, torch.bfloat16))
+# Without kernels, bf16 is PyTorch's own.
+types = st.sampled_from((torch.float32,) if status().isa is None else (torch.float32, torch.bfloat16))
 channels = st.sampled_from((1, 2, 7, 8, 9, 16, 17, 24, 40, 63))
 sides = st.integers(1, 19)
 
@@ -52,10 +62,18 @@ def error(found: Tensor, exact: Tensor) -> float:
     return ((found.double() - exact).abs().max() / exact.abs().max().clamp_min(1)).item()
 
 
-def hold(function: Callable[..., Tensor], plain: Callable[..., Tensor], *leaves: Tensor, least: float = 0.0) -> None:
-    """In fp32 to `SINGLE` of fp64; in bf16 no worse than PyTorch by a tenth, or a step of the type where that is exact.
+def spread(found: Tensor, exact: Tensor) -> float:
+    """The root mean square of the errors over that of the values, or over 1 where that is less."""
+    if exact.numel() == 0:
+        return 0.0
+    return ((found.double() - exact).square().mean().sqrt() / exact.square().mean().sqrt().clamp_min(1)).item()
 
-    Parameters are the same numbers in both: bf16 has them rounded, as autocast does.
+
+def hold(function: Callable[..., Tensor], plain: Callable[..., Tensor], *leaves: Tensor, least: float = 0.0) -> None:
+    """In fp32 to `SINGLE` of fp64; in bf16 as near as PyTorch, or two roundings of the type where that is exact.
+
+    By half as much again: of a few values it is luck whose rounding errors are larger. Of many see
+    `test_bf16_is_no_worse_than_pytorchs`. Parameters are the same numbers in both, rounded as in autocast.
     """
     x, *rest = leaves
     exact = gradients(plain, x.double(), *(leaf.double() for leaf in rest))
@@ -65,8 +83,13 @@ def hold(function: Callable[..., Tensor], plain: Callable[..., Tensor], *leaves:
         assert max(errors) <= SINGLE + least, errors
         return
     theirs = gradients(plain, x, *(leaf.to(x.dtype) for leaf in rest))
-    bounds = [max(1.1 * error(one, other), 2**-8) + least for one, other in zip(theirs, exact, strict=True)]
-    assert all(one <= bound for one, bound in zip(errors, bounds, strict=True)), (errors, bounds)
+    for one, their, right in zip(found, theirs, exact, strict=True):
+        assert error(one, right) <= max(1.5 * error(their, right), 2**-7) + least
+
+
+def positive(c: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """A normalisation's weight and bias."""
+    return random(c, dtype=dtype, seed=1).float().abs() + 0.5, random(c, dtype=dtype, seed=2).float()
 
 
 def window(height: int, width: int, kernel: int, stride: int, same: bool) -> tuple[int, int, int, int, int]:
@@ -113,8 +136,7 @@ def test_norm_is_batch_normalisation_and_the_activation(
     def plain(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return twins.activate(F.batch_norm(x, None, None, weight, bias, training=True, eps=1e-3), activation)
 
-    parameters = random(c, dtype=dtype, seed=1).float().abs() + 0.5, random(c, dtype=dtype, seed=2).float()
-    hold(lambda *leaves: norm(*leaves, 1e-3, activation)[0], plain, x, *parameters, least=1e-5)
+    hold(lambda *leaves: norm(*leaves, 1e-3, activation)[0], plain, x, *positive(c, dtype), least=1e-5)
 
 
 @given(st.integers(1, 4), channels, sides, sides, st.integers(1, 9), st.sampled_from(ACTIVATIONS), types)
@@ -134,6 +156,109 @@ def test_squeeze_excite_is_what_the_layers_compute(
     hold(lambda x, *rest: squeeze_excite(x, *rest, activation), plain, x, *parameters, least=5e-5)
 
 
+@given(
+    st.integers(1, 5),
+    channels,
+    sides,
+    sides,
+    st.sampled_from((3, 5, 7)),
+    st.sampled_from((1, 2)),
+    st.booleans(),
+    st.sampled_from(ACTIVATIONS),
+    types,
+)
+@settings(max_examples=150)
+def test_norm_depthwise_is_the_one_after_the_other(
+    n: int, c: int, height: int, width: int, kernel: int, stride: int, same: bool, activation: str, dtype: torch.dtype
+) -> None:
+    if n * height * width < 8:
+        n = 8
+    where = window(height, width, kernel, stride, same)
+    weight, bias = positive(c, dtype)
+    taps = random(c, 1, kernel, kernel, dtype=dtype, seed=3).float() / kernel
+
+    def plain(x: Tensor, weight: Tensor, bias: Tensor, taps: Tensor) -> Tensor:
+        y = twins.activate(F.batch_norm(x, None, None, weight, bias, training=True, eps=1e-3), activation)
+        return twins.depthwise(y, taps, where)
+
+    def own(x: Tensor, weight: Tensor, bias: Tensor, taps: Tensor) -> Tensor:
+        return norm_depthwise(x, weight, bias, 1e-3, activation, taps, where)[0]
+
+    hold(own, plain, random(n, c, height, width, dtype=dtype) * 2 + 1, weight, bias, taps, least=2e-5)
+
+
+@given(st.integers(1, 4), channels, sides, sides, st.integers(1, 9), st.sampled_from(ACTIVATIONS), types)
+@settings(max_examples=100)
+def test_norm_excite_is_the_one_after_the_other(
+    n: int, c: int, height: int, width: int, squeezed: int, activation: str, dtype: torch.dtype
+) -> None:
+    if n * height * width < 8:
+        n = 8
+    shapes = (squeezed, c), (squeezed,), (c, squeezed), (c,)
+    layers = [random(*shape, dtype=dtype, seed=i).float() for i, shape in enumerate(shapes)]
+
+    def plain(x: Tensor, weight: Tensor, bias: Tensor, *layers: Tensor) -> Tensor:
+        y = twins.activate(F.batch_norm(x, None, None, weight, bias, training=True, eps=1e-3), activation)
+        hidden = twins.activate(F.linear(y.mean((2, 3)), *layers[:2]), activation)
+        return y * F.linear(hidden, *layers[2:]).sigmoid()[:, :, None, None]
+
+    def own(x: Tensor, weight: Tensor, bias: Tensor, *layers: Tensor) -> Tensor:
+        reduce, reduce_bias, expand, expand_bias = layers
+        return norm_excite(x, weight, bias, 1e-3, activation, (reduce, reduce_bias, expand, expand_bias))[0]
+
+    x = random(n, c, height, width, dtype=dtype, seed=7) * 2 + 1
+    hold(own, plain, x, *positive(c, dtype), *layers, least=5e-5)
+
+
+@compiled
+def test_bf16_is_no_worse_than_pytorchs() -> None:
+    c, here = 40, torch.bfloat16
+    x = random(16, c, 14, 14, dtype=here) * 2 + 1
+    (weight, bias), taps = positive(c, here), random(c, 1, 5, 5, dtype=here, seed=3).float() / 5
+    dense = random(24, c, 1, 1, dtype=here, seed=4).float() / 6
+    layers = [random(*shape, dtype=here, seed=5).float() / 3 for shape in ((10, c), (10,), (c, 10), (c,))]
+    where = (1, 2, 2, 14, 14)
+
+    def plain(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return F.silu(F.batch_norm(x, None, None, weight, bias, training=True, eps=1e-3))
+
+    def excite(x: Tensor, *layers: Tensor) -> Tensor:
+        hidden = F.silu(F.linear(x.mean((2, 3)), *layers[:2]))
+        return x * F.linear(hidden, *layers[2:]).sigmoid()[:, :, None, None]
+
+    def own_excite(x: Tensor, weight: Tensor, bias: Tensor, *layers: Tensor) -> Tensor:
+        reduce, reduce_bias, expand, expand_bias = layers
+        return norm_excite(x, weight, bias, 1e-3, "silu", (reduce, reduce_bias, expand, expand_bias))[0]
+
+    cases: list[tuple[Callable[..., Tensor], Callable[..., Tensor], tuple[Tensor, ...]]] = [
+        (lambda x, w: depthwise(x, w, *where), lambda x, w: twins.depthwise(x, w, where), (taps,)),
+        (pointwise, F.conv2d, (dense,)),
+        (lambda x, w, b: norm(x, w, b, 1e-3, "silu")[0], plain, (weight, bias)),
+        (lambda x, *rest: squeeze_excite(x, *rest, "silu"), excite, tuple(layers)),
+        (
+            lambda x, w, b, t: norm_depthwise(x, w, b, 1e-3, "silu", t, where)[0],
+            lambda x, w, b, t: twins.depthwise(plain(x, w, b), t, where),
+            (weight, bias, taps),
+        ),
+        (own_excite, lambda x, w, b, *rest: excite(plain(x, w, b), *rest), (weight, bias, *layers)),
+    ]
+    for own, pytorchs, rest in cases:
+        exact = gradients(pytorchs, x.double(), *(leaf.double() for leaf in rest))
+        theirs = gradients(pytorchs, x, *(leaf.to(here) for leaf in rest))
+        for one, their, right in zip(gradients(own, x, *rest), theirs, exact, strict=True):
+            assert spread(one, right) <= spread(their, right) * 1.001  # the same rounding, where only that is left
+
+
+@compiled
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_joined_kernels_find_the_statistics_that_norm_finds(dtype: torch.dtype) -> None:
+    x, (weight, bias) = random(3, 24, 9, 7, dtype=dtype), positive(24, torch.float32)
+    layers = random(4, 24), random(4), random(24, 4), random(24)
+    expected = norm(x, weight, bias, 1e-3, "silu")[1]
+    assert torch.equal(norm_excite(x, weight, bias, 1e-3, "silu", layers)[1], expected)
+    assert torch.equal(norm_depthwise(x, weight, bias, 1e-3, "silu", random(24, 1, 3, 3), (1, 1, 1, 9, 7))[1], expected)
+
+
 def operators(x: Tensor, activation: str = "silu") -> list[tuple[Any, tuple[Any, ...]]]:
     """Every operator with arguments for it."""
     c, dtype = x.shape[1], torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -151,6 +276,8 @@ def operators(x: Tensor, activation: str = "silu") -> list[tuple[Any, tuple[Any,
         (names.pointwise.default, (x, dense)),
         (names.norm.default, (x, scale, bias, 1e-3, activation)),
         (names.squeeze_excite.default, (x, *layers, activation)),
+        (names.norm_depthwise.default, (x, scale, bias, weight, 1e-3, activation, *where)),
+        (names.norm_excite.default, (x, scale, bias, *layers, 1e-3, activation)),
     ]
 
 
@@ -183,6 +310,7 @@ def test_a_gradient_of_a_gradient_is_an_error() -> None:
         grad.sum().backward()
 
 
+@compiled
 def test_any_layout_gives_the_same_bits_and_no_gradient_where_none_is_wanted() -> None:
     wide = random(3, 24, 9, 14)
     whole = wide[:, :, :, ::2].contiguous(memory_format=torch.channels_last)

@@ -19,10 +19,10 @@ pytestmark = pytest.mark.slow
 USED = """
 import torch
 import triscale.kernels as kernels
-from triscale.nn import Kernels, build
+from triscale.nn import build
 from triscale.arch import adapt, published
 network = build(adapt(published("efficientnet_b0"), resolution=(32, 32), classes=10)).train()
-network.use(Kernels(True, True, True, True))
+network.use(network.with_kernels())
 network(torch.randn(2, 3, 32, 32)).sum().backward()
 print(kernels.status().isa, kernels.__file__)
 """
@@ -104,7 +104,7 @@ def test_without_a_compiler_the_package_installs_trains_and_says_so_once(
     run(*build, PATH=str(tmp_path / "bin"))
     (wheel,) = tmp_path.glob("*.whl")
     python = installed(wheel, tmp_path / "clean")
-    done = run(python, "-c", USED + "network.use(Kernels(norm=True))", cwd=tmp_path)
+    done = run(python, "-c", USED + "network.use(['stem.conv.norm'])", cwd=tmp_path)
     assert done.stdout.startswith("None ")
     assert done.stderr.count("training is slower: they were not compiled") == 1
 

@@ -1,11 +1,13 @@
 """Networks with Triscale's kernels: the same training as with PyTorch's, and nothing else changes."""
 
 import os
+import pickle
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -19,11 +21,10 @@ from triscale.arch import ZOO, Architecture, adapt, published
 from triscale.arch.rounding import multiply
 from triscale.kernels import status
 from triscale.kernels.library import ISAS
-from triscale.nn import Kernels, Network, build
+from triscale.nn import Network, build
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-ALL = Kernels(depthwise=True, pointwise=True, norm=True, squeeze_excite=True)
 FAMILIES = (
     "efficientnet_b0", "efficientnet_lite0", "mobilenet_v1", "mobilenet_v2", "mnasnet_a1", "resnet50",
 )  # fmt: skip
@@ -68,9 +69,9 @@ def test_a_step_of_every_family_is_pytorchs(name: str) -> None:
     distances = []
     for seed in range(3):
         x, found = images(architecture, 8, seed), []
-        for kernels in (Kernels(), ALL):
+        for own in (False, True):
             network = build(architecture)
-            network.use(kernels)
+            network.use(network.with_kernels() if own else ())
             logits, *rest = trained(network, x, lambda n: n)
             count = len(list(network.parameters()))
             found.append(([logits], rest[:count], rest[count:]))
@@ -84,9 +85,9 @@ def test_a_step_of_every_family_is_pytorchs(name: str) -> None:
 def test_any_network_trains_with_them(architecture: Architecture) -> None:
     architecture = replace(architecture, stochastic_depth=0.0, head=replace(architecture.head, dropout=0.0))
     x, grads = images(architecture, 3).double(), []
-    for kernels in (Kernels(), ALL):
+    for own in (False, True):
         network = build(architecture).double().train()
-        network.use(kernels)
+        network.use(network.with_kernels() if own else ())
         network(x).square().sum().backward()
         grads.append([p.grad for p in network.parameters()])
     for one, other in zip(*grads, strict=True):
@@ -98,7 +99,7 @@ def test_any_network_trains_with_them(architecture: Architecture) -> None:
 def test_evaluation_exports_and_names_are_untouched() -> None:
     architecture = small("efficientnet_b0")
     plain, other = build(architecture).eval(), build(architecture).eval()
-    other.use(ALL)
+    other.use(other.with_kernels())
     x = images(architecture, 2)
     with torch.no_grad():
         assert torch.equal(plain(x), other(x))
@@ -107,9 +108,69 @@ def test_evaluation_exports_and_names_are_untouched() -> None:
     assert not any("triscale" in str(node.target) for node in program.graph.nodes)
 
 
+def used(network: Network) -> list[str]:
+    """The operators of a training step."""
+    program = torch.export.export(network.train(), (images(network.architecture, 2),))
+    return [node.target.name().split("::")[1] for node in program.graph.nodes if "triscale" in str(node.target)]
+
+
+@compiled
+def test_layers_that_are_named_train_by_their_kernels_and_no_others() -> None:
+    architecture = small("efficientnet_b0")
+    network = build(replace(architecture, stages=architecture.stages[:2]))
+    names = tuple(network.with_kernels())
+    assert "stages.1.0.expand.conv" in names
+    assert "stages.1.0.expand.norm" in names
+    assert "stages.1.0.squeeze_excite" in names
+    assert "stem.conv.norm" in names
+    assert "stem.conv.conv" not in names, "a whole convolution has no kernel"
+    for name, operator in (
+        ("stages.1.0.expand.conv", "pointwise"),
+        ("stages.1.0.depthwise.conv", "depthwise"),
+        ("stages.1.0.expand.norm", "norm"),
+        ("stages.1.0.squeeze_excite", "squeeze_excite"),
+    ):
+        network.use([name])
+        assert used(network) == [operator]
+    # Where neighbours are both named, one kernel does both.
+    network.use(["stages.1.0.expand.norm", "stages.1.0.depthwise.conv", "stages.1.0.depthwise.norm"])
+    assert used(network) == ["norm_depthwise", "norm"]
+    network.use(["stages.1.0.depthwise.norm", "stages.1.0.squeeze_excite"])
+    assert used(network) == ["norm_excite"]
+    network.use(())
+    assert used(network) == []
+
+
+def test_a_layer_that_is_none_or_has_no_kernel_is_named() -> None:
+    network = build(small("efficientnet_b0"))
+    for name in ("stages.9.0.expand.conv", "stem.conv.conv", "stages.1", ""):
+        with pytest.raises(ValueError, match=f"'{name}' is no layer of"):
+            network.use(["stem.conv.norm", name])
+    assert not any(getattr(module, "own_norm", False) for module in network.modules()), "nothing is used then"
+
+
+def test_copies_pickles_and_saved_weights_of_a_network_with_kernels_are_those_of_one_without() -> None:
+    plain, own = build(small("efficientnet_b0")), build(small("efficientnet_b0"))
+    own.use(own.with_kernels())
+    x = images(plain.architecture, 4)
+    for other in (own, deepcopy(own), pickle.loads(pickle.dumps(own))):
+        assert list(other.state_dict()) == list(plain.state_dict())
+        # Statistics computed anew for averaged weights: only normalisation is in training mode.
+        for network in (plain, other):
+            network.eval()
+            for module in network.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.reset_running_stats()
+                    module.train()
+            with torch.no_grad():
+                network(x)
+        for one, two in zip(plain.state_dict().values(), other.state_dict().values(), strict=True):
+            assert torch.equal(one, two)
+
+
 def test_frozen_statistics_stay_frozen() -> None:
     network = build(small("efficientnet_b0")).train()
-    network.use(ALL)
+    network.use(network.with_kernels())
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
@@ -125,7 +186,7 @@ def test_a_compiled_step_is_one_graph_with_the_same_gradients() -> None:
     found = []
     for compiling in (False, True):
         network = build(architecture)
-        network.use(ALL)
+        network.use(network.with_kernels())
 
         def prepare(network: Network, compiling: bool = compiling) -> Callable[[Tensor], Tensor]:
             return torch.compile(network, backend="aot_eager", fullgraph=True) if compiling else network
@@ -134,13 +195,14 @@ def test_a_compiled_step_is_one_graph_with_the_same_gradients() -> None:
     assert distance(found[1], found[0]) <= 1e-6
 
 
+@compiled
 def test_training_mode_exports_with_the_operators() -> None:
     architecture = small("efficientnet_b0")
     network = build(replace(architecture, stages=architecture.stages[:2])).train()
-    network.use(ALL)
+    network.use(network.with_kernels())
     program = torch.export.export(network, (images(architecture, 2),))
     names = {str(node.target) for node in program.graph.nodes if "triscale" in str(node.target)}
-    assert names == {f"triscale.{name}.default" for name in ("depthwise", "pointwise", "norm", "squeeze_excite")}
+    assert names == {f"triscale.{name}.default" for name in ("depthwise", "pointwise", "norm", "norm_depthwise", "norm_excite")}
 
 
 @pytest.mark.slow
@@ -153,7 +215,7 @@ def test_inductor_trains_with_them() -> None:
     found = []
     for compiling in (False, True):
         network = build(architecture)
-        network.use(ALL)
+        network.use(network.with_kernels())
 
         def prepare(network: Network, compiling: bool = compiling) -> Callable[[Tensor], Tensor]:
             return torch.compile(network, fullgraph=True) if compiling else network
@@ -166,11 +228,11 @@ STEP = """
 import torch
 from triscale.kernels import status
 from triscale.arch import adapt, published
-from triscale.nn import Kernels, build
+from triscale.nn import build
 torch.set_num_threads(1)
 from triscale.arch.rounding import multiply
 network = build(multiply(adapt(published("efficientnet_b0"), resolution=(32, 32), classes=10), depth=0.01)).train()
-network.use(Kernels(True, True, True, True))
+network.use(network.with_kernels())
 generator = torch.Generator().manual_seed(0)
 x = torch.randn(4, 3, 32, 32, generator=generator)
 torch.manual_seed(0)
@@ -192,6 +254,43 @@ def in_a_process(code: str, **environment: str) -> subprocess.CompletedProcess[s
         text=True,
         check=False,
     )
+
+
+MISSING = """
+import warnings
+import torch
+import triscale.kernels.library as library
+from triscale.arch import adapt, published
+from triscale.nn import build
+if {missing}:
+    library._FILE = "nowhere.so"
+said, grads = [], []
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    for own in (False, True, True):
+        network = build(adapt(published("efficientnet_b0"), resolution=(32, 32), classes=10)).train()
+        network.use(network.with_kernels() if own else ())
+        torch.manual_seed(0)
+        network(torch.ones(2, 3, 32, 32).index_fill_(0, torch.tensor([1]), 0.5)).sum().backward()
+        grads.append([p.grad for p in network.parameters()])
+assert all(torch.equal(a, b) for other in grads[1:] for a, b in zip(grads[0], other)), "not PyTorch"
+print(*(warning.message for warning in caught), sep="\\n")
+"""
+
+
+def test_where_kernels_are_missing_pytorch_trains_and_it_is_said_once() -> None:
+    done = in_a_process(MISSING.format(missing=True), TRISCALE_KERNELS="on")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == (
+        "Triscale's own kernels are not used, training is slower: they were not compiled: the installation found no "
+        "C++ compiler that works"
+    )
+
+
+def test_where_kernels_are_switched_off_pytorch_trains_and_nothing_is_said() -> None:
+    done = in_a_process(MISSING.format(missing=False), TRISCALE_KERNELS="off")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == ""
 
 
 @compiled

@@ -10,7 +10,9 @@ from triscale.arch import Architecture, Head, MBConv, Stage, Stem
 from triscale.data import Images, Preprocess
 from triscale.data.pictures import Memory
 from triscale.models import Model
+from triscale.nn import build
 from triscale.training import EpochMetrics, Machine, Validation, Watch
+from triscale.training.choosing import fixed_kernels
 
 TINY = Architecture(
     (Stage(MBConv(3, 2), 8, 1, 2), Stage(MBConv(3, 2), 16, 2, 2)),
@@ -22,7 +24,8 @@ TINY = Architecture(
 )
 LOOK = Preprocess((16, 16), 1, (0.3,), (0.35,))
 FAIR = Validation(accuracy=0.5, loss=1.0)
-CPU = Machine("cpu", "fp32", 1, measured=16, per_image=1e-3, step={})
+KERNELS = fixed_kernels(build(TINY))
+CPU = Machine("cpu", "fp32", 1, measured=16, per_image=1e-3, step={}, kernels=KERNELS)
 
 
 def some_digits(n: int) -> Images:

@@ -153,7 +153,7 @@ def _measure_one(baseline: Architecture, images: Data, wish: Wish, course: Cours
         return _timed(baseline, scaled, wish, course)
     except UserError as error:
         return Candidate(baseline, refused=str(error))
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         refused = f"a training step of batches of {course.batch} does not fit the memory; lower --batch or the budget"

@@ -4,9 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from triscale.arch import Architecture, from_dict
 from triscale.data import Preprocess
 from triscale.errors import UserError
+from triscale.nn import Network
 from triscale.plain import from_plain
 from triscale.scaling import Multipliers, Scaled
 from triscale.scaling.trim import Step
@@ -59,7 +62,7 @@ class Frozen:
                 architecture=architecture,
                 preprocess=Preprocess.from_json(values["preprocess"]),
                 recipe=from_plain(Recipe, values["recipe"], source, "plan.recipe"),
-                machine=Machine(**values["machine"]),
+                machine=_machine(values, architecture, source),
                 pace=Pace(values["step_seconds"], values["epoch_end_seconds"]),
                 steps=values["steps"],
                 after=values["after_seconds"],
@@ -109,6 +112,15 @@ class Frozen:
         if self.scratch is None:
             return 0.0
         return self.steps * self.pace.step + self.recipe.epochs * self.pace.epoch_end
+
+
+def _machine(values: Mapping[str, Any], architecture: Architecture, source: str) -> Machine:
+    """Raises ValueError where it names kernels for layers that the network has not."""
+    machine = from_plain(Machine, values["machine"], source, "plan.machine")
+    if machine.kernels:
+        with torch.device("meta"):
+            Network(architecture).use(machine.kernels)
+    return machine
 
 
 def _scaled(values: Mapping[str, Any], architecture: Architecture, source: str) -> Scaled:

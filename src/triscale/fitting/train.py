@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 
+from triscale import kernels
 from triscale.arch import ZOO, Architecture, adapt, resolve, to_dict
 from triscale.data import Data, prepare, read
 from triscale.errors import UserError
@@ -171,6 +172,7 @@ def _checked(data: str | Path | None, place: Path, asked: Asked, again: bool) ->
     RunDirectory.check_free(place)
     asked.values()
     find_device(asked.device)
+    kernels.status()  # names a wrong setting of them
     Recipe(epochs=1 if asked.epochs is None else asked.epochs, batch=2 if asked.batch is None else asked.batch)
     return data
 
@@ -222,7 +224,7 @@ def _begin(place: Path, data: str | Path, asked: Asked, how: How, again: bool) -
 
 
 def plan_training(images: Data, asked: Asked, how: How, started: float) -> Draft:
-    """The plan of a training in which nothing is left to choose but the machine's precision and threads."""
+    """The plan of a training in which nothing is left to choose but the machine's precision, threads and kernels."""
     recipe = resolve_recipe(
         _named(asked.recipe or "quick").recipe,
         images,
@@ -288,7 +290,7 @@ def _machine(network: Architecture, recipe: Recipe, asked: Asked, how: How) -> M
         device = torch.device("cuda", how.processes.local)
     threads = max(1, torch.get_num_threads() // how.processes.local_world)
     if asked.deterministic:
-        return repeatable_machine(device, threads)
+        return repeatable_machine(build(network), device, threads)
     torch.set_num_threads(threads)
     return fastest_machine(build(network), -(-recipe.batch // how.processes.world), device)
 

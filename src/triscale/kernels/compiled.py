@@ -17,6 +17,12 @@ class _Depthwise(ctypes.Structure):
     _fields_ = tuple((f"field{i}", ctypes.c_int64) for i in range(10))
 
 
+class _Excite(ctypes.Structure):
+    """`Excite` of interface.h."""
+
+    _fields_ = tuple((f"field{i}", ctypes.c_int64) for i in range(4))
+
+
 def fits(x: Tensor, *parameters: Tensor) -> bool:
     """Whether there are kernels for such tensors: fp32 or bf16 values on a CPU, parameters in fp32, not empty."""
     return (
@@ -153,3 +159,63 @@ def dot(x: Tensor, grad: Tensor) -> Tensor:
     sums = x.new_empty(x.shape[:2], dtype=torch.float32)
     _call("dot", *_sizes(x), *_how(x), _at(x), _at(grad), _at(sums))
     return sums
+
+
+def norm_depthwise(
+    x: Tensor, weight: Tensor, bias: Tensor, taps: Tensor, epsilon: float, activation: str,
+    window: tuple[int, int, int, int, int],
+) -> tuple[Tensor, Tensor] | None:  # fmt: skip
+    """`twins.norm_depthwise`."""
+    x, weight, bias, taps = dense(x), weight.contiguous(), bias.contiguous(), taps.contiguous()
+    y = torch.empty((*x.shape[:2], *window[3:]), dtype=x.dtype, memory_format=torch.channels_last)
+    statistics, shape = weight.new_empty((3, x.shape[1])), _shape(x, taps.shape[-1], window)
+    pointers = map(_at, (x, weight, bias, taps, y, statistics))
+    done = _call("norm_depthwise", ctypes.byref(shape), ACTIVATIONS.index(activation), epsilon, *_how(x), *pointers)
+    return (y, statistics) if done else None
+
+
+def norm_depthwise_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, statistics: Tensor, taps: Tensor, activation: str,
+    window: tuple[int, int, int, int, int],
+) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:  # fmt: skip
+    """`twins.norm_depthwise_backward`."""
+    grad, x = dense(grad), dense(x)
+    weight, bias, statistics, taps = (one.contiguous() for one in (weight, bias, statistics, taps))
+    found = like(x), torch.empty_like(weight), torch.empty_like(bias), torch.empty_like(taps)
+    shape = _shape(x, taps.shape[-1], window)
+    pointers = map(_at, (grad, x, weight, bias, statistics, taps, *found))
+    done = _call("norm_depthwise_backward", ctypes.byref(shape), ACTIVATIONS.index(activation), *_how(x), *pointers)
+    return found if done else None
+
+
+def norm_excite(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    layers: tuple[Tensor, Tensor, Tensor, Tensor],
+    epsilon: float,
+    activation: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """`twins.norm_excite`."""
+    x, channels, squeezed = dense(x), x.shape[1], layers[0].shape[0]
+    y, statistics = like(x), weight.new_empty((3, channels))
+    pooled, hidden, gate = (weight.new_empty((x.shape[0], n)) for n in (channels, squeezed, channels))
+    given = [x, *(one.contiguous() for one in (weight, bias, *layers))]
+    shape = _Excite(*_sizes(x), squeezed)
+    pointers = map(_at, (*given, y, statistics, pooled, hidden, gate))
+    _call("norm_excite", ctypes.byref(shape), ACTIVATIONS.index(activation), epsilon, *_how(x), *pointers)
+    return y, statistics, pooled, hidden, gate
+
+
+def norm_excite_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, statistics: Tensor, hidden: Tensor, gate: Tensor,
+    reduce: Tensor, expand: Tensor, activation: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """`twins.norm_excite_backward`."""
+    grad, x = dense(grad), dense(x)
+    given = [one.contiguous() for one in (weight, bias, statistics, hidden, gate, reduce, expand)]
+    found = like(x), torch.empty_like(weight), torch.empty_like(bias), torch.empty_like(gate), torch.empty_like(hidden)
+    shape = _Excite(*_sizes(x), hidden.shape[1])
+    pointers = map(_at, (grad, x, *given, *found))
+    _call("norm_excite_backward", ctypes.byref(shape), ACTIVATIONS.index(activation), *_how(x), *pointers)
+    return found

@@ -25,6 +25,10 @@ _ARGUMENTS = {
     "scale": (_LONG, _LONG, _LONG, _INT, _INT, *[_POINTER] * 4),
     "pointwise": (_LONG, _LONG, _LONG, _INT, _INT, *[_POINTER] * 3),
     "pointwise_backward": (_LONG, _LONG, _LONG, _INT, _INT, *[_POINTER] * 5),
+    "norm_depthwise": (_POINTER, _LONG, _DOUBLE, _INT, _INT, *[_POINTER] * 6),
+    "norm_depthwise_backward": (_POINTER, _LONG, _INT, _INT, *[_POINTER] * 10),
+    "norm_excite": (_POINTER, _LONG, _DOUBLE, _INT, _INT, *[_POINTER] * 12),
+    "norm_excite_backward": (_POINTER, _LONG, _INT, _INT, *[_POINTER] * 14),
     "dot": (_LONG, _LONG, _LONG, _INT, _INT, *[_POINTER] * 3),
 }
 

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from triscale.kernels import compiled, twins
 from triscale.kernels.registering import Context, as_kernels_do, check_grad, define, differentiable, empty
 
-_WINDOW = "int stride, SymInt top, SymInt left, SymInt height, SymInt width"
+WINDOW = "int stride, SymInt top, SymInt left, SymInt height, SymInt width"
 
 
 # Depthwise convolution
@@ -20,12 +20,13 @@ _WINDOW = "int stride, SymInt top, SymInt left, SymInt height, SymInt width"
 
 def _depthwise(x: Tensor, weight: Tensor, *window: int) -> Tensor:
     stride, top, left, height, width = window
-    _check_depthwise(x, weight, stride, top, left, height, width)
+    check_depthwise(x, weight, stride, top, left, height, width)
     found = compiled.depthwise(x, weight, (stride, top, left, height, width)) if compiled.fits(x, weight) else None
     return as_kernels_do(twins.depthwise(x, weight, (stride, top, left, height, width))) if found is None else found
 
 
-def _check_depthwise(x: Tensor, weight: Tensor, stride: int, top: int, left: int, height: int, width: int) -> None:
+def check_depthwise(x: Tensor, weight: Tensor, stride: int, top: int, left: int, height: int, width: int) -> None:
+    """Raises ValueError for what is no depthwise convolution."""
     if x.ndim != 4 or weight.ndim != 4 or weight.shape[:2] != (x.shape[1], 1) or weight.shape[2] != weight.shape[3]:
         raise ValueError(f"a depthwise convolution of {tuple(x.shape)} has no weight of {tuple(weight.shape)}")
     if stride < 1 or min(top, left) < 0 or min(height, width) < 1 or min(x.shape[1:]) < 1:
@@ -40,7 +41,7 @@ def _depthwise_backward(
     grad: Tensor, x: Tensor, weight: Tensor, stride: int, top: int, left: int, height: int, width: int,
     wants_x: bool, wants_weight: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    _check_depthwise(x, weight, stride, top, left, height, width)
+    check_depthwise(x, weight, stride, top, left, height, width)
     check_grad(grad, x, (*x.shape[:2], height, width))
     arguments = grad, x, weight, (stride, top, left, height, width), (wants_x, wants_weight)
     found = compiled.depthwise_backward(*arguments) if compiled.fits(x, weight) else None
@@ -55,9 +56,9 @@ def _convolution_backward_fake(grad: Tensor, x: Tensor, weight: Tensor, *rest: b
     return grad_x, weight.new_empty(weight.shape) if rest[-1] else weight.new_empty(0)
 
 
-_depthwise_op = define(f"depthwise(Tensor x, Tensor weight, {_WINDOW}) -> Tensor", _depthwise, _depthwise_fake)
+_depthwise_op = define(f"depthwise(Tensor x, Tensor weight, {WINDOW}) -> Tensor", _depthwise, _depthwise_fake)
 _depthwise_backward_op = define(
-    f"depthwise_backward(Tensor grad, Tensor x, Tensor weight, {_WINDOW}, bool wants_x, bool wants_weight)"
+    f"depthwise_backward(Tensor grad, Tensor x, Tensor weight, {WINDOW}, bool wants_x, bool wants_weight)"
     " -> (Tensor, Tensor)",
     _depthwise_backward,
     _convolution_backward_fake,
@@ -142,7 +143,8 @@ differentiable(_pointwise_op, _PointwiseFunction)
 # Batch normalisation and activation
 
 
-def _check_norm(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> None:
+def check_norm(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> None:
+    """Raises ValueError for what cannot be normalised so."""
     if x.ndim != 4 or x.shape[1] < 1 or weight.shape != x.shape[1:2] or bias.shape != x.shape[1:2]:
         raise ValueError(
             f"normalisation of {tuple(x.shape)} has no weight of {tuple(weight.shape)} and bias of {tuple(bias.shape)}"
@@ -154,7 +156,7 @@ def _check_norm(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> Non
 
 
 def _norm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, activation: str) -> tuple[Tensor, Tensor]:
-    _check_norm(x, weight, bias, activation)
+    check_norm(x, weight, bias, activation)
     if compiled.fits(x, weight, bias):
         return compiled.norm(x, weight, bias, epsilon, activation)
     y, statistics = twins.norm(x, weight, bias, epsilon, activation)
@@ -169,7 +171,7 @@ def _norm_fake(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, activati
 def _norm_backward(
     grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, statistics: Tensor, activation: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    _check_norm(x, weight, bias, activation)
+    check_norm(x, weight, bias, activation)
     check_grad(grad, x, x.shape)
     if statistics.shape != (3, x.shape[1]):
         raise ValueError(f"statistics are (3, {x.shape[1]}), not {tuple(statistics.shape)}")
@@ -223,7 +225,8 @@ differentiable(_norm_op, _NormFunction)
 # Squeeze-excite
 
 
-def _check_excite(x: Tensor, reduce: Tensor, reduce_bias: Tensor, expand: Tensor, expand_bias: Tensor) -> None:
+def check_excite(x: Tensor, reduce: Tensor, reduce_bias: Tensor, expand: Tensor, expand_bias: Tensor) -> None:
+    """Raises ValueError for layers of other shapes."""
     squeezed, channels = reduce.shape
     shapes = [(squeezed,), (channels, squeezed), (channels,)]
     if (
@@ -238,12 +241,10 @@ def _check_excite(x: Tensor, reduce: Tensor, reduce_bias: Tensor, expand: Tensor
 def _excite(
     x: Tensor, reduce: Tensor, reduce_bias: Tensor, expand: Tensor, expand_bias: Tensor, activation: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    _check_excite(x, reduce, reduce_bias, expand, expand_bias)
+    check_excite(x, reduce, reduce_bias, expand, expand_bias)
     passes: Any = compiled if compiled.fits(x, reduce, reduce_bias, expand, expand_bias) else twins
     pooled = passes.pool(x)
-    with torch.autocast(x.device.type, enabled=False):  # two small products: in bf16 they would only lose digits
-        hidden = torch.addmm(reduce_bias, pooled, reduce.t())
-        gate = torch.addmm(expand_bias, twins.activate(hidden, activation), expand.t()).sigmoid_()
+    hidden, gate = twins.gates(pooled, (reduce, reduce_bias, expand, expand_bias), activation)
     return as_kernels_do(passes.scale(x, gate, None)), pooled, hidden, gate
 
 
@@ -324,7 +325,7 @@ differentiable(_excite_op, _ExciteFunction)
 # What networks call
 
 
-def _cast(x: Tensor) -> Tensor:
+def cast(x: Tensor) -> Tensor:
     """As autocast does to what a convolution gets; parameters stay in fp32, kernels take them so."""
     device = x.device.type
     if x.dtype == torch.float32 and torch.is_autocast_enabled(device):
@@ -338,7 +339,7 @@ def depthwise(x: Tensor, weight: Tensor, stride: int, top: int, left: int, heigh
     Output row i sees input rows i·stride − top to i·stride − top + k − 1, those outside count as 0; columns likewise.
     Kernels are there for k of 3, 5, 7 and strides 1 and 2. Raises ValueError where the shapes do not fit.
     """
-    found: Tensor = _depthwise_op(_cast(x), weight, stride, top, left, height, width)
+    found: Tensor = _depthwise_op(cast(x), weight, stride, top, left, height, width)
     return found
 
 
@@ -347,7 +348,7 @@ def pointwise(x: Tensor, weight: Tensor) -> Tensor:
 
     Raises ValueError where the shapes do not fit.
     """
-    found: Tensor = _pointwise_op(_cast(x), weight)
+    found: Tensor = _pointwise_op(cast(x), weight)
     return found
 
 
@@ -365,5 +366,5 @@ def squeeze_excite(
     x: Tensor, reduce: Tensor, reduce_bias: Tensor, expand: Tensor, expand_bias: Tensor, activation: str
 ) -> Tensor:
     """x·sigmoid(expand·activation(reduce·averages of x)); reduce is (s, c), expand (c, s). Raises ValueError."""
-    found: Tensor = _excite_op(_cast(x), reduce, reduce_bias, expand, expand_bias, activation)[0]
+    found: Tensor = _excite_op(cast(x), reduce, reduce_bias, expand, expand_bias, activation)[0]
     return found

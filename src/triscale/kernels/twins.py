@@ -143,3 +143,61 @@ def scale(x: Tensor, factors: Tensor, terms: Tensor | None) -> Tensor:
 def dot(x: Tensor, grad: Tensor) -> Tensor:
     """(n, c, h, w) twice → (n, c), the sums of their products."""
     return (_wide(x) * _wide(grad)).sum((2, 3))
+
+
+def gates(pooled: Tensor, layers: tuple[Tensor, Tensor, Tensor, Tensor], activation: str) -> tuple[Tensor, Tensor]:
+    """Averages (n, c) → what they are squeezed to, before the activation (n, s), and gates (n, c)."""
+    reduce, reduce_bias, expand, expand_bias = layers
+    with torch.autocast(pooled.device.type, enabled=False):  # two small products: in bf16 they would only lose digits
+        hidden = torch.addmm(reduce_bias, pooled, reduce.t())
+        return hidden, torch.addmm(expand_bias, activate(hidden, activation), expand.t()).sigmoid_()
+
+
+def norm_depthwise(
+    x: Tensor, weight: Tensor, bias: Tensor, taps: Tensor, epsilon: float, activation: str, window: Window
+) -> tuple[Tensor, Tensor]:
+    """`depthwise` of `norm`, and the statistics."""
+    active, statistics = norm(x, weight, bias, epsilon, activation)
+    return depthwise(active, taps, window), statistics
+
+
+def _again(x: Tensor, weight: Tensor, bias: Tensor, statistics: Tensor, activation: str) -> Tensor:
+    """The output of `norm`, from its statistics."""
+    normal = (_wide(x) - _column(statistics[0])) * _column(statistics[1])
+    return activate(normal * _column(weight) + _column(bias), activation).to(x.dtype)
+
+
+def norm_depthwise_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, statistics: Tensor, taps: Tensor, activation: str,
+    window: Window,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """The gradients of input, normalisation's weight and bias, and the convolution's weight."""
+    active = _again(x, weight, bias, statistics, activation)
+    grad_active, grad_taps = depthwise_backward(grad, active, taps, window, (True, True))
+    return *norm_backward(grad_active, x, weight, bias, statistics, activation), grad_taps
+
+
+def norm_excite(
+    x: Tensor, weight: Tensor, bias: Tensor, layers: tuple[Tensor, Tensor, Tensor, Tensor], epsilon: float,
+    activation: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """What `norm` makes of x times the gates of its averages; statistics, averages, and what `gates` found."""
+    active, statistics = norm(x, weight, bias, epsilon, activation)
+    pooled = pool(active)
+    hidden, gate = gates(pooled, layers, activation)
+    return scale(active, gate, None), statistics, pooled, hidden, gate
+
+
+def norm_excite_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, statistics: Tensor, hidden: Tensor, gate: Tensor,
+    reduce: Tensor, expand: Tensor, activation: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """The gradients of input and of normalisation's weight and bias; of gates before the logistic function, (n, c); of
+    what averages are squeezed to, before the activation, (n, s)."""
+    grad_gate = dot(_again(x, weight, bias, statistics, activation), grad) * (gate * (1 - gate))
+    with torch.autocast(x.device.type, enabled=False):
+        grad_hidden = (grad_gate @ expand) * slope(hidden, activation)
+        # What flows back through the averages joins what flows through the scaling.
+        terms = (grad_hidden @ reduce) / max(1, x.shape[2] * x.shape[3])
+    found = norm_backward(scale(grad, gate, terms), x, weight, bias, statistics, activation)
+    return *found, grad_gate, grad_hidden

@@ -1,6 +1,6 @@
 """How a network computes: modules built from an architecture."""
 
-from triscale.nn.layers import Kernels
+from triscale.nn.layers import WithKernel
 from triscale.nn.network import Network, build
 
-__all__ = ["Kernels", "Network", "build"]
+__all__ = ["Network", "WithKernel", "build"]

@@ -1,5 +1,6 @@
 """What the blocks of a network are made of: convolutions with either padding, normalisation joined with activation."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -7,17 +8,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from triscale.arch.spec import Activation, Padding
-from triscale.kernels import depthwise, norm, pointwise
+from triscale.kernels import depthwise, norm, norm_depthwise, norm_excite, pointwise
 
 
-@dataclass(frozen=True, slots=True)
-class Kernels:
-    """For what training uses Triscale's own kernels instead of PyTorch's. Evaluation and exports never do."""
+@dataclass(frozen=True, slots=True, eq=False)
+class WithKernel:
+    """A layer that PyTorch computes, and one of Triscale's kernels as well.
 
-    depthwise: bool = False
-    pointwise: bool = False
-    norm: bool = False
-    squeeze_excite: bool = False
+    kind: the kernel, and what else the time depends on besides the input. module: gets the input, has the parameters.
+    """
+
+    kind: tuple[str | int, ...]
+    module: nn.Module
+    pytorch: Callable[[Tensor], Tensor]
+    own: Callable[[Tensor], Tensor]
 
 
 def same_padding(x: Tensor, kernel: int, stride: int, value: float = 0.0) -> Tensor:
@@ -45,17 +49,23 @@ class Conv2d(nn.Conv2d):
             x = same_padding(x, self.kernel_size[0], self.stride[0])
         return super().forward(x)
 
-    def has_kernel(self, kernels: Kernels) -> bool:
-        """Whether there is one for such a convolution among those."""
+    def with_kernel(self) -> WithKernel | None:
+        """Itself, where there is a kernel for such a convolution."""
         kernel, stride = self.kernel_size[0], self.stride[0]
-        if self.groups == self.in_channels == self.out_channels > 1:
-            return kernels.depthwise and kernel > 1 and stride <= 2
-        return kernels.pointwise and self.groups == kernel == stride == 1
+        if self.groups == self.in_channels == self.out_channels > 1 and kernel in (3, 5, 7) and stride <= 2:
+            return WithKernel(("depthwise", self.in_channels, kernel, stride, self.dynamic), self, self, self.own)
+        if self.groups == kernel == stride == 1:
+            return WithKernel(("pointwise", self.in_channels, self.out_channels), self, self, self.own)
+        return None
 
     def own(self, x: Tensor) -> Tensor:
         """The same by that kernel."""
         if self.groups == 1:
             return pointwise(x, self.weight)
+        return depthwise(x, self.weight, *self.window(x))
+
+    def window(self, x: Tensor) -> tuple[int, int, int, int, int]:
+        """How a depthwise kernel lies on x: stride, rows above and columns to the left of it, the output's sides."""
         kernel, stride = self.kernel_size[0], self.stride[0]
         height, width = (-(-side // stride) for side in x.shape[-2:])
         top = left = kernel // 2
@@ -64,18 +74,39 @@ class Conv2d(nn.Conv2d):
                 max((out - 1) * stride + kernel - side, 0) // 2
                 for out, side in zip((height, width), x.shape[-2:], strict=True)
             )
-        return depthwise(x, self.weight, stride, top, left, height, width)
+        return stride, top, left, height, width
 
 
 def joined(x: Tensor, layer: nn.BatchNorm2d, activation: Activation) -> Tensor:
     """Batch normalisation in training mode and the activation by one kernel; keeps the layer's averages up to date."""
     y, statistics = norm(x, layer.weight, layer.bias, layer.eps, activation)
+    _remember(layer, statistics)
+    return y
+
+
+def joined_depthwise(x: Tensor, layer: nn.BatchNorm2d, activation: Activation, conv: Conv2d) -> Tensor:
+    """`joined` and the depthwise convolution of that by one kernel."""
+    y, statistics = norm_depthwise(x, layer.weight, layer.bias, layer.eps, activation, conv.weight, conv.window(x))
+    _remember(layer, statistics)
+    return y
+
+
+def joined_excite(
+    x: Tensor, layer: nn.BatchNorm2d, activation: Activation, layers: tuple[Tensor, Tensor, Tensor, Tensor]
+) -> Tensor:
+    """`joined` and the squeeze-excite of that, with these layers and the same activation, by one kernel."""
+    y, statistics = norm_excite(x, layer.weight, layer.bias, layer.eps, activation, layers)
+    _remember(layer, statistics)
+    return y
+
+
+def _remember(layer: nn.BatchNorm2d, statistics: Tensor) -> None:
+    """Moves the layer's averages as PyTorch's own does."""
     mean, variance, count = layer.running_mean, layer.running_var, layer.num_batches_tracked
     if mean is None or variance is None or count is None:
-        return y
+        return
     with torch.no_grad():
         count.add_(1)
         share = 1 / float(count) if layer.momentum is None else layer.momentum
         mean.lerp_(statistics[0].to(mean.dtype), share)
         variance.lerp_(statistics[2].to(variance.dtype), share)
-    return y

@@ -5,6 +5,7 @@ head and the network. Every convolution has the name that `costing` gives it.
 """
 
 import math
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -31,8 +32,8 @@ from triscale.arch.spec import (
     Stem,
 )
 from triscale.costing.convolutions import adds_input, inner, projects_input, squeezed
-from triscale.kernels import squeeze_excite, warn_if_missing
-from triscale.nn.layers import Conv2d, Kernels, joined, same_padding
+from triscale.kernels import squeeze_excite, status, warn_if_missing
+from triscale.nn.layers import Conv2d, WithKernel, joined, joined_depthwise, joined_excite, same_padding
 
 _ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "silu": nn.SiLU,
@@ -66,19 +67,42 @@ class ConvNorm(nn.Module):
         self.kind: Activation = activation
         self.own_conv = self.own_norm = False
 
-    def use(self, kernels: Kernels) -> None:
-        """From now on, where there is a kernel for it."""
-        self.own_conv = self.conv.has_kernel(kernels)
-        self.own_norm = kernels.norm
+    def with_kernels(self) -> dict[str, WithKernel]:
+        """Its layers for which there is a kernel, by name."""
+        conv, kind = self.conv.with_kernel(), ("norm", self.norm.num_features, self.kind)
+        norm = WithKernel(
+            kind, self.norm, lambda x: self.activation(self.norm(x)), lambda x: joined(x, self.norm, self.kind)
+        )
+        return {"norm": norm} if conv is None else {"conv": conv, "norm": norm}
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, inputs, h, w) → (n, outputs, ⌈h/stride⌉, ⌈w/stride⌉)."""
-        conv = self.conv.own if self.own_conv and self.training else self.conv
-        if self.own_norm and self.norm.training:
-            return joined(conv(x), self.norm, self.kind)
         # In one expression: a name would keep the convolution's output alive beside the two that follow.
-        out: Tensor = self.activation(self.norm(conv(x)))
+        return self.finish(self.convolve(x))
+
+    def convolve(self, x: Tensor) -> Tensor:
+        """The convolution alone."""
+        out: Tensor = self.conv.own(x) if self.own_conv and self.training else self.conv(x)
         return out
+
+    @property
+    def joins(self) -> bool:
+        """Whether normalisation and activation are a kernel's now."""
+        # Statistics that are computed anew for averaged weights are no training: this module is then in evaluation.
+        return self.own_norm and self.training and self.norm.training
+
+    def finish(self, x: Tensor) -> Tensor:
+        """Normalisation and activation of what `convolve` gave."""
+        if self.joins:
+            return joined(x, self.norm, self.kind)
+        out: Tensor = self.activation(self.norm(x))
+        return out
+
+    def after(self, before: "ConvNorm", x: Tensor) -> Tensor:
+        """`convolve` of what the layer before makes of its convolution's output: by one kernel, where it can be."""
+        if before.joins and self.own_conv and self.conv.groups > 1:
+            return joined_depthwise(x, before.norm, before.kind, self.conv)
+        return self.convolve(before.finish(x))
 
 
 class SqueezeExcite(nn.Module):
@@ -90,23 +114,39 @@ class SqueezeExcite(nn.Module):
         self.activation = _ACTIVATIONS[activation]()
         self.expand = nn.Conv2d(squeeze, channels, 1)
         self.kind: Activation = activation
-        self.own = False
+        self.own_all = False
 
-    def use(self, kernels: Kernels) -> None:
-        """From now on."""
-        self.own = kernels.squeeze_excite
+    def with_kernels(self) -> dict[str, WithKernel]:
+        """Itself, without a name of its own."""
+        kind = ("squeeze_excite", self.reduce.in_channels, self.reduce.out_channels, self.kind)
+        return {"": WithKernel(kind, self, self.pytorch, self.own)}
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, channels, h, w) → the same shape."""
-        if self.own and self.training:
-            reduce, expand = self.reduce, self.expand
-            assert reduce.bias is not None
-            assert expand.bias is not None
-            weights = reduce.weight.flatten(1), reduce.bias, expand.weight.flatten(1), expand.bias
-            return squeeze_excite(x, *weights, self.kind)
+        return self.own(x) if self.own_all and self.training else self.pytorch(x)
+
+    def pytorch(self, x: Tensor) -> Tensor:
+        """The same by PyTorch."""
         gate = self.expand(self.activation(self.reduce(x.mean((2, 3), keepdim=True))))
         scaled: Tensor = x * gate.sigmoid()
         return scaled
+
+    def own(self, x: Tensor) -> Tensor:
+        """The same by one kernel."""
+        return squeeze_excite(x, *self._layers(), self.kind)
+
+    def after(self, before: ConvNorm, x: Tensor) -> Tensor:
+        """(n, channels, h, w), the layer before's convolution → the same shape: by one kernel, where it can be."""
+        if before.joins and self.own_all and before.kind == self.kind:
+            return joined_excite(x, before.norm, before.kind, self._layers())
+        out: Tensor = self(before.finish(x))
+        return out
+
+    def _layers(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        reduce, expand = self.reduce, self.expand
+        assert reduce.bias is not None
+        assert expand.bias is not None
+        return reduce.weight.flatten(1), reduce.bias, expand.weight.flatten(1), expand.bias
 
 
 class Shortcut(nn.Module):
@@ -125,7 +165,7 @@ class Shortcut(nn.Module):
         if self.training and self.drop > 0:
             keep = 1 - self.drop
             mask = torch.empty((out.shape[0], 1, 1, 1), dtype=out.dtype, device=out.device).bernoulli_(keep)
-            out = out * mask / keep
+            return torch.addcmul(x, out, mask, value=1 / keep)
         return x + out
 
 
@@ -147,12 +187,27 @@ class Sequence(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, inputs, h, w) → (n, outputs, ⌈h/stride⌉, ⌈w/stride⌉)."""
-        out = x
-        for name in self.steps:
-            out = getattr(self, name)(out)
+        out = self._joined(x) if self.training else self._apart(x)
         if self.add is not None:
             out = self.add(x if self.shortcut is None else self.shortcut(x), out)
         return out if self.last is None else self.last(out)
+
+    def _apart(self, out: Tensor) -> Tensor:
+        for name in self.steps:
+            out = getattr(self, name)(out)
+        return out
+
+    def _joined(self, out: Tensor) -> Tensor:
+        """The same, but what one layer ends and the next begins with may be one kernel."""
+        before: ConvNorm | None = None
+        for name in self.steps:
+            layer = getattr(self, name)
+            if before is not None:
+                out = layer.after(before, out)
+            else:
+                out = layer.convolve(out) if isinstance(layer, ConvNorm) else layer(out)
+            before = layer if isinstance(layer, ConvNorm) else None
+        return out if before is None else before.finish(out)
 
 
 class Convolve(Protocol):
@@ -303,13 +358,33 @@ class Network(nn.Module):
         self.stages = nn.ModuleList(stages)
         self.head = HeadLayers(architecture.head, inputs, conv)
 
-    def use(self, kernels: Kernels) -> None:
-        """In training mode, from now on, for all layers; warns once where the kernels were not compiled."""
-        if kernels != Kernels():
+    def with_kernels(self) -> dict[str, WithKernel]:
+        """The layers that Triscale's own kernels can train, by name."""
+        return {
+            ".".join(filter(None, (name, part))): layer
+            for name, module in self.named_modules()
+            if isinstance(module, ConvNorm | SqueezeExcite)
+            for part, layer in module.with_kernels().items()
+        }
+
+    def use(self, layers: Collection[str]) -> None:
+        """In training mode, from now on, Triscale's own kernels for the layers of these names, PyTorch for all others.
+
+        PyTorch for all where the kernels are switched off, and where they were not compiled, which is said once.
+        Evaluation and exports never use them. Raises ValueError for a name that none of `with_kernels` has.
+        """
+        names = set(layers)
+        if unknown := sorted(names - self.with_kernels().keys()):
+            raise ValueError(f"{unknown[0]!r} is no layer of {self.architecture.name} for which there is a kernel")
+        if names:
             warn_if_missing()
-        for module in self.modules():
-            if isinstance(module, ConvNorm | SqueezeExcite):
-                module.use(kernels)
+        if status().isa is None:
+            names = set()
+        for place, module in self.named_modules():
+            if isinstance(module, ConvNorm):
+                module.own_conv, module.own_norm = f"{place}.conv" in names, f"{place}.norm" in names
+            elif isinstance(module, SqueezeExcite):
+                module.own_all = place in names
 
     def maps(self, x: Tensor) -> list[Tensor]:
         """(n, channels, h, w) → the stem's output and every stage's, each (n, its channels, its h, its w)."""

@@ -1,4 +1,5 @@
-"""The machine that trains: its device, its allocator, its faster precision. Measured once, then frozen with the run."""
+"""The machine that trains: its device, its allocator, its faster precision and kernels. Measured once, then frozen with
+the run."""
 
 import ctypes
 import os
@@ -17,10 +18,13 @@ from torch import nn
 from triscale.arch import Architecture
 from triscale.costing import cost
 from triscale.errors import UserError
+from triscale.kernels import status
 from triscale.nn.network import Network
+from triscale.training.choosing import all_kernels, fastest_kernels, fixed_kernels
 
 PRECISIONS = ("fp32", "bf16")
 COMPILED = " compiled"
+OWN, ALL_OWN = " with own kernels", " with all own kernels"
 TURNS = 4
 LONG_ENOUGH = 2.0  # seconds of measuring
 MEASURED_MACS = 5_000_000_000  # forward, of one measured step on a CPU: about a second or two with its backward pass
@@ -37,7 +41,8 @@ class Machine:
 
     per_image: measured seconds of a training step over its images, of which there were `measured`; without the
     optimizer and the making of batches. step: seconds of such a step, by what was tried. compiled: whether steps run
-    through torch.compile. deterministic: only algorithms that give the same bits again.
+    through torch.compile. deterministic: only algorithms that give the same bits again. kernels: the layers that train
+    by Triscale's own kernels; PyTorch trains the others.
     """
 
     device: str
@@ -48,6 +53,20 @@ class Machine:
     step: dict[str, float]
     compiled: bool = False
     deterministic: bool = False
+    kernels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """A way to make a step. how: what is special about it, in words."""
+
+    precision: str
+    threads: int
+    how: str = ""
+    kernels: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.precision}{self.how}, {self.threads} threads"
 
 
 def find_device(name: str | None) -> torch.device:
@@ -127,7 +146,8 @@ def training_step(
 
 
 def fastest_machine(network: Network, batch: int, device: torch.device) -> Machine:
-    """How to train here: the threads, then the precision, that take least time for a step; and how long that is.
+    """How to train here: the threads, then the kernels of each layer in each precision, then the precision, that take
+    least time for a step; and how long that is.
 
     Candidates are timed in turn on a copy of the network. More threads are taken only where they pay by a tenth: on a
     machine that does other work too, threads that wait for each other are many times slower than one alone. On CUDA
@@ -137,46 +157,59 @@ def fastest_machine(network: Network, batch: int, device: torch.device) -> Machi
     most = torch.get_num_threads()
     copy = to_device(deepcopy(network), device).train()
     count = sample_size(network.architecture, batch, device)
-    with torch.random.fork_rng(devices=[]):  # the run's own draws must not depend on what is measured
-        if device.type == "cuda":
-            times, precision, threads = _on_cuda(copy, count, device), _cuda_precision(), most
-        else:
-            times, precision, threads = _on_cpu(copy, count, device, most)
-    torch.set_num_threads(most)
-    compiled = min(times, key=times.__getitem__)[0].endswith(COMPILED)
-    best = times[precision + (COMPILED if compiled else ""), threads]
-    measured = {f"{name}, {n} threads": round(time, 6) for (name, n), time in times.items()}
-    return Machine(str(device), precision, threads, count, best / count, measured, compiled)
+    try:
+        with torch.random.fork_rng(devices=[]):  # the run's own draws must not depend on what is measured
+            times, best = _on_cuda(copy, count, device) if device.type == "cuda" else _on_cpu(copy, count, batch, most)
+    finally:
+        torch.set_num_threads(most)
+    measured = {str(way): round(time, 6) for way, time in times.items()}
+    per_image, compiled = times[best] / count, best.how == COMPILED
+    return Machine(
+        str(device), best.precision, best.threads, count, per_image, measured, compiled, kernels=best.kernels
+    )
 
 
-def repeatable_machine(device: torch.device, threads: int) -> Machine:
-    """What nothing is measured for: fp32, all the threads there are, the same algorithms each time."""
-    return Machine(str(device), "fp32", threads, 0, 0.0, {}, deterministic=True)
+def repeatable_machine(network: Network, device: torch.device, threads: int) -> Machine:
+    """What nothing is measured for: fp32, all the threads there are, the same algorithms and kernels each time."""
+    kernels = fixed_kernels(network) if device.type == "cpu" else ()
+    return Machine(str(device), "fp32", threads, 0, 0.0, {}, deterministic=True, kernels=kernels)
 
 
-def _on_cpu(
-    copy: Network, count: int, device: torch.device, most: int
-) -> tuple[dict[tuple[str, int], float], str, int]:
-    steps = {precision: training_step(copy, count, device, precision) for precision in PRECISIONS}
-    times = _times({("fp32", threads): steps["fp32"] for threads in sorted({1, max(1, most // 2), most})})
-    threads = min((time * (1 if key[1] == 1 else 1.1), key[1]) for key, time in times.items())[1]
-    by_precision = _times({(precision, threads): step for precision, step in steps.items()})
-    return times | by_precision, min(by_precision, key=by_precision.__getitem__)[0], threads
+def cpu_precisions() -> tuple[str, ...]:
+    """What is tried on this processor. PyTorch's bf16 is slow on those of x86 without AVX-512."""
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return ("fp32",) if x86 and "AVX512" not in torch.backends.cpu.get_cpu_capability() else PRECISIONS
+
+
+def _on_cpu(copy: Network, count: int, batch: int, most: int) -> tuple[dict[_Way, float], _Way]:
+    device, every = torch.device("cpu"), all_kernels(copy)
+    steps = {precision: training_step(copy, count, device, precision) for precision in cpu_precisions()}
+    counts, how = sorted({1, max(1, most // 2), most}), ALL_OWN if every else ""
+    times = _times(copy, {_Way("fp32", threads, how, every): steps["fp32"] for threads in counts})
+    threads = min((time * (1 if way.threads == 1 else 1.1), way.threads) for way, time in times.items())[1]
+    torch.set_num_threads(threads)
+    ways = {}
+    for precision, step in steps.items():
+        ways[_Way(precision, threads)] = step
+        if own := fastest_kernels(copy, batch, precision):
+            ways[_Way(precision, threads, OWN, own)] = step
+    decisive = _times(copy, ways)
+    return times | decisive, min(decisive, key=decisive.__getitem__)
 
 
 def _cuda_precision() -> str:
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
-def _on_cuda(copy: Network, count: int, device: torch.device) -> dict[tuple[str, int], float]:
+def _on_cuda(copy: Network, count: int, device: torch.device) -> tuple[dict[_Way, float], _Way]:
     precision, threads = _cuda_precision(), torch.get_num_threads()
-    times = _times({(precision, threads): training_step(copy, count, device, precision)})
+    times = _times(copy, {_Way(precision, threads): training_step(copy, count, device, precision)})
     try:
         step = training_step(copy, count, device, precision, compiled=True)
-        times |= _times({(precision + COMPILED, threads): step})
+        times |= _times(copy, {_Way(precision, threads, COMPILED): step})
     except RuntimeError:  # no compiler here; there is nothing to win then
         pass
-    return times
+    return times, min(times, key=times.__getitem__)
 
 
 def sample_size(architecture: Architecture, batch: int, device: torch.device) -> int:
@@ -186,27 +219,30 @@ def sample_size(architecture: Architecture, batch: int, device: torch.device) ->
     return max(2, min(batch, MEASURED_MACS // cost(architecture).macs))
 
 
-def _times(steps: dict[tuple[str, int], Callable[[], None]]) -> dict[tuple[str, int], float]:
-    """Median seconds of each step, by (precision, threads): in turn, a few times, or until they took long enough."""
-    times: dict[tuple[str, int], list[float]] = {key: [] for key in steps}
+def _times(copy: Network, steps: dict[_Way, Callable[[], None]]) -> dict[_Way, float]:
+    """Median seconds of each step of the network: in turn, a few times, or until they took long enough."""
+    times: dict[_Way, list[float]] = {way: [] for way in steps}
     started = time.perf_counter()
     for turn in range(1 + TURNS):
-        for key, step in steps.items():
-            torch.set_num_threads(key[1])
+        for way, step in steps.items():
+            torch.set_num_threads(way.threads)
+            copy.use(way.kernels)
             start = time.perf_counter()
             step()
-            times[key].append(time.perf_counter() - start)
+            times[way].append(time.perf_counter() - start)
         if turn and time.perf_counter() - started > LONG_ENOUGH:
             break
-    return {key: median(taken[1:]) for key, taken in times.items()}  # the first turn warms up
+    return {way: median(taken[1:]) for way, taken in times.items()}  # the first turn warms up
 
 
 def describe() -> dict[str, str]:
-    """Versions and processor, for run.json."""
+    """Versions, processor, and the instruction set of Triscale's kernels or why there are none, for run.json."""
+    kernels = status()
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "kernels": kernels.isa or f"none: {kernels.why}",
     }

@@ -90,6 +90,7 @@ class Session:
         to_device(model, device).train()
         _prepare_norms(model, recipe)
         optimizer, average = make_optimizer(model, recipe), Average(model)
+        model.use(machine.kernels)
         per_epoch = steps_per_epoch(len(images.images), recipe.batch)
         weights = class_weights(images.images.labels, len(model.classes)).to(device) if recipe.balance else None
         return cls(

@@ -117,4 +117,35 @@ EXPORT int triscale_pointwise_backward(int64_t rows, int64_t inputs, int64_t out
                                        float* grad_weight) {
   return active->pointwise_backward(rows, inputs, outputs, bf16, threads, grad, x, weight, grad_x, grad_weight);
 }
+
+EXPORT int triscale_norm_depthwise(const triscale::Depthwise* shape, int64_t activation, double epsilon, int bf16,
+                                   int threads, const void* x, const float* weight, const float* bias,
+                                   const float* taps, void* y, float* statistics) {
+  return active->norm_depthwise(shape, activation, epsilon, bf16, threads, x, weight, bias, taps, y, statistics);
+}
+
+EXPORT int triscale_norm_depthwise_backward(const triscale::Depthwise* shape, int64_t activation, int bf16, int threads,
+                                            const void* grad, const void* x, const float* weight, const float* bias,
+                                            const float* statistics, const float* taps, void* grad_x, float* grad_weight,
+                                            float* grad_bias, float* grad_taps) {
+  return active->norm_depthwise_backward(shape, activation, bf16, threads, grad, x, weight, bias, statistics, taps, grad_x,
+                                         grad_weight, grad_bias, grad_taps);
+}
+
+EXPORT int triscale_norm_excite(const triscale::Excite* shape, int64_t activation, double epsilon, int bf16, int threads,
+                                const void* x, const float* weight, const float* bias, const float* reduce,
+                                const float* reduce_bias, const float* expand, const float* expand_bias, void* y,
+                                float* statistics, float* pooled, float* hidden, float* gate) {
+  return active->norm_excite(shape, activation, epsilon, bf16, threads, x, weight, bias, reduce, reduce_bias, expand,
+                             expand_bias, y, statistics, pooled, hidden, gate);
+}
+
+EXPORT int triscale_norm_excite_backward(const triscale::Excite* shape, int64_t activation, int bf16, int threads,
+                                         const void* grad, const void* x, const float* weight, const float* bias,
+                                         const float* statistics, const float* hidden, const float* gate,
+                                         const float* reduce, const float* expand, void* grad_x, float* grad_weight,
+                                         float* grad_bias, float* grad_gate, float* grad_hidden) {
+  return active->norm_excite_backward(shape, activation, bf16, threads, grad, x, weight, bias, statistics, hidden, gate,
+                                      reduce, expand, grad_x, grad_weight, grad_bias, grad_gate, grad_hidden);
+}
 }

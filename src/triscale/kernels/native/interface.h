@@ -12,6 +12,11 @@ struct Depthwise {
   int64_t images, height, width, channels, out_height, out_width, kernel, stride, top, left;
 };
 
+// Squeeze-excite: averages over the pixels of each image, to so many values and back to one for each channel.
+struct Excite {
+  int64_t images, pixels, channels, squeezed;
+};
+
 enum Activation : int64_t { kNone, kRelu, kRelu6, kHardswish, kSilu };
 
 // A kernel returns 0, or −1 where there was no memory for its own sums.
@@ -33,6 +38,19 @@ struct Kernels {
                    const float* weight, void* y);
   int (*pointwise_backward)(int64_t rows, int64_t inputs, int64_t outputs, int bf16, int threads, const void* grad,
                             const void* x, const float* weight, void* grad_x, float* grad_weight);
+  int (*norm_depthwise)(const Depthwise*, int64_t activation, double epsilon, int bf16, int threads, const void* x,
+                        const float* weight, const float* bias, const float* taps, void* y, float* statistics);
+  int (*norm_depthwise_backward)(const Depthwise*, int64_t activation, int bf16, int threads, const void* grad,
+                                 const void* x, const float* weight, const float* bias, const float* statistics,
+                                 const float* taps, void* grad_x, float* grad_weight, float* grad_bias, float* grad_taps);
+  int (*norm_excite)(const Excite*, int64_t activation, double epsilon, int bf16, int threads, const void* x,
+                     const float* weight, const float* bias, const float* reduce, const float* reduce_bias,
+                     const float* expand, const float* expand_bias, void* y, float* statistics, float* pooled,
+                     float* hidden, float* gate);
+  int (*norm_excite_backward)(const Excite*, int64_t activation, int bf16, int threads, const void* grad, const void* x,
+                              const float* weight, const float* bias, const float* statistics, const float* hidden,
+                              const float* gate, const float* reduce, const float* expand, void* grad_x,
+                              float* grad_weight, float* grad_bias, float* grad_gate, float* grad_hidden);
 };
 
 // Calls task(context, i) once for every i in [0, tasks), by at most so many threads. Which thread takes which task is

@@ -36,9 +36,11 @@ class Scratch {
 }  // namespace TRISCALE_ISA
 }  // namespace triscale
 
-#include "depthwise.h"
-#include "excite.h"
 #include "norm.h"
+#include "depthwise.h"
+#include "depthwise_passes.h"
+#include "excite.h"
+#include "norm_excite.h"
 #include "pointwise.h"
 
 namespace triscale {
@@ -46,7 +48,8 @@ namespace TRISCALE_ISA {
 
 // A constant has internal linkage unless it was declared before.
 extern const Kernels kernels;
-const Kernels kernels = {depthwise, depthwise_backward, norm, norm_backward, pool, scale, dot, pointwise, pointwise_backward};
+const Kernels kernels = {depthwise, depthwise_backward, norm, norm_backward, pool, scale, dot, pointwise, pointwise_backward,
+                         norm_depthwise, norm_depthwise_backward, norm_excite, norm_excite_backward};
 
 }  // namespace TRISCALE_ISA
 }  // namespace triscale

@@ -4,6 +4,8 @@
 // and vectors of 16 make "periods" of 48 values, and no lane is idle. What belongs to a channel is repeated accordingly.
 //
 // The output's activation is not stored: its derivative is computed anew from the input, which costs less than reading.
+// The first of two passes over a tensor goes from its end to its beginning: what was written last is in the cache still,
+// and so is for the second what the first read last.
 
 #pragma once
 
@@ -39,6 +41,19 @@ TRISCALE_INLINE Vec slope(Vec z) {
     return z <= -3.0f ? all(0) : (z < 3.0f ? inner : all(1));
   }
   return all(1);
+}
+
+// Both, where a part serves both.
+template <Activation ACT, class T>
+TRISCALE_INLINE void activate_and_slope(Vec z, Vec& active, Vec& slope_) {
+  if (ACT == kSilu) {
+    const Vec s = logistic<T>(z);
+    active = z * s;
+    slope_ = s + active * (1.0f - s);
+  } else {
+    active = activate<ACT, T>(z);
+    slope_ = slope<ACT, T>(z);
+  }
 }
 
 // How a tensor is cut into periods, those into chunks (summed in single precision), and the chunks into runs (summed in
@@ -82,6 +97,33 @@ struct Periods {
   }
 };
 
+// Calls block(offset, offset in the period, lanes) for every vector of n values that begin with the first channel, and
+// flush() now and then and at the end: what is summed in single precision in between stays exact enough.
+template <class Block, class Flush>
+TRISCALE_INLINE void walk(long n, long period, Block block, Flush flush) {
+  long at = 0, c = 0, row = 0;
+  for (; at + kLanes <= n; at += kLanes) {
+    block(at, c, Full{});
+    c += kLanes;
+    if (c < period) continue;
+    c = 0;
+    if (++row % 512 == 0) flush();
+  }
+  if (at < n) block(at, c, First(n - at));
+  flush();
+}
+
+template <class Block>
+TRISCALE_INLINE void walk(long n, long period, Block block) {
+  walk(n, period, block, [] {});
+}
+
+// Adds values of a period to sums in double and clears them.
+inline void drain(float* values, long n, double* sums) {
+  add_to(sums, values, n);
+  memset(values, 0, n * sizeof(float));
+}
+
 // Two sums for every channel. add(first, second, rows, value, offset, lanes) adds a vector of so many rows to both.
 template <class Add>
 int two_sums(const Periods& p, int threads, double* out, Add add) {
@@ -90,11 +132,12 @@ int two_sums(const Periods& p, int threads, double* out, Add add) {
   if (!scratch.ok()) return -1;
   double* sums = scratch.at<double>(0);
   float* partial = scratch.at<float>(p.runs * size * sizeof(double));
-  for_each(p.runs, threads, [&](long run) {
+  for_each(p.runs, threads, [&](long task) {
+    const long run = p.runs - 1 - task;
     double* own = sums + run * size;
     float* single = partial + run * size;
     memset(own, 0, size * sizeof(double));
-    for (long chunk = p.chunks * run / p.runs; chunk < p.chunks * (run + 1) / p.runs; chunk++) {
+    for (long chunk = p.chunks * (run + 1) / p.runs; chunk-- > p.chunks * run / p.runs;) {
       memset(single, 0, size * sizeof(float));
       p.each(chunk, [&](auto rows, long at, long c, auto lanes) {
         Vec first = load(single + c, Full{}), second = load(single + p.length + c, Full{});
@@ -178,6 +221,22 @@ int statistics_of(const T* x, long rows, const Periods& p, double epsilon, int t
   return 0;
 }
 
+// What normalisation does to every value, z = (x − mean)·factor + bias, for a period.
+struct Affine {
+  const float *mean, *factor, *bias;
+
+  static long size(const Periods& p) { return 3 * p.length; }
+
+  Affine(const Periods& p, const float* weight, const float* bias_, const float* statistics, float* room)
+      : mean(room), factor(room + p.length), bias(room + 2 * p.length) {
+    p.repeat(room, [&](long c) { return statistics[c]; });
+    p.repeat(room + p.length, [&](long c) { return weight[c] * statistics[p.channels + c]; });
+    p.repeat(room + 2 * p.length, [&](long c) { return bias_[c]; });
+  }
+
+  TRISCALE_INLINE Vec away(Vec x, long c) const { return x - load(mean + c, Full{}); }
+};
+
 // y = activation((x − mean)·rstd·weight + bias). statistics: (3, channels), the means, 1/√(variance + epsilon) and the
 // unbiased variances.
 template <Activation ACT, class T>
@@ -185,18 +244,52 @@ int norm_of(long rows, long channels, double epsilon, int threads, const T* x, c
             T* y, float* statistics) {
   const Periods p(rows, channels);
   if (int failed = statistics_of(x, rows, p, epsilon, threads, statistics)) return failed;
-  Scratch scratch(3 * p.length * sizeof(float));
+  Scratch scratch(Affine::size(p) * sizeof(float));
   if (!scratch.ok()) return -1;
-  float *means = scratch.at<float>(0), *factors = means + p.length, *biases = factors + p.length;
-  p.repeat(means, [&](long c) { return statistics[c]; });
-  p.repeat(factors, [&](long c) { return weight[c] * statistics[channels + c]; });
-  p.repeat(biases, [&](long c) { return bias[c]; });
+  const Affine affine(p, weight, bias, statistics, scratch.at<float>(0));
   for_each(p.chunks, threads, [&](long chunk) {
     p.each(chunk, [&](auto n, long at, long c, auto lanes) {
-      const Vec mean = load(means + c, Full{}), factor = load(factors + c, Full{}), shift = load(biases + c, Full{});
+      const Vec mean = load(affine.mean + c, Full{}), factor = load(affine.factor + c, Full{});
+      const Vec shift = load(affine.bias + c, Full{});
       TRISCALE_UNROLL for (int i = 0; i < decltype(n)::value; i++) {
         const Vec z = (load(x + at + i * p.length, lanes) - mean) * factor + shift;
         store(y + at + i * p.length, activate<ACT, T>(z), lanes);
+      }
+    });
+  });
+  return 0;
+}
+
+// What is left once the sums of g, the gradient before the activation, and of g·(x − mean) are known: the gradients of
+// weight and bias, and of the input, factor·(g − mean of g − (x − mean)·rstd²·mean of g·(x − mean)).
+// g(offset, x − mean, offset in the period, lanes) gives the gradient; it may have been left where grad_x is written.
+template <class T, class Gradient>
+int norm_gradients(const Periods& p, long rows, int threads, const Affine& affine, const float* weight,
+                   const float* statistics, const double* sums, const T* x, T* grad_x, float* grad_weight,
+                   float* grad_bias, Gradient g) {
+  const long channels = p.channels;
+  const double n = static_cast<double>(rows);
+  for (long c = 0; c < channels; c++) {
+    grad_bias[c] = static_cast<float>(sums[c]);
+    grad_weight[c] = static_cast<float>(sums[channels + c] * statistics[channels + c]);
+  }
+  if (grad_x == nullptr) return 0;
+  Scratch scratch(2 * p.length * sizeof(float));
+  if (!scratch.ok()) return -1;
+  float *constants = scratch.at<float>(0), *slopes = constants + p.length;
+  p.repeat(constants, [&](long c) { return -sums[c] / n * weight[c] * statistics[channels + c]; });
+  p.repeat(slopes, [&](long c) {
+    const double rstd = statistics[channels + c];
+    return -sums[channels + c] / n * rstd * rstd * rstd * weight[c];
+  });
+  for_each(p.chunks, threads, [&](long chunk) {
+    p.each(chunk, [&](auto count, long at, long c, auto lanes) {
+      const Vec mean = load(affine.mean + c, Full{}), factor = load(affine.factor + c, Full{});
+      const Vec constant = load(constants + c, Full{}), tilt = load(slopes + c, Full{});
+      TRISCALE_UNROLL for (int i = 0; i < decltype(count)::value; i++) {
+        const long here = at + i * p.length;
+        const Vec away = load(x + here, lanes) - mean;
+        store(grad_x + here, g(here, away, c, lanes) * factor + (away * tilt + constant), lanes);
       }
     });
   });
@@ -207,53 +300,33 @@ template <Activation ACT, class T>
 int norm_backward_of(long rows, long channels, int threads, const T* grad, const T* x, const float* weight,
                      const float* bias, const float* statistics, T* grad_x, float* grad_weight, float* grad_bias) {
   const Periods p(rows, channels);
-  Scratch scratch(2 * channels * sizeof(double) + 5 * p.length * sizeof(float));
+  Scratch scratch(2 * channels * sizeof(double) + Affine::size(p) * sizeof(float));
   if (!scratch.ok()) return -1;
   double* sums = scratch.at<double>(0);
-  float* means = scratch.at<float>(2 * channels * sizeof(double));
-  float *factors = means + p.length, *biases = factors + p.length, *slopes = biases + p.length;
-  float* constants = slopes + p.length;
-  p.repeat(means, [&](long c) { return statistics[c]; });
-  p.repeat(factors, [&](long c) { return weight[c] * statistics[channels + c]; });
-  p.repeat(biases, [&](long c) { return bias[c]; });
-
-  // The gradient before the activation, summed, and summed times how far x is from its mean.
+  const Affine affine(p, weight, bias, statistics, scratch.at<float>(2 * channels * sizeof(double)));
+  auto gradient = [&](long at, Vec away, long c, auto lanes) {
+    const Vec z = away * load(affine.factor + c, Full{}) + load(affine.bias + c, Full{});
+    // Where lanes are missing the gradient loads as 0.
+    return load(grad + at, lanes) * slope<ACT, T>(z);
+  };
+  // A slope that is dear is not computed twice: the gradient before the activation waits where its place will be.
+  constexpr bool kDear = ACT == kSilu || ACT == kHardswish;
+  const bool kept = kDear && grad_x != nullptr;
   const int failed = two_sums(p, threads, sums, [&](Vec& sum, Vec& product, auto n, long at, long c, auto lanes) {
-    const Vec mean = load(means + c, Full{}), factor = load(factors + c, Full{}), shift = load(biases + c, Full{});
+    const Vec mean = load(affine.mean + c, Full{});
     TRISCALE_UNROLL for (int i = 0; i < decltype(n)::value; i++) {
-      const Vec away = load(x + at + i * p.length, lanes) - mean;
-      // Where lanes are missing the gradient loads as 0, and so do both terms.
-      const Vec g = load(grad + at + i * p.length, lanes) * slope<ACT, T>(away * factor + shift);
+      const long here = at + i * p.length;
+      const Vec away = load(x + here, lanes) - mean, g = gradient(here, away, c, lanes);
       sum += g;
       product += g * away;
+      if (kept) store(grad_x + here, g, lanes);
     }
   });
   if (failed) return failed;
-  const double n = static_cast<double>(rows);
-  for (long c = 0; c < channels; c++) {
-    grad_bias[c] = static_cast<float>(sums[c]);
-    grad_weight[c] = static_cast<float>(sums[channels + c] * statistics[channels + c]);
-  }
-  if (grad_x == nullptr) return 0;
-
-  // grad_x = factor·(g − mean of g − (x − mean)·rstd²·mean of g·(x − mean)).
-  p.repeat(constants, [&](long c) { return -sums[c] / n * weight[c] * statistics[channels + c]; });
-  p.repeat(slopes, [&](long c) {
-    const double rstd = statistics[channels + c];
-    return -sums[channels + c] / n * rstd * rstd * rstd * weight[c];
-  });
-  for_each(p.chunks, threads, [&](long chunk) {
-    p.each(chunk, [&](auto count, long at, long c, auto lanes) {
-      const Vec mean = load(means + c, Full{}), factor = load(factors + c, Full{}), shift = load(biases + c, Full{});
-      const Vec constant = load(constants + c, Full{}), tilt = load(slopes + c, Full{});
-      TRISCALE_UNROLL for (int i = 0; i < decltype(count)::value; i++) {
-        const Vec away = load(x + at + i * p.length, lanes) - mean;
-        const Vec g = load(grad + at + i * p.length, lanes) * slope<ACT, T>(away * factor + shift);
-        store(grad_x + at + i * p.length, g * factor + (away * tilt + constant), lanes);
-      }
-    });
-  });
-  return 0;
+  return norm_gradients(p, rows, threads, affine, weight, statistics, sums, x, grad_x, grad_weight, grad_bias,
+                        [&](long at, Vec away, long c, auto lanes) {
+                          return kDear ? load(grad_x + at, lanes) : gradient(at, away, c, lanes);
+                        });
 }
 
 // Calls call(activation) with it as a type; −2 for what is none.

@@ -11,9 +11,28 @@ namespace triscale {
 namespace TRISCALE_ISA {
 namespace {
 
-constexpr int kTall = kRegisters == 32 ? 8 : 4;  // rows at once
 constexpr int kWide = kRegisters == 32 ? 3 : 2;  // vectors of outputs at once
+constexpr int kTall = kRegisters == 32 ? 8 : 4;  // rows at once beside as many
 
+// Columns as panels of one to kWide vectors, as even as they come.
+struct Panels {
+  long columns, vectors, count;
+
+  explicit Panels(long columns_) : columns(columns_), vectors((columns_ + kLanes - 1) / kLanes), count((vectors + kWide - 1) / kWide) {}
+  long first(long panel) const { return vectors * panel / count * kLanes; }
+  long width(long panel) const { return first(panel + 1) - first(panel); }
+  long padded() const { return vectors * kLanes; }
+};
+
+// Calls call(number of vectors as a type) for a panel of that width.
+template <class Call>
+TRISCALE_INLINE void with_vectors(long width, Call call) {
+  switch (width / kLanes) {
+    case 1: return call(Number<1>{});
+    case 2: return call(Number<2>{});
+    default: return call(Number<kWide>{});
+  }
+}
 
 // (rows, columns) or its transpose → (rows, columns filled up with zeros to whole vectors).
 inline void pack(const float* from, long rows, long columns, bool transposed, float* to) {
@@ -95,79 +114,113 @@ int product(long rows, long inputs, long outputs, int threads, const T* x, const
   return 0;
 }
 
-// Adds, for TALL outputs from `out` and one to kWide vectors of inputs, the products over `rows` rows to sums.
-template <int TALL, int VECTORS>
-inline void outer(const float* grad, long outputs, const float* x, long step, long rows, float* sums) {
-  Vec found[TALL][VECTORS];
-  TRISCALE_UNROLL for (int o = 0; o < TALL; o++) {
-    TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) found[o][v] = load(sums + o * step + v * kLanes, Full{});
+// Adds to `sums`, (kTall, the panel's width), the products over `rows` rows of tall, (rows, kTall), and wide, (rows, the
+// width).
+template <int VECTORS>
+inline void outer(const float* tall, const float* wide, long rows, float* sums) {
+  Vec found[kTall][VECTORS];
+  TRISCALE_UNROLL for (int t = 0; t < kTall; t++) {
+    TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) found[t][v] = all(0);
   }
-  for (long r = 0; r < rows; r++) {
+  for (const float* end = tall + rows * kTall; tall < end; tall += kTall, wide += VECTORS * kLanes) {
     Vec values[VECTORS];
-    TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) values[v] = load(x + r * step + v * kLanes, Full{});
-    TRISCALE_UNROLL for (int o = 0; o < TALL; o++) {
-      const Vec g = all(grad[r * outputs + o]);
-      TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) found[o][v] += g * values[v];
+    TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) values[v] = load(wide + v * kLanes, Full{});
+    TRISCALE_UNROLL for (int t = 0; t < kTall; t++) {
+      const Vec one = all(tall[t]);
+      TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) found[t][v] += one * values[v];
     }
   }
-  TRISCALE_UNROLL for (int o = 0; o < TALL; o++) {
-    TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) store(sums + o * step + v * kLanes, found[o][v], Full{});
-  }
-}
-
-template <int TALL>
-inline void outers(const float* grad, long outputs, const float* x, long step, long rows, float* sums) {
-  for (long j = 0; j < step; j += kWide * kLanes) {
-    switch (least(kWide, (step - j) / kLanes)) {
-      case 1: outer<TALL, 1>(grad, outputs, x + j, step, rows, sums + j); break;
-      case 2: outer<TALL, 2>(grad, outputs, x + j, step, rows, sums + j); break;
-      default: outer<TALL, kWide>(grad, outputs, x + j, step, rows, sums + j); break;
+  TRISCALE_UNROLL for (int t = 0; t < kTall; t++) {
+    TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) {
+      float* at = sums + (t * VECTORS + v) * kLanes;
+      store(at, load(at, Full{}) + found[t][v], Full{});
     }
   }
 }
 
-// Sums over all rows of every value of `tall` times every value of `wide`, (tall, wide) or, where asked, transposed: in
-// single precision within a chunk and in double over the chunks.
+// How sums over rows of every value of a tall tensor times every value of a wide one are cut: rows into runs, each with
+// sums of its own, and the wide one's panels into parts. Depends on shapes alone: so do the bits of the result.
+struct OuterCut {
+  static constexpr long kAtOnce = 128;  // rows that are summed in registers
+  long groups, chunks, size, runs, parts;
+
+  OuterCut(long rows, long tall, const Panels& panels) {
+    groups = (tall + kTall - 1) / kTall, chunks = (rows + kAtOnce - 1) / kAtOnce;
+    size = groups * kTall * panels.padded();
+    // Sums should be little beside the rows that they are made of; where that leaves few runs, parts are work for threads.
+    runs = most(1, least(least(chunks, 64), rows * (tall + panels.columns) / (8 * size)));
+    parts = least(panels.count, (16 + runs - 1) / runs);
+  }
+};
+
+// Rows of `tall` → groups of kTall columns, each (rows, kTall), filled up with zeros. `row`: room for one.
+template <class T>
+inline void pack_groups(const T* tall, long rows, long size, long groups, float* row, float* to) {
+  for (long r = 0; r < rows; r++) {
+    each_vector(size, [&](long at, auto lanes) { store(row + at, load(tall + r * size + at, lanes), Full{}); });
+    for (long g = 0; g < groups; g++) {
+      memcpy(to + (g * OuterCut::kAtOnce + r) * kTall, row + g * kTall, kTall * sizeof(float));
+    }
+  }
+}
+
+// Sums over all rows of every value of `tall` times every value of `wide`, (tall, wide) or, where asked, transposed.
 template <class T>
 int outer_products(long rows, long tall_size, long wide_size, int threads, const T* tall, const T* wide, bool transposed,
                    float* out) {
-  constexpr long kAtOnce = 128;
-  const long step = round_up(wide_size, kLanes), size = tall_size * step, chunks = (rows + kAtOnce - 1) / kAtOnce;
-  // Each run has sums of its own; they should be little beside the rows.
-  const long runs = most(1, least(least(chunks, 64), rows * (tall_size + wide_size) / (8 * size)));
-  const long buffers = kAtOnce * (step + round_up(tall_size, kLanes)) * sizeof(float);
-  const long own_size = round_up(size * (sizeof(double) + sizeof(float)) + buffers, 64);
-  Scratch scratch(runs * own_size);
+  constexpr long kAtOnce = OuterCut::kAtOnce;
+  const Panels panels(wide_size);
+  const OuterCut cut(rows, tall_size, panels);
+  const long row_size = round_up(most(tall_size, cut.groups * kTall), kLanes);
+  const long part_size = kAtOnce * ((panels.count + cut.parts - 1) / cut.parts * kWide * kLanes);
+  const long buffers = row_size + kAtOnce * cut.groups * kTall + part_size;
+  const long tasks = cut.runs * cut.parts;
+  Scratch scratch((cut.runs * cut.size + tasks * buffers) * sizeof(float));
   if (!scratch.ok()) return -1;
-  for_each(runs, threads, [&](long run) {
-    double* sums = scratch.at<double>(run * own_size);
-    float* partial = scratch.at<float>(run * own_size + size * sizeof(double));
-    float *values = partial + size, *buffer = values + kAtOnce * step;
-    memset(sums, 0, size * sizeof(double));
-    for (long chunk = chunks * run / runs; chunk < chunks * (run + 1) / runs; chunk++) {
-      const long row = chunk * kAtOnce, count = least(kAtOnce, rows - row);
-      memset(partial, 0, size * sizeof(float));
-      for (long r = 0; r < count; r++) {
-        each_vector(wide_size, [&](long c, auto lanes) {
-          store(values + r * step + c, load(wide + (row + r) * wide_size + c, lanes), Full{});
+  float* sums = scratch.at<float>(0);
+  for_each(tasks, threads, [&](long task) {
+    const long run = task / cut.parts, part = task % cut.parts;
+    const long from = panels.count * part / cut.parts, to = panels.count * (part + 1) / cut.parts;
+    float* row = sums + cut.runs * cut.size + task * buffers;
+    float *groups = row + row_size, *values = groups + kAtOnce * cut.groups * kTall;
+    float* own = sums + run * cut.size;
+    memset(row, 0, row_size * sizeof(float));
+    memset(own + panels.first(from) * cut.groups * kTall, 0,
+           (panels.first(to) - panels.first(from)) * cut.groups * kTall * sizeof(float));
+    for (long chunk = cut.chunks * run / cut.runs; chunk < cut.chunks * (run + 1) / cut.runs; chunk++) {
+      const long start = chunk * kAtOnce, count = least(kAtOnce, rows - start);
+      pack_groups(tall + start * tall_size, count, tall_size, cut.groups, row, groups);
+      for (long p = from; p < to; p++) {
+        const long first = panels.first(p), width = panels.width(p), there = least(width, wide_size - first);
+        for (long r = 0; r < count; r++) {
+          const T* line = wide + (start + r) * wide_size + first;
+          each_vector(there, [&](long c, auto lanes) { store(values + r * width + c, load(line + c, lanes), Full{}); });
+        }
+        with_vectors(width, [&](auto vectors) {
+          for (long g = 0; g < cut.groups; g++) {
+            outer<decltype(vectors)::value>(groups + g * kAtOnce * kTall, values, count,
+                                            own + (first * cut.groups + g * width) * kTall);
+          }
         });
       }
-      const float* factors = single(tall + row * tall_size, count * tall_size, buffer);
-      long t = 0;
-      for (; t + kTall <= tall_size; t += kTall) {
-        outers<kTall>(factors + t, tall_size, values, step, count, partial + t * step);
-      }
-      for (; t < tall_size; t++) outers<1>(factors + t, tall_size, values, step, count, partial + t * step);
-      add_to(sums, partial, size);
     }
   });
-  for (long t = 0; t < tall_size; t++) {
-    for (long w = 0; w < wide_size; w++) {
-      double sum = 0;
-      for (long run = 0; run < runs; run++) sum += scratch.at<double>(run * own_size)[t * step + w];
-      out[transposed ? w * tall_size + t : t * wide_size + w] = static_cast<float>(sum);
+  for_each(panels.count, threads, [&](long p) {
+    const long first = panels.first(p), width = panels.width(p), there = least(width, wide_size - first);
+    for (long t = 0; t < tall_size; t++) {
+      const float* at = sums + (first * cut.groups + t / kTall * width) * kTall + t % kTall * width;
+      each_vector(there, [&](long c, auto) {
+        Vec sum = all(0);
+        for (long run = 0; run < cut.runs; run++) sum += load(at + run * cut.size + c, Full{});
+        float found[kLanes];
+        store(found, sum, Full{});
+        for (long i = 0; i < least(kLanes, there - c); i++) {
+          const long w = first + c + i;
+          out[transposed ? w * tall_size + t : t * wide_size + w] = found[i];
+        }
+      });
     }
-  }
+  });
   return 0;
 }
 

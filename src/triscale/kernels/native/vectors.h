@@ -45,6 +45,12 @@ typedef int32_t Ints __attribute__((vector_size(kLanes * 4)));
 typedef uint32_t Words __attribute__((vector_size(kLanes * 4)));
 typedef uint16_t Halves __attribute__((vector_size(kLanes * 2)));
 
+// A number as a type.
+template <int N>
+struct Number {
+  static constexpr int value = N;
+};
+
 struct Bf16 {
   uint16_t bits;
 };

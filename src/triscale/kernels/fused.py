@@ -1,0 +1,223 @@
+"""What follows a convolution in one operator each: normalisation, activation, and the depthwise convolution or
+squeeze-excite that comes next. The tensor between them is never stored; the backward pass makes it anew.
+
+As in `operators`, compiled where there is a kernel for it, else the twin.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from triscale.kernels import compiled, twins
+from triscale.kernels.operators import WINDOW, cast, check_depthwise, check_excite, check_norm
+from triscale.kernels.registering import Context, as_kernels_do, check_grad, define, differentiable, empty
+
+# Normalisation, activation, depthwise convolution
+
+
+def _norm_depthwise(
+    x: Tensor, weight: Tensor, bias: Tensor, taps: Tensor, epsilon: float, activation: str, *window: int
+) -> tuple[Tensor, Tensor]:
+    stride, top, left, height, width = window
+    check_norm(x, weight, bias, activation)
+    check_depthwise(x, taps, stride, top, left, height, width)
+    arguments = x, weight, bias, taps, epsilon, activation, (stride, top, left, height, width)
+    found = compiled.norm_depthwise(*arguments) if compiled.fits(x, weight, bias, taps) else None
+    if found is not None:
+        return found
+    y, statistics = twins.norm_depthwise(*arguments)
+    return as_kernels_do(y), statistics
+
+
+def _norm_depthwise_fake(
+    x: Tensor, weight: Tensor, bias: Tensor, taps: Tensor, epsilon: float, activation: str, *window: int
+) -> tuple[Tensor, Tensor]:
+    return empty(x, x.shape[1], *window[3:]), _statistics(x, weight)
+
+
+def _statistics(x: Tensor, weight: Tensor) -> Tensor:
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    return weight.new_empty((3, x.shape[1]), dtype=wide)
+
+
+def _norm_depthwise_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, statistics: Tensor, taps: Tensor, activation: str,
+    *window: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    stride, top, left, height, width = window
+    check_norm(x, weight, bias, activation)
+    check_depthwise(x, taps, stride, top, left, height, width)
+    check_grad(grad, x, (*x.shape[:2], height, width))
+    arguments = grad, x, weight, bias, statistics, taps, activation, (stride, top, left, height, width)
+    fits = compiled.fits(x, weight, bias, statistics, taps)
+    found = compiled.norm_depthwise_backward(*arguments) if fits else None
+    if found is not None:
+        return found
+    grad_x, grad_weight, grad_bias, grad_taps = twins.norm_depthwise_backward(*arguments)
+    return as_kernels_do(grad_x), grad_weight, grad_bias, grad_taps.contiguous()
+
+
+def _norm_depthwise_backward_fake(
+    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, statistics: Tensor, taps: Tensor, *rest: object
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    found = (parameter.new_empty(parameter.shape) for parameter in (weight, bias, taps))
+    grad_weight, grad_bias, grad_taps = found
+    return empty(x, *x.shape[1:]), grad_weight, grad_bias, grad_taps
+
+
+_norm_depthwise_op = define(
+    f"norm_depthwise(Tensor x, Tensor weight, Tensor bias, Tensor taps, float epsilon, str activation, {WINDOW})"
+    " -> (Tensor, Tensor)",
+    _norm_depthwise,
+    _norm_depthwise_fake,
+)
+_norm_depthwise_backward_op = define(
+    "norm_depthwise_backward(Tensor grad, Tensor x, Tensor weight, Tensor bias, Tensor statistics, Tensor taps,"
+    f" str activation, {WINDOW}) -> (Tensor, Tensor, Tensor, Tensor)",
+    _norm_depthwise_backward,
+    _norm_depthwise_backward_fake,
+)
+
+
+class _NormDepthwiseFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Context, x: Tensor, weight: Tensor, bias: Tensor, taps: Tensor, epsilon: float, activation: str,
+        *window: int,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        with torch._C._AutoDispatchBelowAutograd():
+            y, statistics = _norm_depthwise_op(x, weight, bias, taps, epsilon, activation, *window)
+        ctx.save_for_backward(x, weight, bias, statistics, taps)
+        ctx.activation, ctx.window = activation, window
+        ctx.mark_non_differentiable(statistics)
+        ctx.set_materialize_grads(False)
+        return y, statistics
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Context, grad: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return (None,) * 11
+        found = _norm_depthwise_backward_op(grad, *ctx.saved_tensors, ctx.activation, *ctx.window)
+        return *found, *(None,) * 7
+
+
+differentiable(_norm_depthwise_op, _NormDepthwiseFunction)
+
+
+# Normalisation, activation, squeeze-excite
+
+
+def _norm_excite(
+    x: Tensor, weight: Tensor, bias: Tensor, reduce: Tensor, reduce_bias: Tensor, expand: Tensor, expand_bias: Tensor,
+    epsilon: float, activation: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    check_norm(x, weight, bias, activation)
+    layers = reduce, reduce_bias, expand, expand_bias
+    check_excite(x, *layers)
+    if compiled.fits(x, weight, bias, *layers):
+        return compiled.norm_excite(x, weight, bias, layers, epsilon, activation)
+    y, *rest = twins.norm_excite(x, weight, bias, layers, epsilon, activation)
+    statistics, pooled, hidden, gate = rest
+    return as_kernels_do(y), statistics, pooled, hidden, gate
+
+
+def _norm_excite_fake(
+    x: Tensor, weight: Tensor, bias: Tensor, reduce: Tensor, *rest: object
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    statistics = _statistics(x, weight)
+    pooled, hidden = statistics.new_empty(x.shape[:2]), statistics.new_empty((x.shape[0], reduce.shape[0]))
+    return empty(x, *x.shape[1:]), statistics, pooled, hidden, torch.empty_like(pooled)
+
+
+def _norm_excite_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, statistics: Tensor, pooled: Tensor, hidden: Tensor,
+    gate: Tensor, reduce: Tensor, expand: Tensor, activation: str,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    check_norm(x, weight, bias, activation)
+    check_grad(grad, x, x.shape)
+    passes: Any = compiled if compiled.fits(x, weight, bias, statistics, hidden, gate, reduce, expand) else twins
+    grad_x, grad_weight, grad_bias, grad_gate, grad_hidden = passes.norm_excite_backward(
+        grad, x, weight, bias, statistics, hidden, gate, reduce, expand, activation
+    )
+    with torch.autocast(x.device.type, enabled=False):
+        grad_expand = grad_gate.t() @ twins.activate(hidden, activation)
+        layers = grad_hidden.t() @ pooled, grad_hidden.sum(0), grad_expand, grad_gate.sum(0)
+    return as_kernels_do(grad_x), grad_weight, grad_bias, *layers
+
+
+def _norm_excite_backward_fake(
+    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, statistics: Tensor, pooled: Tensor, hidden: Tensor,
+    gate: Tensor, reduce: Tensor, expand: Tensor, activation: str,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    shapes = weight.shape, bias.shape, reduce.shape, reduce.shape[:1], expand.shape, expand.shape[:1]
+    return empty(x, *x.shape[1:]), *(weight.new_empty(shape) for shape in shapes)
+
+
+_norm_excite_op = define(
+    "norm_excite(Tensor x, Tensor weight, Tensor bias, Tensor reduce, Tensor reduce_bias, Tensor expand,"
+    " Tensor expand_bias, float epsilon, str activation) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _norm_excite,
+    _norm_excite_fake,
+)
+_norm_excite_backward_op = define(
+    "norm_excite_backward(Tensor grad, Tensor x, Tensor weight, Tensor bias, Tensor statistics, Tensor pooled,"
+    " Tensor hidden, Tensor gate, Tensor reduce, Tensor expand, str activation)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _norm_excite_backward,
+    _norm_excite_backward_fake,
+)
+
+
+class _NormExciteFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Context, x: Tensor, weight: Tensor, bias: Tensor, reduce: Tensor, reduce_bias: Tensor, expand: Tensor,
+        expand_bias: Tensor, epsilon: float, activation: str,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        with torch._C._AutoDispatchBelowAutograd():
+            y, statistics, pooled, hidden, gate = _norm_excite_op(
+                x, weight, bias, reduce, reduce_bias, expand, expand_bias, epsilon, activation
+            )
+        ctx.save_for_backward(x, weight, bias, statistics, pooled, hidden, gate, reduce, expand)
+        ctx.activation = activation
+        ctx.mark_non_differentiable(statistics, pooled, hidden, gate)
+        ctx.set_materialize_grads(False)
+        return y, statistics, pooled, hidden, gate
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Context, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return (None,) * 9
+        return *_norm_excite_backward_op(grad, *ctx.saved_tensors, ctx.activation), None, None
+
+
+differentiable(_norm_excite_op, _NormExciteFunction)
+
+
+# What networks call
+
+
+def norm_depthwise(
+    x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, activation: str, taps: Tensor, window: twins.Window
+) -> tuple[Tensor, Tensor]:
+    """`depthwise` of what `norm` makes of x, (n, c, h, w) → (n, c, height, width); and its statistics, (3, c).
+
+    Raises ValueError as those two do.
+    """
+    y, statistics = _norm_depthwise_op(cast(x), weight, bias, taps, epsilon, activation, *window)
+    return y, statistics
+
+
+def norm_excite(
+    x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, activation: str,
+    layers: tuple[Tensor, Tensor, Tensor, Tensor],
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """`squeeze_excite` of what `norm` makes of x, with the same activation, (n, c, h, w) → the same shape; and the
+    statistics, (3, c). layers: what reduces and expands, each with its bias. Raises ValueError as those two do.
+    """
+    y, statistics, *_ = _norm_excite_op(cast(x), weight, bias, *layers, epsilon, activation)
+    return y, statistics

@@ -1,0 +1,409 @@
+// Depthwise convolution over whole tensors: how they are cut, and how its input is made row by row. Included by kernels.cpp.
+//
+// The input may be a tensor before normalisation and activation. Both are then applied to the rows that are needed, when
+// they are needed, in the cache: the tensor between is never stored, and the backward pass makes it anew.
+
+#pragma once
+
+namespace triscale {
+namespace TRISCALE_ISA {
+namespace {
+
+// How values of a tensor become the convolution's input: n of them, which begin with the first channel.
+template <class T>
+struct Making {
+  void (*make)(const Making&, const T* x, long n, float* out, float* slopes);
+  const Affine* affine;
+  long period;
+};
+
+template <class T>
+void widen_values(const Making<T>&, const T* x, long n, float* out, float*) {
+  each_vector(n, [&](long at, auto lanes) { store(out + at, load(x + at, lanes), lanes); });
+}
+
+// Normalised and activated, and where asked the activation's slopes too.
+template <Activation ACT, class T>
+void normalise_values(const Making<T>& how, const T* x, long n, float* out, float* slopes) {
+  const Affine& affine = *how.affine;
+  if (slopes == nullptr) {
+    walk(n, how.period, [&](long at, long c, auto lanes) {
+      const Vec z = affine.away(load(x + at, lanes), c) * load(affine.factor + c, Full{}) + load(affine.bias + c, Full{});
+      store(out + at, activate<ACT, T>(z), lanes);
+    });
+    return;
+  }
+  walk(n, how.period, [&](long at, long c, auto lanes) {
+    const Vec z = affine.away(load(x + at, lanes), c) * load(affine.factor + c, Full{}) + load(affine.bias + c, Full{});
+    Vec active, slope_;
+    activate_and_slope<ACT, T>(z, active, slope_);
+    store(out + at, active, lanes);
+    store(slopes + at, slope_, lanes);
+  });
+}
+
+// Calls call(kernel, stride) with both as types, for what there are kernels for; −2 for everything else, and for
+// fewer channels than a vector without masks holds.
+template <class Call>
+inline int with_kernel(const Depthwise& s, Call call) {
+  if (!enough(s.channels)) return -2;
+  switch (s.kernel * 10 + s.stride) {
+    case 31: return call(Number<3>{}, Number<1>{});
+    case 32: return call(Number<3>{}, Number<2>{});
+    case 51: return call(Number<5>{}, Number<1>{});
+    case 52: return call(Number<5>{}, Number<2>{});
+    case 71: return call(Number<7>{}, Number<1>{});
+    case 72: return call(Number<7>{}, Number<2>{});
+    default: return -2;
+  }
+}
+
+// Makes input rows as they are asked for, in order; those that the one before asked for too are kept.
+template <class T>
+class Rows {
+ public:
+  // room: for `most` rows, twice where slopes are wanted. `making` is null where the tensor itself is the input.
+  Rows(const Depthwise& s, const T* x, const Making<T>* making, long most_rows, bool slopes, float* room)
+      : s_(s), x_(x), making_(making), out_(room), slopes_(slopes ? room + most_rows * s.width * s.channels : nullptr) {}
+
+  static long size(const Depthwise& s, long most_rows, bool slopes) {
+    return (slopes ? 2 : 1) * most_rows * s.width * s.channels;
+  }
+
+  // Rows [first, last) of so many images; all rows, where there are several.
+  Seen get(long image, long images, long first, long last) {
+    const long line = s_.width * s_.channels;
+    if constexpr (sizeof(T) == sizeof(float)) {
+      if (making_ == nullptr) return {x_ + image * s_.height * line, 0, s_.height};
+    }
+    long done = first;
+    if (image == image_ && images == 1 && first >= first_ && first < last_) {
+      done = least(last, last_);
+      memmove(out_, out_ + (first - first_) * line, (done - first) * line * sizeof(float));
+      if (slopes_) memmove(slopes_, slopes_ + (first - first_) * line, (done - first) * line * sizeof(float));
+    }
+    const long from = (done - first) * line, n = images == 1 ? (last - done) * line : images * s_.height * line;
+    making_->make(*making_, x_ + (image * s_.height + done) * line, n, out_ + from, slopes_ ? slopes_ + from : nullptr);
+    image_ = image, first_ = first, last_ = last;
+    return {out_, first, last - first};
+  }
+
+  const float* slopes() const { return slopes_; }
+
+ private:
+  const Depthwise& s_;
+  const T* x_;
+  const Making<T>* making_;
+  float *out_, *slopes_;
+  long image_ = -1, first_ = 0, last_ = 0;
+};
+
+// The input rows that outputs [from, to) see.
+inline void seen_by(const Depthwise& s, long from, long to, long& first, long& last) {
+  first = least(s.height, most(0, from * s.stride - s.top));
+  last = most(first, least(s.height, (to - 1) * s.stride - s.top + s.kernel));
+}
+
+// How a forward pass is cut: every image into parts, and those into strips whose input stays in the cache.
+struct Strips {
+  long rows_at_once, parts, most_rows;
+
+  explicit Strips(const Depthwise& s) {
+    const long rows = 65536 / (s.width * s.channels);
+    rows_at_once = most(1, least(s.out_height, (rows - s.kernel) / s.stride + 1));
+    parts = least((64 + s.images - 1) / s.images, (s.out_height + rows_at_once - 1) / rows_at_once);
+    most_rows = least(s.height, (rows_at_once - 1) * s.stride + s.kernel);
+  }
+};
+
+// Tasks run side by side: whichever finds no memory says so here.
+class Failure {
+ public:
+  void set() { __atomic_store_n(&code_, -1, __ATOMIC_RELAXED); }
+  int code() const { return __atomic_load_n(&code_, __ATOMIC_RELAXED); }
+
+ private:
+  int code_ = 0;
+};
+
+template <int K, int S, class T>
+int depthwise_of(const Depthwise& s, int threads, const T* x, const Making<T>* making, const float* weight, T* y) {
+  const long step = round_up(s.channels, kLanes);
+  Scratch scratch(K * K * step * sizeof(float));
+  if (!scratch.ok()) return -1;
+  float* taps = scratch.at<float>(0);
+  transpose_weight(weight, s.channels, K * K, false, taps);
+  const int block = block_width(s.out_width);
+  const Strips strips(s);
+  Failure failure;
+  for_each(s.images * strips.parts, threads, [&](long task) {
+    const long n = task / strips.parts, part = task % strips.parts;
+    // Asked for here and not before: the memory that a thread gives back is in its cache when it asks again.
+    Scratch own(Rows<T>::size(s, strips.most_rows, false) * sizeof(float));
+    if (!own.ok()) return failure.set();
+    Rows<T> rows(s, x, making, strips.most_rows, false, own.at<float>(0));
+    const long end = s.out_height * (part + 1) / strips.parts;
+    for (long from = s.out_height * part / strips.parts; from < end; from += strips.rows_at_once) {
+      const long to = least(end, from + strips.rows_at_once);
+      long first, last;
+      seen_by(s, from, to, first, last);
+      const Seen seen = rows.get(n, 1, first, last);
+      const Plane plane{s.height - seen.first, s.width, s.channels};
+      for (long r = from; r < to; r++) {
+        any_row<K, S>(block, seen.rows, plane, taps, step, r * S - s.top - seen.first, s.left, s.out_width,
+                      y + (n * s.out_height + r) * s.out_width * s.channels);
+      }
+    }
+  });
+  return failure.code();
+}
+
+// How a backward pass is cut: into units that stay in the cache while weights and inputs get their gradients, and the
+// units into runs, each with sums of its own. Depends on shapes alone: so do the bits of the result.
+struct Cut {
+  long images_at_once, rows_at_once, strips, units, runs;
+
+  Cut(const Depthwise& s, long value_bytes) {
+    constexpr long kCache = 256 * 1024;
+    const long image = (s.height * s.width + s.out_height * s.out_width) * s.channels * value_bytes;
+    images_at_once = most(1, least(least(kCache / most(1, image), s.images), most(1, s.images / 16)));
+    strips = images_at_once > 1 ? 1 : least(s.out_height, (image + kCache - 1) / kCache);
+    rows_at_once = (s.out_height + strips - 1) / strips;
+    strips = (s.out_height + rows_at_once - 1) / rows_at_once;
+    units = (s.images + images_at_once - 1) / images_at_once * strips;
+    // Sums are kept in double, and should be little beside the tensors they are made of.
+    const long sums = s.kernel * s.kernel * s.channels * 8;
+    runs = most(1, least(least(units, 64), most(4, s.images * image / (8 * sums))));
+  }
+
+  Unit unit(const Depthwise& s, long i) const {
+    const long image = i / strips * images_at_once, row = i % strips * rows_at_once;
+    return {image, least(images_at_once, s.images - image), row, least(rows_at_once, s.out_height - row)};
+  }
+
+  // The input rows whose gradients a unit makes.
+  static void makes(const Depthwise& s, const Unit& unit, long& from, long& to) {
+    from = least(unit.row * s.stride, s.height);
+    to = unit.row + unit.rows == s.out_height ? s.height : least((unit.row + unit.rows) * s.stride, s.height);
+  }
+
+  // The input rows that it needs: those, and what its outputs see.
+  static void needs(const Depthwise& s, const Unit& unit, long& first, long& last) {
+    long from, to;
+    makes(s, unit, from, to);
+    seen_by(s, unit.row, unit.row + unit.rows, first, last);
+    first = least(first, from), last = most(last, to);
+  }
+
+  long most_rows(const Depthwise& s) const {
+    if (strips == 1) return images_at_once * s.height;
+    long found = 0;
+    for (long i = 0; i < strips; i++) {
+      long first, last;
+      needs(s, unit(s, i), first, last);
+      found = most(found, last - first);
+    }
+    return found;
+  }
+};
+
+// Where a run of a backward pass sums what the normalisation's gradients need: for a period, g and g·(x − mean).
+struct NormSums {
+  const Affine* affine;
+  long period;
+  float* single;
+  double* total;
+
+  // g = the gradient after the activation times its slopes, for one row; stored where the input's gradient will be.
+  template <class T>
+  void take(const float* grad, const float* slopes, const T* x, long n, T* out) const {
+    walk(n, period, [&](long at, long c, auto lanes) {
+      const Vec g = load(grad + at, lanes) * load(slopes + at, lanes);
+      store(out + at, g, lanes);
+      store(single + c, load(single + c, Full{}) + g, Full{});
+      store(single + period + c, load(single + period + c, Full{}) + g * affine->away(load(x + at, lanes), c), Full{});
+    });
+  }
+};
+
+// The input's gradients of a unit. `line`: room for a row, where they are not written as they are.
+template <int K, int S, class T>
+inline void inputs_of(const T* grad, const T* x, const Depthwise& s, const Unit& unit, const float* taps, long step,
+                      int block, const Seen& seen, const float* slopes, const NormSums* norm, float* line, T* grad_x) {
+  const Plane plane{s.out_height, s.out_width, s.channels};
+  const long size = s.width * s.channels;
+  long from, to;
+  Cut::makes(s, unit, from, to);
+  for (long n = unit.image; n < unit.image + unit.images; n++) {
+    const T* image = grad + n * s.out_height * s.out_width * s.channels;
+    for (long row = from; row < to; row++) {
+      T* out = grad_x + (n * s.height + row) * size;
+      float* found = line;
+      if constexpr (sizeof(T) == sizeof(float)) found = norm == nullptr ? out : line;
+      if constexpr (S == 1) {
+        // At stride 1 the input's gradient is a convolution too: of the output's, with the kernel upside down.
+        any_row<K, 1>(block, image, plane, taps, step, row - (K - 1 - s.top), K - 1 - s.left, s.width, found);
+      } else {
+        spread_row<K>(image, s, taps, step, row, found);
+      }
+      const long at = ((n - unit.image) * seen.count + row - seen.first) * size;
+      if (norm != nullptr) {
+        norm->take(line, slopes + at, x + (n * s.height + row) * size, size, out);
+      } else if (sizeof(T) != sizeof(float)) {
+        each_vector(size, [&](long i, auto lanes) { store(out + i, load(line + i, lanes), lanes); });
+      }
+    }
+  }
+}
+
+// norm_sums: where the input is normalised on the way, (2, channels), what `norm_gradients` asks for; else null.
+template <int K, int S, class T>
+int depthwise_backward_of(const Depthwise& s, int threads, const T* grad, const T* x, const Making<T>* making,
+                          const float* weight, T* grad_x, float* grad_weight, double* norm_sums) {
+  const Cut cut(s, sizeof(T));
+  const bool normed = norm_sums != nullptr;
+  const long step = round_up(s.channels, kLanes), taps_size = K * K * step, period = normed ? making->period : 0;
+  const long run_size = taps_size + 2 * period;
+  Scratch scratch(taps_size * sizeof(float) + cut.runs * run_size * sizeof(double));
+  if (!scratch.ok()) return -1;
+  float* taps = scratch.at<float>(0);
+  double* sums = scratch.at<double>(taps_size * sizeof(float));
+  transpose_weight(weight, s.channels, K * K, S == 1, taps);
+  const int block = block_width(s.width);
+  const long most_rows = cut.most_rows(s), made = Rows<T>::size(s, most_rows, normed);
+  Failure failure;
+  for_each(cut.runs, threads, [&](long run) {
+    Scratch own((made + round_up(s.width * s.channels, kLanes) + 2 * period) * sizeof(float));
+    if (!own.ok()) return failure.set();
+    float *single = own.at<float>(0), *line = single + 2 * period;
+    double *weights = sums + run * run_size, *totals = weights + taps_size;
+    memset(weights, 0, run_size * sizeof(double));
+    memset(single, 0, 2 * period * sizeof(float));
+    Rows<T> rows(s, x, making, most_rows, normed, line + round_up(s.width * s.channels, kLanes));
+    const NormSums norm{normed ? making->affine : nullptr, period, single, totals};
+    for (long i = cut.units * run / cut.runs; i < cut.units * (run + 1) / cut.runs; i++) {
+      const Unit unit = cut.unit(s, i);
+      long first, last;
+      Cut::needs(s, unit, first, last);
+      Seen seen{nullptr, 0, 0};
+      if (normed || grad_weight != nullptr) seen = rows.get(unit.image, unit.images, first, last);
+      if (grad_weight != nullptr) weigh_unit<K, S>(seen, grad, s, unit, weights);
+      if (grad_x != nullptr) {
+        inputs_of<K, S>(grad, x, s, unit, taps, step, block, seen, rows.slopes(), normed ? &norm : nullptr, line, grad_x);
+      }
+      drain(single, 2 * period, totals);
+    }
+  });
+  if (failure.code()) return failure.code();
+  for (long i = 0; i < 2 * (normed ? s.channels : 0); i++) {
+    const long c = i % s.channels, offset = taps_size + i / s.channels * period;
+    norm_sums[i] = 0;
+    for (long run = 0; run < cut.runs; run++) {
+      for (long j = c; j < period; j += s.channels) norm_sums[i] += sums[run * run_size + offset + j];
+    }
+  }
+  if (grad_weight == nullptr) return 0;
+  for (long c = 0; c < s.channels; c++) {
+    for (long k = 0; k < K * K; k++) {
+      double sum = 0;
+      for (long run = 0; run < cut.runs; run++) sum += sums[run * run_size + k * step + c];
+      grad_weight[c * K * K + k] = static_cast<float>(sum);
+    }
+  }
+  return 0;
+}
+
+template <class T>
+int norm_depthwise_of(const Depthwise& s, int64_t activation, double epsilon, int threads, const T* x,
+                      const float* weight, const float* bias, const float* taps, T* y, float* statistics) {
+  const long rows = s.images * s.height * s.width;
+  const Periods p(rows, s.channels);
+  Scratch scratch(Affine::size(p) * sizeof(float));
+  if (!scratch.ok()) return -1;
+  if (!enough(s.channels)) return -2;
+  if (int failed = statistics_of(x, rows, p, epsilon, threads, statistics)) return failed;
+  const Affine affine(p, weight, bias, statistics, scratch.at<float>(0));
+  return with_activation(activation, [&](auto act) {
+    const Making<T> making{normalise_values<decltype(act)::value, T>, &affine, p.length};
+    return with_kernel(s, [&](auto k, auto stride) {
+      return depthwise_of<decltype(k)::value, decltype(stride)::value>(s, threads, x, &making, taps, y);
+    });
+  });
+}
+
+template <class T>
+int norm_depthwise_backward_of(const Depthwise& s, int64_t activation, int threads, const T* grad, const T* x,
+                               const float* weight, const float* bias, const float* statistics, const float* taps,
+                               T* grad_x, float* grad_weight, float* grad_bias, float* grad_taps) {
+  const long rows = s.images * s.height * s.width;
+  const Periods p(rows, s.channels);
+  Scratch scratch(2 * s.channels * sizeof(double) + Affine::size(p) * sizeof(float));
+  if (!scratch.ok()) return -1;
+  double* sums = scratch.at<double>(0);
+  const Affine affine(p, weight, bias, statistics, scratch.at<float>(2 * s.channels * sizeof(double)));
+  const int failed = with_activation(activation, [&](auto act) {
+    const Making<T> making{normalise_values<decltype(act)::value, T>, &affine, p.length};
+    return with_kernel(s, [&](auto k, auto stride) {
+      return depthwise_backward_of<decltype(k)::value, decltype(stride)::value>(s, threads, grad, x, &making, taps,
+                                                                                grad_x, grad_taps, sums);
+    });
+  });
+  if (failed) return failed;
+  return norm_gradients(p, rows, threads, affine, weight, statistics, sums, x, grad_x, grad_weight, grad_bias,
+                        [&](long at, Vec, long, auto lanes) { return load(grad_x + at, lanes); });
+}
+
+template <class T>
+int plain_depthwise(const Depthwise& s, int threads, const T* x, const float* weight, T* y) {
+  const Making<T> widen{widen_values<T>, nullptr, 0};
+  return with_kernel(s, [&](auto k, auto stride) {
+    return depthwise_of<decltype(k)::value, decltype(stride)::value>(s, threads, x, sizeof(T) == sizeof(float) ? nullptr : &widen,
+                                                                     weight, y);
+  });
+}
+
+template <class T>
+int plain_depthwise_backward(const Depthwise& s, int threads, const T* grad, const T* x, const float* weight, T* grad_x,
+                             float* grad_weight) {
+  const Making<T> widen{widen_values<T>, nullptr, 0};
+  return with_kernel(s, [&](auto k, auto stride) {
+    return depthwise_backward_of<decltype(k)::value, decltype(stride)::value>(
+        s, threads, grad, x, sizeof(T) == sizeof(float) ? nullptr : &widen, weight, grad_x, grad_weight, nullptr);
+  });
+}
+
+int depthwise(const Depthwise* s, int bf16, int threads, const void* x, const float* weight, void* y) {
+  return bf16 ? plain_depthwise(*s, threads, static_cast<const Bf16*>(x), weight, static_cast<Bf16*>(y))
+              : plain_depthwise(*s, threads, static_cast<const float*>(x), weight, static_cast<float*>(y));
+}
+
+int depthwise_backward(const Depthwise* s, int bf16, int threads, const void* grad, const void* x, const float* weight,
+                       void* grad_x, float* grad_weight) {
+  return bf16 ? plain_depthwise_backward(*s, threads, static_cast<const Bf16*>(grad), static_cast<const Bf16*>(x), weight,
+                                         static_cast<Bf16*>(grad_x), grad_weight)
+              : plain_depthwise_backward(*s, threads, static_cast<const float*>(grad), static_cast<const float*>(x),
+                                         weight, static_cast<float*>(grad_x), grad_weight);
+}
+
+int norm_depthwise(const Depthwise* s, int64_t activation, double epsilon, int bf16, int threads, const void* x,
+                   const float* weight, const float* bias, const float* taps, void* y, float* statistics) {
+  return bf16 ? norm_depthwise_of(*s, activation, epsilon, threads, static_cast<const Bf16*>(x), weight, bias, taps,
+                                  static_cast<Bf16*>(y), statistics)
+              : norm_depthwise_of(*s, activation, epsilon, threads, static_cast<const float*>(x), weight, bias, taps,
+                                  static_cast<float*>(y), statistics);
+}
+
+int norm_depthwise_backward(const Depthwise* s, int64_t activation, int bf16, int threads, const void* grad, const void* x,
+                            const float* weight, const float* bias, const float* statistics, const float* taps,
+                            void* grad_x, float* grad_weight, float* grad_bias, float* grad_taps) {
+  return bf16 ? norm_depthwise_backward_of(*s, activation, threads, static_cast<const Bf16*>(grad),
+                                           static_cast<const Bf16*>(x), weight, bias, statistics, taps,
+                                           static_cast<Bf16*>(grad_x), grad_weight, grad_bias, grad_taps)
+              : norm_depthwise_backward_of(*s, activation, threads, static_cast<const float*>(grad),
+                                           static_cast<const float*>(x), weight, bias, statistics, taps,
+                                           static_cast<float*>(grad_x), grad_weight, grad_bias, grad_taps);
+}
+
+}  // namespace
+}  // namespace TRISCALE_ISA
+}  // namespace triscale

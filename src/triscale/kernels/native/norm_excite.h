@@ -1,0 +1,236 @@
+// Batch normalisation in training, activation and squeeze-excite in one: the tensor between them is never stored. Included by
+// kernels.cpp.
+//
+// Images are taken one after another, and each stays in the cache from the activation to the scaling, and in the backward
+// pass from the gate's gradient to the activation's.
+
+#pragma once
+
+namespace triscale {
+namespace TRISCALE_ISA {
+namespace {
+
+// Sums for a period → sums for every channel.
+template <class Out>
+inline void fold(const double* sums, const Periods& p, Out* out) {
+  for (long c = 0; c < p.channels; c++) {
+    double sum = 0;
+    for (long i = c; i < p.length; i += p.channels) sum += sums[i];
+    out[c] = static_cast<Out>(sum);
+  }
+}
+
+// The two layers between averages and gates, both (squeezed, channels), rows filled up with zeros to whole vectors.
+struct Layers {
+  long squeezed, step;
+  float *reduce, *expand;
+
+  static long size(long channels, long squeezed) { return 2 * squeezed * round_up(channels, kLanes); }
+
+  Layers(const float* reduce_, const float* expand_, long channels, long squeezed_, float* room)
+      : squeezed(squeezed_), step(round_up(channels, kLanes)), reduce(room), expand(room + squeezed * step) {
+    memset(room, 0, size(channels, squeezed) * sizeof(float));
+    for (long q = 0; q < squeezed; q++) {
+      for (long c = 0; c < channels; c++) {
+        reduce[q * step + c] = reduce_[q * channels + c];
+        expand[q * step + c] = expand_[c * squeezed + q];
+      }
+    }
+  }
+
+  // The sum of a row's values times v's.
+  float inner(const float* row, const float* v) const {
+    Vec sum = all(0);
+    for (long c = 0; c < step; c += kLanes) sum += load(row + c, Full{}) * load(v + c, Full{});
+    float values[kLanes], total = 0;
+    store(values, sum, Full{});
+    for (int i = 0; i < kLanes; i++) total += values[i];
+    return total;
+  }
+
+  // Adds every row times its value of v.
+  void combine(const float* rows, const float* v, float* out) const {
+    for (long c = 0; c < step; c += kLanes) {
+      Vec sum = load(out + c, Full{});
+      for (long q = 0; q < squeezed; q++) sum += load(rows + q * step + c, Full{}) * v[q];
+      store(out + c, sum, Full{});
+    }
+  }
+};
+
+inline float first_of(Vec v) { return v[0]; }
+
+// A value for every channel → for a period.
+inline void repeat_channels(const float* values, const Periods& p, float* out) {
+  for (long i = 0; i < p.length; i += p.channels) memcpy(out + i, values, p.channels * sizeof(float));
+}
+
+// What one image needs for itself.
+struct OwnRoom {
+  static long size(const Periods& p, const Excite& s) {
+    return 2 * p.length * sizeof(double) +
+           (4 * p.length + 2 * round_up(p.channels, kLanes) + round_up(s.squeezed, kLanes)) * sizeof(float);
+  }
+  double* totals;
+  float *first, *second, *of_channels, *others, *squeezed;
+
+  OwnRoom(const Periods& p, const Excite& s, void* room) {
+    memset(room, 0, size(p, s));
+    totals = static_cast<double*>(room);
+    first = reinterpret_cast<float*>(totals + 2 * p.length), second = first + p.length;
+    of_channels = second + 3 * p.length, others = of_channels + round_up(p.channels, kLanes);
+    squeezed = others + round_up(p.channels, kLanes);
+  }
+};
+
+// y = a·gate, for a = activation((x − mean)·rstd·weight + bias) and gate = σ(expand·activation(reduce·averages of a)).
+// statistics: as norm's; pooled, gate: (images, channels); hidden: (images, squeezed), before the activation.
+template <Activation ACT, class T>
+int norm_excite_of(const Excite& s, double epsilon, int threads, const T* x, const float* weight, const float* bias,
+                   const float* reduce, const float* reduce_bias, const float* expand, const float* expand_bias, T* y,
+                   float* statistics, float* pooled, float* hidden, float* gate) {
+  const long rows = s.images * s.pixels, values = s.pixels * s.channels;
+  const Periods p(rows, s.channels);
+  if (int failed = statistics_of(x, rows, p, epsilon, threads, statistics)) return failed;
+  const long own_size = round_up(OwnRoom::size(p, s), 64);
+  const long shared = (Affine::size(p) + Layers::size(s.channels, s.squeezed)) * sizeof(float);
+  Scratch scratch(s.images * own_size + shared);
+  if (!scratch.ok()) return -1;
+  float* room = scratch.at<float>(s.images * own_size);
+  const Affine affine(p, weight, bias, statistics, room);
+  const Layers layers(reduce, expand, s.channels, s.squeezed, room + Affine::size(p));
+  for_each(s.images, threads, [&](long n) {
+    const T* image = x + n * values;
+    T* out = y + n * values;
+    const OwnRoom own(p, s, scratch.at<char>(n * own_size));
+    walk(values, p.length, [&](long at, long c, auto lanes) {
+      const Vec a = activate<ACT, T>(affine.away(load(image + at, lanes), c) * load(affine.factor + c, Full{}) +
+                                     load(affine.bias + c, Full{}));
+      store(out + at, a, lanes);
+      store(own.first + c, load(own.first + c, Full{}) + only(a, lanes), Full{});
+    }, [&] { drain(own.first, p.length, own.totals); });
+    fold(own.totals, p, own.of_channels);
+    for (long c = 0; c < s.channels; c++) {
+      pooled[n * s.channels + c] = own.of_channels[c] /= static_cast<float>(s.pixels);
+    }
+    for (long q = 0; q < s.squeezed; q++) {
+      const float z = layers.inner(layers.reduce + q * layers.step, own.of_channels) + reduce_bias[q];
+      hidden[n * s.squeezed + q] = z;
+      own.squeezed[q] = first_of(activate<ACT, float>(all(z)));
+    }
+    memcpy(own.others, expand_bias, s.channels * sizeof(float));
+    layers.combine(layers.expand, own.squeezed, own.others);
+    for (long c = 0; c < layers.step; c += kLanes) {
+      store(own.others + c, logistic<float>(load(own.others + c, Full{})), Full{});
+    }
+    memcpy(gate + n * s.channels, own.others, s.channels * sizeof(float));
+    repeat_channels(own.others, p, own.first);
+    walk(values, p.length, [&](long at, long c, auto lanes) {
+      store(out + at, load(out + at, lanes) * load(own.first + c, Full{}), lanes);
+    });
+  });
+  return 0;
+}
+
+// grad_gate and grad_hidden: the gradients before the logistic function, (images, channels), and before the activation of
+// the squeezed values, (images, squeezed). Those of the layers are products of these.
+template <Activation ACT, class T>
+int norm_excite_backward_of(const Excite& s, int threads, const T* grad, const T* x, const float* weight,
+                            const float* bias, const float* statistics, const float* hidden, const float* gate,
+                            const float* reduce, const float* expand, T* grad_x, float* grad_weight, float* grad_bias,
+                            float* grad_gate, float* grad_hidden) {
+  const long rows = s.images * s.pixels, values = s.pixels * s.channels;
+  const Periods p(rows, s.channels);
+  const long own_size = round_up(OwnRoom::size(p, s), 64), sums_size = round_up(2 * s.channels * sizeof(double), 64);
+  const long shared = (Affine::size(p) + Layers::size(s.channels, s.squeezed)) * sizeof(float);
+  Scratch scratch((s.images + 1) * sums_size + s.images * own_size + shared);
+  if (!scratch.ok()) return -1;
+  float* room = scratch.at<float>((s.images + 1) * sums_size + s.images * own_size);
+  const Affine affine(p, weight, bias, statistics, room);
+  const Layers layers(reduce, expand, s.channels, s.squeezed, room + Affine::size(p));
+  for_each(s.images, threads, [&](long task) {
+    const long n = s.images - 1 - task;
+    const T *image = x + n * values, *from = grad + n * values;
+    T* out = grad_x + n * values;
+    const OwnRoom own(p, s, scratch.at<char>((s.images + 1) * sums_size + n * own_size));
+    // What the gate gets; and the activation's slope, which waits where the gradient will be.
+    walk(values, p.length, [&](long at, long c, auto lanes) {
+      const Vec z = affine.away(load(image + at, lanes), c) * load(affine.factor + c, Full{}) +
+                    load(affine.bias + c, Full{});
+      Vec a, d;
+      activate_and_slope<ACT, T>(z, a, d);
+      store(out + at, d, lanes);
+      // Where lanes are missing the gradient loads as 0.
+      store(own.first + c, load(own.first + c, Full{}) + load(from + at, lanes) * a, Full{});
+    }, [&] { drain(own.first, p.length, own.totals); });
+    fold(own.totals, p, own.of_channels);
+    const float* open = gate + n * s.channels;
+    for (long c = 0; c < s.channels; c++) {
+      grad_gate[n * s.channels + c] = own.of_channels[c] *= open[c] * (1 - open[c]);
+    }
+    for (long q = 0; q < s.squeezed; q++) {
+      const float found = layers.inner(layers.expand + q * layers.step, own.of_channels);
+      own.squeezed[q] = found * first_of(slope<ACT, float>(all(hidden[n * s.squeezed + q])));
+    }
+    memcpy(grad_hidden + n * s.squeezed, own.squeezed, s.squeezed * sizeof(float));
+    layers.combine(layers.reduce, own.squeezed, own.others);
+    for (long c = 0; c < s.channels; c++) own.others[c] /= static_cast<float>(s.pixels);
+    // What flows back through the averages joins what flows through the scaling.
+    float *factors = own.first, *terms = own.second, *sums = own.second + p.length;
+    repeat_channels(open, p, factors);
+    repeat_channels(own.others, p, terms);
+    memset(own.totals, 0, 2 * p.length * sizeof(double));
+    walk(values, p.length, [&](long at, long c, auto lanes) {
+      const Vec g = (load(from + at, lanes) * load(factors + c, Full{}) + load(terms + c, Full{})) * load(out + at, lanes);
+      store(out + at, g, lanes);
+      store(sums + c, load(sums + c, Full{}) + g, Full{});
+      store(sums + p.length + c, load(sums + p.length + c, Full{}) + g * affine.away(load(image + at, lanes), c), Full{});
+    }, [&] { drain(sums, 2 * p.length, own.totals); });
+    double* found = scratch.at<double>((n + 1) * sums_size);
+    fold(own.totals, p, found);
+    fold(own.totals + p.length, p, found + s.channels);
+  });
+  double* sums = scratch.at<double>(0);
+  for (long c = 0; c < 2 * s.channels; c++) {
+    sums[c] = 0;
+    for (long n = 0; n < s.images; n++) sums[c] += scratch.at<double>((n + 1) * sums_size)[c];
+  }
+  return norm_gradients(p, rows, threads, affine, weight, statistics, sums, x, grad_x, grad_weight, grad_bias,
+                        [&](long at, Vec, long, auto lanes) { return load(grad_x + at, lanes); });
+}
+
+int norm_excite(const Excite* s, int64_t activation, double epsilon, int bf16, int threads, const void* x,
+                const float* weight, const float* bias, const float* reduce, const float* reduce_bias,
+                const float* expand, const float* expand_bias, void* y, float* statistics, float* pooled, float* hidden,
+                float* gate) {
+  return with_activation(activation, [&](auto act) {
+    constexpr Activation kAct = decltype(act)::value;
+    if (bf16) {
+      return norm_excite_of<kAct>(*s, epsilon, threads, static_cast<const Bf16*>(x), weight, bias, reduce, reduce_bias,
+                                  expand, expand_bias, static_cast<Bf16*>(y), statistics, pooled, hidden, gate);
+    }
+    return norm_excite_of<kAct>(*s, epsilon, threads, static_cast<const float*>(x), weight, bias, reduce, reduce_bias,
+                                expand, expand_bias, static_cast<float*>(y), statistics, pooled, hidden, gate);
+  });
+}
+
+int norm_excite_backward(const Excite* s, int64_t activation, int bf16, int threads, const void* grad, const void* x,
+                         const float* weight, const float* bias, const float* statistics, const float* hidden,
+                         const float* gate, const float* reduce, const float* expand, void* grad_x, float* grad_weight,
+                         float* grad_bias, float* grad_gate, float* grad_hidden) {
+  return with_activation(activation, [&](auto act) {
+    constexpr Activation kAct = decltype(act)::value;
+    if (bf16) {
+      return norm_excite_backward_of<kAct>(*s, threads, static_cast<const Bf16*>(grad), static_cast<const Bf16*>(x),
+                                           weight, bias, statistics, hidden, gate, reduce, expand,
+                                           static_cast<Bf16*>(grad_x), grad_weight, grad_bias, grad_gate, grad_hidden);
+    }
+    return norm_excite_backward_of<kAct>(*s, threads, static_cast<const float*>(grad), static_cast<const float*>(x),
+                                         weight, bias, statistics, hidden, gate, reduce, expand,
+                                         static_cast<float*>(grad_x), grad_weight, grad_bias, grad_gate, grad_hidden);
+  });
+}
+
+}  // namespace
+}  // namespace TRISCALE_ISA
+}  // namespace triscale
