@@ -202,7 +202,8 @@ def test_training_mode_exports_with_the_operators() -> None:
     network.use(network.with_kernels())
     program = torch.export.export(network, (images(architecture, 2),))
     names = {str(node.target) for node in program.graph.nodes if "triscale" in str(node.target)}
-    assert names == {f"triscale.{name}.default" for name in ("depthwise", "pointwise", "norm", "norm_depthwise", "norm_excite")}
+    expected = "depthwise", "pointwise", "norm", "norm_depthwise", "norm_excite"
+    assert names == {f"triscale.{name}.default" for name in expected}
 
 
 @pytest.mark.slow

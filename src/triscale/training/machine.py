@@ -31,8 +31,7 @@ MEASURED_MACS = 5_000_000_000  # forward, of one measured step on a CPU: about a
 
 N = TypeVar("N", bound=nn.Module)
 
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
-_MOST_MMAP = 32 * 2**20  # glibc refuses a higher mmap threshold
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +109,7 @@ def steady_allocator() -> bool:
     try:
         libc = ctypes.CDLL(None)
         done = [
-            libc.mallopt(_M_MMAP_THRESHOLD, _MOST_MMAP),
+            libc.mallopt(_M_MMAP_MAX, 0),  # the threshold for mapping can be raised to 32 MiB only; tensors are larger
             libc.mallopt(_M_TRIM_THRESHOLD, 2**30),
             libc.mallopt(_M_TOP_PAD, 64 * 2**20),
         ]

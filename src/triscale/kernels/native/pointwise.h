@@ -38,8 +38,16 @@ TRISCALE_INLINE void with_vectors(long width, Call call) {
 inline void pack(const float* from, long rows, long columns, bool transposed, float* to) {
   const long step = round_up(columns, kLanes);
   memset(to, 0, rows * step * sizeof(float));
-  for (long i = 0; i < rows; i++) {
-    for (long j = 0; j < columns; j++) to[i * step + j] = transposed ? from[j * rows + i] : from[i * columns + j];
+  // A few rows at a time: what is read is read in order, and what is written stays in the cache meanwhile.
+  for (long from_row = 0; from_row < rows; from_row += 16) {
+    const long to_row = least(rows, from_row + 16);
+    if (!transposed) {
+      for (long i = from_row; i < to_row; i++) memcpy(to + i * step, from + i * columns, columns * sizeof(float));
+      continue;
+    }
+    for (long j = 0; j < columns; j++) {
+      for (long i = from_row; i < to_row; i++) to[i * step + j] = from[j * rows + i];
+    }
   }
 }
 
@@ -72,13 +80,15 @@ inline void tile(const float* x, long inputs, const float* weight, long step, T*
 
 template <int ROWS, class T>
 inline void tiles(const float* x, long inputs, const float* weight, long step, T* y, long outputs) {
-  for (long j = 0; j < outputs; j += kWide * kLanes) {
-    const long left = outputs - j;
-    switch (least(kWide, (left + kLanes - 1) / kLanes)) {
+  for (long j = 0; j < outputs;) {
+    const long left = outputs - j, vectors = (left + kLanes - 1) / kLanes;
+    // Two and two are faster than three and one.
+    switch (kWide == 3 && vectors == 4 ? 2 : least(kWide, vectors)) {
       case 1: tile<ROWS, 1>(x, inputs, weight + j, step, y + j, outputs, left); break;
       case 2: tile<ROWS, 2>(x, inputs, weight + j, step, y + j, outputs, left); break;
       default: tile<ROWS, kWide>(x, inputs, weight + j, step, y + j, outputs, left); break;
     }
+    j += (kWide == 3 && vectors == 4 ? 2 : kWide) * kLanes;
   }
 }
 
@@ -114,15 +124,18 @@ int product(long rows, long inputs, long outputs, int threads, const T* x, const
   return 0;
 }
 
-// Adds to `sums`, (kTall, the panel's width), the products over `rows` rows of tall, (rows, kTall), and wide, (rows, the
-// width).
+// Columns of the tall tensor lie together by so many: whole vectors, whole groups of kTall.
+constexpr int kTogether = kTall > kLanes ? kTall : kLanes;
+
+// Adds to `sums`, (kTall, the panel's width), the products over `rows` rows of kTall columns of tall, (rows, kTogether), and
+// of wide, (rows, the width).
 template <int VECTORS>
 inline void outer(const float* tall, const float* wide, long rows, float* sums) {
   Vec found[kTall][VECTORS];
   TRISCALE_UNROLL for (int t = 0; t < kTall; t++) {
     TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) found[t][v] = all(0);
   }
-  for (const float* end = tall + rows * kTall; tall < end; tall += kTall, wide += VECTORS * kLanes) {
+  for (const float* end = wide + rows * VECTORS * kLanes; wide < end; tall += kTogether, wide += VECTORS * kLanes) {
     Vec values[VECTORS];
     TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) values[v] = load(wide + v * kLanes, Full{});
     TRISCALE_UNROLL for (int t = 0; t < kTall; t++) {
@@ -153,14 +166,14 @@ struct OuterCut {
   }
 };
 
-// Rows of `tall` → groups of kTall columns, each (rows, kTall), filled up with zeros. `row`: room for one.
+// Rows of `tall` → kTogether columns of all rows before the next.
 template <class T>
-inline void pack_groups(const T* tall, long rows, long size, long groups, float* row, float* to) {
+inline void pack_tall(const T* tall, long rows, long size, float* to) {
   for (long r = 0; r < rows; r++) {
-    each_vector(size, [&](long at, auto lanes) { store(row + at, load(tall + r * size + at, lanes), Full{}); });
-    for (long g = 0; g < groups; g++) {
-      memcpy(to + (g * OuterCut::kAtOnce + r) * kTall, row + g * kTall, kTall * sizeof(float));
-    }
+    each_vector(size, [&](long at, auto lanes) {
+      float* place = to + (at / kTogether * OuterCut::kAtOnce + r) * kTogether + at % kTogether;
+      store(place, load(tall + r * size + at, lanes), Full{});
+    });
   }
 }
 
@@ -171,9 +184,9 @@ int outer_products(long rows, long tall_size, long wide_size, int threads, const
   constexpr long kAtOnce = OuterCut::kAtOnce;
   const Panels panels(wide_size);
   const OuterCut cut(rows, tall_size, panels);
-  const long row_size = round_up(most(tall_size, cut.groups * kTall), kLanes);
+  const long tall_part = kAtOnce * round_up(tall_size, kTogether);
   const long part_size = kAtOnce * ((panels.count + cut.parts - 1) / cut.parts * kWide * kLanes);
-  const long buffers = row_size + kAtOnce * cut.groups * kTall + part_size;
+  const long buffers = tall_part + part_size;
   const long tasks = cut.runs * cut.parts;
   Scratch scratch((cut.runs * cut.size + tasks * buffers) * sizeof(float));
   if (!scratch.ok()) return -1;
@@ -181,15 +194,14 @@ int outer_products(long rows, long tall_size, long wide_size, int threads, const
   for_each(tasks, threads, [&](long task) {
     const long run = task / cut.parts, part = task % cut.parts;
     const long from = panels.count * part / cut.parts, to = panels.count * (part + 1) / cut.parts;
-    float* row = sums + cut.runs * cut.size + task * buffers;
-    float *groups = row + row_size, *values = groups + kAtOnce * cut.groups * kTall;
-    float* own = sums + run * cut.size;
-    memset(row, 0, row_size * sizeof(float));
+    float* packed = sums + cut.runs * cut.size + task * buffers;
+    float *values = packed + tall_part, *own = sums + run * cut.size;
+    memset(packed, 0, tall_part * sizeof(float));
     memset(own + panels.first(from) * cut.groups * kTall, 0,
            (panels.first(to) - panels.first(from)) * cut.groups * kTall * sizeof(float));
     for (long chunk = cut.chunks * run / cut.runs; chunk < cut.chunks * (run + 1) / cut.runs; chunk++) {
       const long start = chunk * kAtOnce, count = least(kAtOnce, rows - start);
-      pack_groups(tall + start * tall_size, count, tall_size, cut.groups, row, groups);
+      pack_tall(tall + start * tall_size, count, tall_size, packed);
       for (long p = from; p < to; p++) {
         const long first = panels.first(p), width = panels.width(p), there = least(width, wide_size - first);
         for (long r = 0; r < count; r++) {
@@ -198,8 +210,8 @@ int outer_products(long rows, long tall_size, long wide_size, int threads, const
         }
         with_vectors(width, [&](auto vectors) {
           for (long g = 0; g < cut.groups; g++) {
-            outer<decltype(vectors)::value>(groups + g * kAtOnce * kTall, values, count,
-                                            own + (first * cut.groups + g * width) * kTall);
+            const float* group = packed + g * kTall / kTogether * kAtOnce * kTogether + g * kTall % kTogether;
+            outer<decltype(vectors)::value>(group, values, count, own + (first * cut.groups + g * width) * kTall);
           }
         });
       }

@@ -76,7 +76,16 @@ struct First {
 #endif
 };
 
-TRISCALE_INLINE Vec widen(Halves bits) { return (Vec)(__builtin_convertvector(bits, Words) << 16); }
+TRISCALE_INLINE Vec widen(Halves bits) {
+#if defined(__AVX512F__)
+  // One instruction, where GCC makes four of the conversion below.
+  return (Vec)((Words)_mm512_cvtepu16_epi32((__m256i)bits) << 16);
+#elif defined(__AVX2__)
+  return (Vec)((Words)_mm256_cvtepu16_epi32((__m128i)bits) << 16);
+#else
+  return (Vec)(__builtin_convertvector(bits, Words) << 16);
+#endif
+}
 
 // To nearest, ties to even, as PyTorch rounds; what is no number stays none.
 TRISCALE_INLINE Halves narrow(Vec v) {
