@@ -1,12 +1,15 @@
 """A training step (forward, loss, backward) with Triscale's kernels against PyTorch's own, the same network, on a CPU.
 
-    python benchmarks/train_step.py [--json] [--only small|large] [--repeats 7] [--threads 2] [--memory]
+    python benchmarks/train_step.py [--json] [--only small|large|peers] [--repeats 7] [--threads 2] [--memory]
 
 small: what studies and searches train: one thread, batch 128, an MBConv network of 3.6M MACs at 16 pixels, and what
-depth, width and resolution make of it. large: EfficientNet-B0 at 224, batch 32, two threads. In fp32 and under bf16
-autocast, in channels-last order, the allocator made steady for all. The modes take turns step by step; medians with the
-lowest and highest, and the ratio of the fastest mode with kernels to PyTorch's fastest. --memory: each mode's peak in a
-process of its own.
+depth, width and resolution make of it. large: EfficientNet-B0 at 224, batch 32, two threads. peers: EfficientNet-B3 at
+300, EfficientNet-Lite0, MobileNetV2 and ResNet-50 at 224, batch 8. In fp32 and under bf16 autocast, in channels-last
+order, the allocator made steady for all. The modes take turns step by step; medians with the lowest and highest, and
+the ratio of the fastest mode with kernels to PyTorch's fastest. `triscale`: with kernels in the layers that planning
+chooses. `of peak`: the arithmetic of a step (three times the forward pass's multiply-adds) at the speed of large fp32
+matrix products here, over the time of the fastest mode. --memory: what each mode's peak, with kernels in all layers
+that have one, adds to the process with the network in it; each in a process of its own.
 """
 
 import argparse
@@ -26,6 +29,7 @@ from triscale.arch.rounding import multiply
 from triscale.costing import cost
 from triscale.kernels import status
 from triscale.nn import build
+from triscale.training.choosing import fastest_kernels
 from triscale.training.machine import autocast, steady_allocator, to_device
 
 MODES = tuple((who, precision) for precision in ("fp32", "bf16") for who in ("pytorch", "triscale"))
@@ -48,10 +52,32 @@ def small() -> dict[str, Architecture]:
     }
 
 
-def stepper(architecture: Architecture, batch: int, who: str, precision: str) -> Callable[[], None]:
+def peers() -> dict[str, tuple[Architecture, int]]:
+    """Each with its batch."""
+    names = {"EfficientNet-Lite0": "efficientnet_lite0", "MobileNetV2": "mobilenet_v2", "ResNet-50": "resnet50"}
+    found = {f"{shown} at 224": (published(name), 8) for shown, name in names.items()}
+    return {"EfficientNet-B3 at 300": (published("efficientnet_b3"), 8), **found}
+
+
+def chosen(architecture: Architecture, batch: int, precision: str) -> tuple[str, ...]:
+    """The layers with kernels, as planning chooses them, with as many threads as PyTorch now uses."""
+    return fastest_kernels(to_device(build(architecture), torch.device("cpu")).train(), batch, precision)
+
+
+def products_per_second() -> float:
+    """Multiply-adds of a large fp32 matrix product: what this processor can do without matrix units."""
+    a, taken = torch.randn(2048, 2048), []
+    for _ in range(6):
+        start = time.perf_counter()
+        a @ a
+        taken.append(time.perf_counter() - start)
+    return float(2048**3 / min(taken[1:]))
+
+
+def stepper(architecture: Architecture, batch: int, kernels: tuple[str, ...], precision: str) -> Callable[[], None]:
     device = torch.device("cpu")
     network = to_device(build(architecture), device).train()
-    network.use(tuple(network.with_kernels()) if who == "triscale" else ())
+    network.use(kernels)
     generator = torch.Generator().manual_seed(0)
     shape = (batch, architecture.channels, *architecture.resolution)
     x = torch.randn(shape, generator=generator).contiguous(memory_format=torch.channels_last)
@@ -68,7 +94,11 @@ def stepper(architecture: Architecture, batch: int, who: str, precision: str) ->
 
 def measure(architecture: Architecture, batch: int, threads: int, repeats: int) -> dict[str, Any]:
     torch.set_num_threads(threads)
-    steps = {f"{who} {precision}": stepper(architecture, batch, who, precision) for who, precision in MODES}
+    kernels = {precision: chosen(architecture, batch, precision) for precision in ("fp32", "bf16")}
+    steps = {
+        f"{who} {precision}": stepper(architecture, batch, kernels[precision] if who == "triscale" else (), precision)
+        for who, precision in MODES
+    }
     taken: dict[str, list[float]] = {mode: [] for mode in steps}
     for _ in range(WARM_UP + repeats):
         for mode, step in steps.items():
@@ -88,6 +118,8 @@ def measure(architecture: Architecture, batch: int, threads: int, repeats: int) 
         "ms_per_image": times,
         "ratio": fastest("triscale", "median") / fastest("pytorch", "median"),
         "ratio_of_lowest": fastest("triscale", "lowest") / fastest("pytorch", "lowest"),
+        "kernels": {precision: len(names) for precision, names in kernels.items()},
+        "of_peak": 3 * cost(architecture).macs / products_per_second() / fastest("triscale", "median") * 1e3,
     }
 
 
@@ -96,7 +128,8 @@ def _peak(
 ) -> None:
     steady_allocator()
     torch.set_num_threads(threads)
-    step = stepper(architecture, batch, *mode)
+    kernels = tuple(build(architecture).with_kernels()) if mode[0] == "triscale" else ()
+    step = stepper(architecture, batch, kernels, mode[1])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for _ in range(WARM_UP):
         step()
@@ -119,16 +152,18 @@ def main() -> None:
     """Prints a table, or one JSON object."""
     parser = argparse.ArgumentParser(description="A training step with Triscale's kernels against PyTorch's own.")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
-    parser.add_argument("--only", choices=("small", "large"))
+    parser.add_argument("--only", choices=("small", "large", "peers"))
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2, help="of the large network's steps")
     parser.add_argument("--memory", action="store_true", help="peak memory too")
     asked = parser.parse_args()
     if not steady_allocator():
         print("the allocator is not glibc's: times are those of its defaults")
-    cases = {} if asked.only == "large" else {name: (found, 128, 1) for name, found in small().items()}
-    if asked.only != "small":
+    cases = {name: (found, 128, 1) for name, found in small().items()} if asked.only in (None, "small") else {}
+    if asked.only in (None, "large"):
         cases["EfficientNet-B0 at 224"] = (published("efficientnet_b0"), 32, asked.threads)
+    if asked.only in (None, "peers"):
+        cases |= {name: (found, batch, asked.threads) for name, (found, batch) in peers().items()}
     results = {}
     for name, case in cases.items():
         results[name] = measure(*case, asked.repeats)
@@ -143,7 +178,11 @@ def main() -> None:
         for mode, times in found["ms_per_image"].items():
             memory = f", peak {found['peak_mib'][mode]:,.0f} MiB" if asked.memory else ""
             print(f"  {mode}: {times['median']:.3f} ({times['lowest']:.3f} to {times['highest']:.3f}){memory}")
-        print(f"  fastest to fastest: {found['ratio']:.2f} (of the lowest {found['ratio_of_lowest']:.2f})")
+        layers = " and ".join(f"{count} in {precision}" for precision, count in found["kernels"].items())
+        print(
+            f"  fastest to fastest: {found['ratio']:.2f} (of the lowest {found['ratio_of_lowest']:.2f}); "
+            f"{found['of_peak']:.2f} of peak; layers with kernels: {layers}"
+        )
 
 
 if __name__ == "__main__":
