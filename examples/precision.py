@@ -60,7 +60,7 @@ def summary(found: dict[str, list[dict[str, Any]]]) -> None:
     for epoch in range(len(next(iter(found.values()))[0]["epochs"])):
         line = []
         for arm, runs in found.items():
-            losses = [run["epochs"][epoch]["train_loss"] for run in runs]
+            losses = [run["epochs"][epoch]["loss"] for run in runs]
             line.append(f"{arm} {statistics.mean(losses):.4f} ({min(losses):.4f} to {max(losses):.4f})")
         print(f"epoch {epoch + 1}, training loss: " + ", ".join(line))
     for what, factor in (("accuracy", 100), ("loss", 1)):

@@ -114,7 +114,7 @@ import sys, random, torch
 sys.path[:0] = [{source!r}]
 import triscale.kernels.library as library
 library._FILE = {library!r}
-from triscale.kernels import depthwise, norm, pointwise, squeeze_excite, status
+from triscale.kernels import depthwise, norm, norm_depthwise, norm_excite, pointwise, squeeze_excite, status
 from triscale.kernels.compiled import ACTIVATIONS
 assert status().isa is not None, status()
 chance = random.Random(0)
@@ -126,7 +126,12 @@ for turn in range({turns}):
     top, left = chance.randint(0, k - 1), chance.randint(0, k - 1)
     y = depthwise(x, torch.randn(c, 1, k, k, requires_grad=True), s, top, left, -(-h // s), -(-w // s))
     y = norm(y, torch.ones(c, requires_grad=True), torch.zeros(c), 1e-3, chance.choice(ACTIVATIONS))[0]
-    y = squeeze_excite(y, torch.randn(3, c), torch.randn(3), torch.randn(c, 3), torch.randn(c), "silu")
+    layers = torch.randn(3, c), torch.randn(3), torch.randn(c, 3), torch.randn(c)
+    y = squeeze_excite(y, *layers, "silu")
+    scale, bias, taps = torch.ones(c, requires_grad=True), torch.zeros(c), torch.randn(c, 1, k, k, requires_grad=True)
+    where = s, top, left, -(-y.shape[2] // s), -(-y.shape[3] // s)
+    y = norm_depthwise(y, scale, bias, 1e-3, chance.choice(ACTIVATIONS), taps, where)[0]
+    y = norm_excite(y, scale, bias, 1e-3, chance.choice(ACTIVATIONS), layers)[0]
     y = pointwise(y, torch.randn(chance.randint(1, 70), c, 1, 1, requires_grad=True))
     y.float().sum().backward()
 print("sound", status().isa)

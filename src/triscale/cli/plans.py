@@ -11,7 +11,7 @@ from triscale.units import format_count, format_seconds
 
 if TYPE_CHECKING:
     from triscale.fitting import Candidate, Plan
-    from triscale.training import Recipe
+    from triscale.training import Machine, Recipe
 
 
 def show_plan(console: Console, plan: "Plan") -> None:
@@ -51,14 +51,19 @@ def show_plan(console: Console, plan: "Plan") -> None:
             console.print(f"that file was read as {plan.weights.project}'s: {plan.weights.read_as}")
     how = f"by rule {plan.scaled.rule}" if plan.weights is None else "as they are"
     console.print(
-        f"{network.blocks} blocks {how}; {machine.precision} on {machine.device}, threads: "
-        f"{machine.threads}; {plan.recipe.epochs} epochs of batches of {plan.recipe.batch}"
+        f"{network.blocks} blocks {how}; {_machine(machine)}; {plan.recipe.epochs} epochs of batches of "
+        f"{plan.recipe.batch}"
     )
     if plan.scratch is not None:
         console.print("then the same network from scratch, on the same split, to compare (--no-scratch leaves it out)")
     limit = "" if plan.time is None else f" of the {format_seconds(plan.time)} there are"
     if plan.expected is not None:
         console.print(f"expected to take {format_seconds(plan.expected)}{limit}")
+
+
+def _machine(machine: "Machine") -> str:
+    kernels = f", own kernels in {len(machine.kernels)} layers" if machine.kernels else ""
+    return f"{machine.precision} on {machine.device}, threads: {machine.threads}{kernels}"
 
 
 def show_training(console: Console, plan: "Plan") -> None:
@@ -76,7 +81,7 @@ def show_training(console: Console, plan: "Plan") -> None:
     )
     pace = f"; a step takes about {format_seconds(plan.pace.step)}" if plan.pace.step else ""
     repeatable = ", repeatable" if machine.deterministic else ""
-    console.print(f"{machine.precision} on {machine.device}, threads: {machine.threads}{repeatable}{pace}")
+    console.print(f"{_machine(machine)}{repeatable}{pace}")
     if plan.expected is not None:
         console.print(f"expected to take {format_seconds(plan.expected)}, without validation and test")
 
