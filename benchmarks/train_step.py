@@ -5,20 +5,20 @@
 small: what studies and searches train: one thread, batch 128, an MBConv network of 3.6M MACs at 16 pixels, and what
 depth, width and resolution make of it. large: EfficientNet-B0 at 224, batch 32, two threads. peers: EfficientNet-B3 at
 300, EfficientNet-Lite0, MobileNetV2 and ResNet-50 at 224, batch 8. In fp32 and under bf16 autocast, in channels-last
-order, the allocator made steady for all. The modes take turns step by step; medians with the lowest and highest, and
-the ratio of the fastest mode with kernels to PyTorch's fastest. `triscale`: with kernels in the layers that planning
-chooses. `of peak`: the arithmetic of a step (three times the forward pass's multiply-adds) at the speed of large fp32
-matrix products here, over the time of the fastest mode. --memory: what each mode's peak, with kernels in all layers
-that have one, adds to the process with the network in it; each in a process of its own.
+order, the allocator made steady for all. chosen: kernels in the layers that are faster by them alone; all: in all that
+have one; planning takes the faster. The modes take turns step by step; medians with the lowest and highest, and the
+ratio of the fastest mode with kernels to PyTorch's fastest. of peak: the arithmetic of a step (three times the forward
+pass's multiply-adds) at the speed of large fp32 matrix products here, over the time of the fastest mode. --memory: what
+a mode's peak adds to the process with the network in it; each in a process of its own.
 """
 
 import argparse
 import json
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,7 +32,7 @@ from triscale.nn import build
 from triscale.training.choosing import fastest_kernels
 from triscale.training.machine import autocast, steady_allocator, to_device
 
-MODES = tuple((who, precision) for precision in ("fp32", "bf16") for who in ("pytorch", "triscale"))
+MODES = tuple((who, precision) for precision in ("fp32", "bf16") for who in ("pytorch", "chosen", "all"))
 WARM_UP = 3
 
 
@@ -95,8 +95,11 @@ def stepper(architecture: Architecture, batch: int, kernels: tuple[str, ...], pr
 def measure(architecture: Architecture, batch: int, threads: int, repeats: int) -> dict[str, Any]:
     torch.set_num_threads(threads)
     kernels = {precision: chosen(architecture, batch, precision) for precision in ("fp32", "bf16")}
+    every = tuple(build(architecture).with_kernels())
     steps = {
-        f"{who} {precision}": stepper(architecture, batch, kernels[precision] if who == "triscale" else (), precision)
+        f"{who} {precision}": stepper(
+            architecture, batch, {"pytorch": (), "chosen": kernels[precision], "all": every}[who], precision
+        )
         for who, precision in MODES
     }
     taken: dict[str, list[float]] = {mode: [] for mode in steps}
@@ -108,18 +111,18 @@ def measure(architecture: Architecture, batch: int, threads: int, repeats: int) 
     times = {mode: {"median": statistics.median(found[WARM_UP:]), "lowest": min(found[WARM_UP:]),
                     "highest": max(found[WARM_UP:])} for mode, found in taken.items()}  # fmt: skip
 
-    def fastest(who: str, of: str) -> float:
-        return min(times[f"{who} {precision}"][of] for precision in ("fp32", "bf16"))
+    def fastest(of: str, own: bool) -> float:
+        return min(found[of] for mode, found in times.items() if own != mode.startswith("pytorch"))
 
     return {
         "macs": cost(architecture).macs,
         "batch": batch,
         "threads": threads,
         "ms_per_image": times,
-        "ratio": fastest("triscale", "median") / fastest("pytorch", "median"),
-        "ratio_of_lowest": fastest("triscale", "lowest") / fastest("pytorch", "lowest"),
+        "ratio": fastest("median", own=True) / fastest("median", own=False),
+        "ratio_of_lowest": fastest("lowest", own=True) / fastest("lowest", own=False),
         "kernels": {precision: len(names) for precision, names in kernels.items()},
-        "of_peak": 3 * cost(architecture).macs / products_per_second() / fastest("triscale", "median") * 1e3,
+        "of_peak": 3 * cost(architecture).macs / products_per_second() / fastest("median", own=True) * 1e3,
     }
 
 
@@ -128,18 +131,24 @@ def _peak(
 ) -> None:
     steady_allocator()
     torch.set_num_threads(threads)
-    kernels = tuple(build(architecture).with_kernels()) if mode[0] == "triscale" else ()
+    kernels = tuple(build(architecture).with_kernels()) if mode[0] == "all" else ()
     step = stepper(architecture, batch, kernels, mode[1])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _highest()
     for _ in range(WARM_UP):
         step()
-    answer.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    answer.put((_highest() - before) / 1024)
+
+
+def _highest() -> int:
+    """KiB that this program had at its peak. (What `getrusage` says counts the parent's.)"""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0])
 
 
 def peaks(architecture: Architecture, batch: int, threads: int) -> dict[str, float]:
     """MiB of each mode beyond the process with the network in it."""
     context, found = multiprocessing.get_context("spawn"), {}
-    for mode in MODES:
+    for mode in (mode for mode in MODES if mode[0] != "chosen"):
         answer = context.Queue()
         process = context.Process(target=_peak, args=(answer, architecture, batch, threads, mode))
         process.start()
@@ -176,7 +185,8 @@ def main() -> None:
     for name, found in results.items():
         print(f"\n{name}: {found['macs'] / 1e6:.1f}M MACs, batch {found['batch']}, {found['threads']} threads")
         for mode, times in found["ms_per_image"].items():
-            memory = f", peak {found['peak_mib'][mode]:,.0f} MiB" if asked.memory else ""
+            peak = found.get("peak_mib", {}).get(mode)
+            memory = f", peak {peak:,.0f} MiB" if peak else ""
             print(f"  {mode}: {times['median']:.3f} ({times['lowest']:.3f} to {times['highest']:.3f}){memory}")
         layers = " and ".join(f"{count} in {precision}" for precision, count in found["kernels"].items())
         print(

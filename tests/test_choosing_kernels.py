@@ -81,7 +81,8 @@ def steps(monkeypatch: pytest.MonkeyPatch, layers: Layers) -> None:
     """The same, and by which more threads and bf16 bring nothing."""
 
     def times(copy: Network, ways: dict[object, object]) -> dict[object, float]:
-        return {way: 1 / (1 + len(way.kernels)) + (way.precision == "bf16") for way in ways}  # type: ignore[attr-defined]
+        slower = {"": 2.0, "with own kernels": 1.0, "with all own kernels": 1.5}
+        return {way: slower[way.how.strip()] + (way.precision == "bf16") for way in ways}  # type: ignore[attr-defined]
 
     monkeypatch.setattr("triscale.training.machine._times", times)
 
@@ -138,6 +139,16 @@ def test_planning_takes_the_kernels_with_which_a_step_is_fastest_and_says_what_e
     assert {"fp32 with all own kernels, 1 threads", "fp32, 1 threads", "fp32 with own kernels, 1 threads"} <= set(
         machine.step
     )
+
+
+@compiled
+def test_what_neighbours_win_as_one_kernel_is_not_missed(monkeypatch: pytest.MonkeyPatch, layers: Layers) -> None:
+    def times(copy: Network, ways: dict[object, object]) -> dict[object, float]:
+        return {way: 1 / (1 + len(way.kernels)) for way in ways}  # type: ignore[attr-defined]
+
+    monkeypatch.setattr("triscale.training.machine._times", times)
+    network = build(DEEP)
+    assert fastest_machine(network, 8, HERE).kernels == tuple(network.with_kernels())
 
 
 def test_where_pytorch_makes_the_faster_step_no_kernels_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -192,6 +192,8 @@ def _on_cpu(copy: Network, count: int, batch: int, most: int) -> tuple[dict[_Way
         ways[_Way(precision, threads)] = step
         if own := fastest_kernels(copy, batch, precision):
             ways[_Way(precision, threads, OWN, own)] = step
+        if every and own != every:  # what neighbours win by being one kernel, no layer shows alone
+            ways[_Way(precision, threads, ALL_OWN, every)] = step
     decisive = _times(copy, ways)
     return times | decisive, min(decisive, key=decisive.__getitem__)
 
