@@ -1,6 +1,6 @@
 """Is training in bf16 by Triscale's kernels as good as in fp32 by PyTorch? Loss curves and test accuracy, by seed.
 
-    python examples/precision.py IMAGES NETWORK.json --epochs 6 --seeds 0 1 2 3 4 --out runs/precision
+    python examples/precision.py IMAGES examples/precision.json --epochs 4 --seeds 0 1 2 3 4 --out runs/precision
 
 One thread. What is finished lies in OUT and is not trained again; several processes may share the seeds among them.
 Differences are paired by seed, which decides split, weights and batches; their 95 % interval is Student's.
@@ -81,7 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="bf16 by kernels against fp32 by PyTorch, seed by seed.")
     parser.add_argument("images")
     parser.add_argument("network")
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
     parser.add_argument("--out", type=Path, default=Path("runs/precision"))
     asked = parser.parse_args()
