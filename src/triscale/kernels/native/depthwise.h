@@ -151,8 +151,8 @@ struct Seen {
 // Adds the weight's gradient from a unit to `sums`, (K·K, channels), for one vector of channels and GROUP rows of the
 // kernel from `first`, which all stay in registers. WIDTH outputs are taken at a time.
 template <int K, int S, int GROUP, int WIDTH, class T, class L>
-TRISCALE_INLINE void weigh(const float* x, const Seen& seen, const T* grad, const Depthwise& s, const Unit& unit, int first, double* sums,
-                           long step, L lanes, long repeated) {
+TRISCALE_INLINE void weigh(const float* x, const Seen& seen, const T* grad, const Depthwise& s, const Unit& unit,
+                           int first, double* sums, long step, L lanes, long repeated) {
   constexpr int kSeen = (WIDTH - 1) * S + K;
   const int group = static_cast<int>(least(GROUP, K - first));
   Vec taps[GROUP][K];

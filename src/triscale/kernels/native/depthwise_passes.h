@@ -355,20 +355,19 @@ int norm_depthwise_backward_of(const Depthwise& s, int64_t activation, int threa
 
 template <class T>
 int plain_depthwise(const Depthwise& s, int threads, const T* x, const float* weight, T* y) {
-  const Making<T> widen{widen_values<T>, nullptr, 0};
+  const Making<T> widen{widen_values<T>, nullptr, 0}, *making = sizeof(T) == sizeof(float) ? nullptr : &widen;
   return with_kernel(s, [&](auto k, auto stride) {
-    return depthwise_of<decltype(k)::value, decltype(stride)::value>(s, threads, x, sizeof(T) == sizeof(float) ? nullptr : &widen,
-                                                                     weight, y);
+    return depthwise_of<decltype(k)::value, decltype(stride)::value>(s, threads, x, making, weight, y);
   });
 }
 
 template <class T>
 int plain_depthwise_backward(const Depthwise& s, int threads, const T* grad, const T* x, const float* weight, T* grad_x,
                              float* grad_weight) {
-  const Making<T> widen{widen_values<T>, nullptr, 0};
+  const Making<T> widen{widen_values<T>, nullptr, 0}, *making = sizeof(T) == sizeof(float) ? nullptr : &widen;
   return with_kernel(s, [&](auto k, auto stride) {
-    return depthwise_backward_of<decltype(k)::value, decltype(stride)::value>(
-        s, threads, grad, x, sizeof(T) == sizeof(float) ? nullptr : &widen, weight, grad_x, grad_weight, nullptr);
+    return depthwise_backward_of<decltype(k)::value, decltype(stride)::value>(s, threads, grad, x, making, weight,
+                                                                              grad_x, grad_weight, nullptr);
   });
 }
 

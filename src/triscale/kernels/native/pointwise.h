@@ -18,7 +18,8 @@ constexpr int kTall = kRegisters == 32 ? 8 : 4;  // rows at once beside as many
 struct Panels {
   long columns, vectors, count;
 
-  explicit Panels(long columns_) : columns(columns_), vectors((columns_ + kLanes - 1) / kLanes), count((vectors + kWide - 1) / kWide) {}
+  explicit Panels(long columns_)
+      : columns(columns_), vectors((columns_ + kLanes - 1) / kLanes), count((vectors + kWide - 1) / kWide) {}
   long first(long panel) const { return vectors * panel / count * kLanes; }
   long width(long panel) const { return first(panel + 1) - first(panel); }
   long padded() const { return vectors * kLanes; }
