@@ -77,8 +77,11 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, inputs, h, w) → (n, outputs, ⌈h/stride⌉, ⌈w/stride⌉)."""
+        if self.joins:
+            return joined(self.convolve(x), self.norm, self.kind)
         # In one expression: a name would keep the convolution's output alive beside the two that follow.
-        return self.finish(self.convolve(x))
+        out: Tensor = self.activation(self.norm(self.convolve(x)))
+        return out
 
     def convolve(self, x: Tensor) -> Tensor:
         """The convolution alone."""

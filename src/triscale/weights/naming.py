@@ -19,7 +19,7 @@ Shape = tuple[int, ...]
 class Layout(Enum):
     """How a tensor's axes lie in a file, as the order in which ours are read from it."""
 
-    SAME = ()
+    SAME = None  # not (): Python 3.11.2 makes an object() of that
     CONV = (3, 2, 0, 1)  # height, width, inputs, outputs
     DEPTHWISE = (2, 3, 0, 1)  # height, width, channels, 1
     DENSE = (1, 0)  # inputs, outputs
