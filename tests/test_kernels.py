@@ -337,7 +337,9 @@ def test_an_empty_batch_gives_an_empty_output() -> None:
 
 def test_bad_shapes_and_names_are_errors() -> None:
     x, weight = random(2, 8, 5, 4), random(8, 1, 3, 3)
-    ones = torch.ones(8)
+    ones, names = torch.ones(8), torch.ops.triscale
+    found, few = torch.ones(3, 8), torch.ones(1, 2)  # few: what one image is squeezed to, and here are two
+    gates, layers = torch.ones(2, 8), (torch.ones(2, 8), torch.ones(8, 2))
     for call in (
         lambda: depthwise(x, weight[:7], 1, 1, 1, 5, 4),
         lambda: depthwise(x, weight[:, :, :2], 1, 1, 1, 5, 4),
@@ -350,8 +352,15 @@ def test_bad_shapes_and_names_are_errors() -> None:
         lambda: norm(x, ones, ones, 1e-3, "gelu"),
         lambda: norm(x[:1, :, :1, :1], ones, ones, 1e-3, "silu"),
         lambda: squeeze_excite(x, weight.flatten(1)[:3], ones[:3], weight.flatten(1)[:, :3], ones, "silu"),
+        lambda: norm_depthwise(x, ones, ones, 1e-3, "silu", weight[:3], (1, 1, 1, 3, 3)),
+        lambda: norm_excite(x, ones, ones, 1e-3, "silu", (torch.ones(2, 7), ones[:2], layers[1], ones)),
+        # What a forward pass left is not taken on trust either: a kernel would read beyond it.
+        lambda: names.norm_backward(x, x, ones, ones, ones[None], "silu"),
+        lambda: names.norm_depthwise_backward(x, x, ones, ones, ones[None], weight, "silu", 1, 1, 1, 5, 4),
+        lambda: names.norm_excite_backward(x, x, ones, ones, found, gates, few, gates, *layers, "silu"),
+        lambda: names.squeeze_excite_backward(x, x, gates, few, gates, *layers, "silu"),
     ):
-        with pytest.raises(ValueError, match=r"tensor|weight|window|activation|value|layers"):
+        with pytest.raises(ValueError, match=r"tensor|weight|window|activation|value|layers|statistics|found"):
             call()
 
 

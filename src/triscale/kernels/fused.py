@@ -11,7 +11,16 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from triscale.kernels import compiled, twins
-from triscale.kernels.operators import WINDOW, cast, check_depthwise, check_excite, check_norm
+from triscale.kernels.operators import (
+    WINDOW,
+    cast,
+    check_depthwise,
+    check_excite,
+    check_gates,
+    check_norm,
+    check_statistics,
+    empty_statistics,
+)
 from triscale.kernels.registering import Context, as_kernels_do, check_grad, define, differentiable, empty
 
 # Normalisation, activation, depthwise convolution
@@ -34,12 +43,7 @@ def _norm_depthwise(
 def _norm_depthwise_fake(
     x: Tensor, weight: Tensor, bias: Tensor, taps: Tensor, epsilon: float, activation: str, *window: int
 ) -> tuple[Tensor, Tensor]:
-    return empty(x, x.shape[1], *window[3:]), _statistics(x, weight)
-
-
-def _statistics(x: Tensor, weight: Tensor) -> Tensor:
-    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-    return weight.new_empty((3, x.shape[1]), dtype=wide)
+    return empty(x, x.shape[1], *window[3:]), empty_statistics(x, weight)
 
 
 def _norm_depthwise_backward(
@@ -50,6 +54,7 @@ def _norm_depthwise_backward(
     check_norm(x, weight, bias, activation)
     check_depthwise(x, taps, stride, top, left, height, width)
     check_grad(grad, x, (*x.shape[:2], height, width))
+    check_statistics(statistics, x)
     arguments = grad, x, weight, bias, statistics, taps, activation, (stride, top, left, height, width)
     fits = compiled.fits(x, weight, bias, statistics, taps)
     found = compiled.norm_depthwise_backward(*arguments) if fits else None
@@ -127,7 +132,7 @@ def _norm_excite(
 def _norm_excite_fake(
     x: Tensor, weight: Tensor, bias: Tensor, reduce: Tensor, *rest: object
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    statistics = _statistics(x, weight)
+    statistics = empty_statistics(x, weight)
     pooled, hidden = statistics.new_empty(x.shape[:2]), statistics.new_empty((x.shape[0], reduce.shape[0]))
     return empty(x, *x.shape[1:]), statistics, pooled, hidden, torch.empty_like(pooled)
 
@@ -138,13 +143,13 @@ def _norm_excite_backward(
 ) -> tuple[Tensor, ...]:  # fmt: skip
     check_norm(x, weight, bias, activation)
     check_grad(grad, x, x.shape)
+    check_statistics(statistics, x)
+    check_gates(x, hidden, gate, reduce, expand)
     passes: Any = compiled if compiled.fits(x, weight, bias, statistics, hidden, gate, reduce, expand) else twins
     grad_x, grad_weight, grad_bias, grad_gate, grad_hidden = passes.norm_excite_backward(
         grad, x, weight, bias, statistics, hidden, gate, reduce, expand, activation
     )
-    with torch.autocast(x.device.type, enabled=False):
-        grad_expand = grad_gate.t() @ twins.activate(hidden, activation)
-        layers = grad_hidden.t() @ pooled, grad_hidden.sum(0), grad_expand, grad_gate.sum(0)
+    layers = twins.layers_backward(pooled, hidden, grad_gate, grad_hidden, activation)
     return as_kernels_do(grad_x), grad_weight, grad_bias, *layers
 
 

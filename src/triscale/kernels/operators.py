@@ -155,6 +155,18 @@ def check_norm(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> None
         raise ValueError(f"training needs more than one value for each channel, not {tuple(x.shape)}")
 
 
+def check_statistics(statistics: Tensor, x: Tensor) -> None:
+    """Raises ValueError for what no normalisation of x found."""
+    if statistics.shape != (3, x.shape[1]):
+        raise ValueError(f"statistics are (3, {x.shape[1]}), not {tuple(statistics.shape)}")
+
+
+def empty_statistics(x: Tensor, weight: Tensor) -> Tensor:
+    """(3, c), in double precision where x is."""
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    return weight.new_empty((3, x.shape[1]), dtype=wide)
+
+
 def _norm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, activation: str) -> tuple[Tensor, Tensor]:
     check_norm(x, weight, bias, activation)
     if compiled.fits(x, weight, bias):
@@ -164,8 +176,7 @@ def _norm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, activation: s
 
 
 def _norm_fake(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, activation: str) -> tuple[Tensor, Tensor]:
-    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-    return empty(x, *x.shape[1:]), weight.new_empty((3, x.shape[1]), dtype=wide)
+    return empty(x, *x.shape[1:]), empty_statistics(x, weight)
 
 
 def _norm_backward(
@@ -173,8 +184,7 @@ def _norm_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     check_norm(x, weight, bias, activation)
     check_grad(grad, x, x.shape)
-    if statistics.shape != (3, x.shape[1]):
-        raise ValueError(f"statistics are (3, {x.shape[1]}), not {tuple(statistics.shape)}")
+    check_statistics(statistics, x)
     if compiled.fits(x, weight, bias, statistics):
         return compiled.norm_backward(grad, x, weight, bias, statistics, activation)
     grad_x, grad_weight, grad_bias = twins.norm_backward(grad, x, weight, bias, statistics, activation)
@@ -253,21 +263,29 @@ def _excite_fake(x: Tensor, reduce: Tensor, *rest: object) -> tuple[Tensor, Tens
     return empty(x, *x.shape[1:]), pooled, hidden, torch.empty_like(pooled)
 
 
+def check_gates(x: Tensor, hidden: Tensor, gate: Tensor, reduce: Tensor, expand: Tensor) -> None:
+    """Raises ValueError for what no squeeze-excite of x found."""
+    squeezed, channels = reduce.shape
+    shapes = [tuple(one.shape) for one in (hidden, gate, expand)]
+    if shapes != [(x.shape[0], squeezed), tuple(x.shape[:2]), (channels, squeezed)] or channels != x.shape[1]:
+        raise ValueError(f"{shapes} are not what squeeze-excite of {tuple(x.shape)} found")
+
+
 def _excite_backward(
     grad: Tensor, x: Tensor, pooled: Tensor, hidden: Tensor, gate: Tensor, reduce: Tensor, expand: Tensor,
     activation: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     check_grad(grad, x, x.shape)
     check_grad(gate, pooled, x.shape[:2])
+    check_gates(x, hidden, gate, reduce, expand)
     passes: Any = compiled if compiled.fits(x, pooled, reduce, expand) else twins
-    with torch.autocast(x.device.type, enabled=False):
-        grad_gate = passes.dot(x, grad) * (gate * (1 - gate))
-        grad_hidden = (grad_gate @ expand) * twins.slope(hidden, activation)
-        # What flows back through the averages joins what flows through the scaling in one pass.
-        terms = (grad_hidden @ reduce) / (x.shape[2] * x.shape[3])
-        grad_x = as_kernels_do(passes.scale(grad, gate, terms))
-        grad_expand = grad_gate.t() @ twins.activate(hidden, activation)
-        return grad_x, grad_hidden.t() @ pooled, grad_hidden.sum(0), grad_expand, grad_gate.sum(0)
+    pixels = x.shape[2] * x.shape[3]
+    grad_gate, grad_hidden, terms = twins.gates_backward(
+        passes.dot(x, grad), hidden, gate, reduce, expand, activation, pixels
+    )
+    # What flows back through the averages joins what flows through the scaling in one pass.
+    grad_x = as_kernels_do(passes.scale(grad, gate, terms))
+    return grad_x, *twins.layers_backward(pooled, hidden, grad_gate, grad_hidden, activation)
 
 
 def _excite_backward_fake(

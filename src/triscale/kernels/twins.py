@@ -153,6 +153,27 @@ def gates(pooled: Tensor, layers: tuple[Tensor, Tensor, Tensor, Tensor], activat
         return hidden, torch.addmm(expand_bias, activate(hidden, activation), expand.t()).sigmoid_()
 
 
+def gates_backward(
+    dots: Tensor, hidden: Tensor, gate: Tensor, reduce: Tensor, expand: Tensor, activation: str, pixels: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What gates get before the logistic function, (n, c); what averages are squeezed to, before activation, (n, s);
+    every pixel through the averages, (n, c). dots: sums over pixels of the gradient times what is scaled.
+    """
+    grad_gate = dots * (gate * (1 - gate))
+    with torch.autocast(dots.device.type, enabled=False):
+        grad_hidden = (grad_gate @ expand) * slope(hidden, activation)
+        return grad_gate, grad_hidden, (grad_hidden @ reduce) / max(1, pixels)
+
+
+def layers_backward(
+    pooled: Tensor, hidden: Tensor, grad_gate: Tensor, grad_hidden: Tensor, activation: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of the two layers between averages and gates, each with its bias."""
+    with torch.autocast(pooled.device.type, enabled=False):
+        grad_expand = grad_gate.t() @ activate(hidden, activation)
+        return grad_hidden.t() @ pooled, grad_hidden.sum(0), grad_expand, grad_gate.sum(0)
+
+
 def norm_depthwise(
     x: Tensor, weight: Tensor, bias: Tensor, taps: Tensor, epsilon: float, activation: str, window: Window
 ) -> tuple[Tensor, Tensor]:
@@ -194,10 +215,8 @@ def norm_excite_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """The gradients of input and of normalisation's weight and bias; of gates before the logistic function, (n, c); of
     what averages are squeezed to, before the activation, (n, s)."""
-    grad_gate = dot(_again(x, weight, bias, statistics, activation), grad) * (gate * (1 - gate))
-    with torch.autocast(x.device.type, enabled=False):
-        grad_hidden = (grad_gate @ expand) * slope(hidden, activation)
-        # What flows back through the averages joins what flows through the scaling.
-        terms = (grad_hidden @ reduce) / max(1, x.shape[2] * x.shape[3])
+    dots = dot(_again(x, weight, bias, statistics, activation), grad)
+    pixels = x.shape[2] * x.shape[3]
+    grad_gate, grad_hidden, terms = gates_backward(dots, hidden, gate, reduce, expand, activation, pixels)
     found = norm_backward(scale(grad, gate, terms), x, weight, bias, statistics, activation)
     return *found, grad_gate, grad_hidden
