@@ -13,10 +13,9 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
 from triscale.costing import cost
-from triscale.data import read
+from triscale.data import image_resolution, read
 from triscale.errors import UserError
 from triscale.fitting import Fitted, fit
-from triscale.fitting.images import image_resolution
 from triscale.models import load
 from triscale.nn import Network
 from triscale.training import Checkpoints, Machine

@@ -6,8 +6,10 @@ from triscale.data.pictures import BadFile, Data, Images
 from triscale.data.preparing import Prepared, prepare
 from triscale.data.preprocessing import Preprocess, statistics
 from triscale.data.reading import read
+from triscale.data.sizing import PHOTOGRAPH, fitting_preprocess, image_resolution
 
 __all__ = [
+    "PHOTOGRAPH",
     "Augment",
     "BadFile",
     "Batch",
@@ -16,6 +18,8 @@ __all__ = [
     "Images",
     "Prepared",
     "Preprocess",
+    "fitting_preprocess",
+    "image_resolution",
     "prepare",
     "read",
     "statistics",

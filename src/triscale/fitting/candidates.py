@@ -8,10 +8,9 @@ import torch
 
 from triscale.arch import Architecture, adapt
 from triscale.costing import cost
-from triscale.data import Data
+from triscale.data import Data, image_resolution
 from triscale.engines import Latency, measure_latency, measure_memory
 from triscale.errors import UserError, is_out_of_memory
-from triscale.fitting.images import image_resolution
 from triscale.fitting.wish import Wish
 from triscale.nn import build
 from triscale.scaling import RULES, Budget, Rule, Scaled, TooSmallError, grow, solve

@@ -11,14 +11,13 @@ import torch
 
 from triscale import kernels
 from triscale.arch import ZOO, Architecture, adapt, resolve, to_dict
-from triscale.data import Data, prepare, read
+from triscale.data import Data, fitting_preprocess, image_resolution, prepare, read
 from triscale.errors import UserError
 from triscale.fitting.beginning import check_apart, write_beginning
 from triscale.fitting.board import check_tensorboard
 from triscale.fitting.candidates import OVERHEAD, Candidate
 from triscale.fitting.carrying import Fitted, How, carry_out
 from triscale.fitting.frozen import Frozen
-from triscale.fitting.images import fitting_preprocess, image_resolution
 from triscale.fitting.listening import Listener
 from triscale.fitting.plan import Draft, Plan
 from triscale.fitting.ready import Ready

@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import get_args
 
-from triscale.data import Data
+from triscale.data import PHOTOGRAPH, Data
 from triscale.errors import UserError
 from triscale.plain import from_plain, read_json, short, to_plain
 from triscale.training.recipe import Optimizer, Rate, Recipe
@@ -15,7 +15,6 @@ from triscale.training.recipe import Optimizer, Rate, Recipe
 SCHEMA = 1
 RECIPES = ("paper", "modern", "finetune", "quick")
 MAX_BYTES = 1_000_000
-PHOTOGRAPH = 64  # pixels: from here on a random crop of a third still shows something
 _KINDS = {"optimizer": get_args(Optimizer), "rate": get_args(Rate)}
 _KEYS = ("schema", "name", "about", "recipe", "provenance")
 
