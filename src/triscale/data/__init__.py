@@ -1,5 +1,6 @@
 """What a network sees: folders, manifests and IDX files → splits → batches."""
 
+from triscale.data.again import check_apart, data_values, read_again
 from triscale.data.augmenting import Augment
 from triscale.data.batching import Batch, Batches
 from triscale.data.pictures import BadFile, Data, Images
@@ -18,9 +19,12 @@ __all__ = [
     "Images",
     "Prepared",
     "Preprocess",
+    "check_apart",
+    "data_values",
     "fitting_preprocess",
     "image_resolution",
     "prepare",
     "read",
+    "read_again",
     "statistics",
 ]

@@ -1,13 +1,10 @@
 """What lies in a run before it trains: the frozen plan, and which image went where."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-from triscale.data import Data
-from triscale.errors import UserError
+from triscale.data import Data, data_values
 from triscale.fitting.plan import Plan
 from triscale.fitting.ready import Ready
 from triscale.runs import RunDirectory
@@ -43,26 +40,6 @@ def _settings(data: Data, plan: Plan, on_bad: str) -> dict[str, Any]:
     return {
         "triscale": version("triscale"),
         "versions": describe(),
-        "data": {
-            "path": str(data.path.resolve()),
-            "kind": data.kind,
-            "on_bad": on_bad,
-            "fingerprint": data.fingerprint,
-            "test_fingerprint": data.test_fingerprint(),
-            "classes": list(data.classes),
-            "size": list(data.size),
-            "uniform": data.uniform,
-            "channels": data.channels,
-            "counts": data.counts(),
-            "skipped": [asdict(bad) for bad in data.skipped],
-            "leaks": data.leaks,
-            "duplicates": data.duplicates,
-        },
+        "data": data_values(data, on_bad),
         "plan": plan.to_dict(),
     }
-
-
-def check_apart(data: Path, out: Path) -> None:
-    """A run inside the images' folder would be taken for one more class the next time. Raises `UserError`."""
-    if data.is_dir() and data.resolve() in (out.resolve(), *out.resolve().parents):
-        raise UserError(f"--out {out}: lies inside the images' folder {data}; name a directory outside it")

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from triscale.data import read
-from triscale.fitting.beginning import check_apart, write_beginning
+from triscale.data import check_apart, read
+from triscale.fitting.beginning import write_beginning
 from triscale.fitting.carrying import Fitted, How, carry_out
 from triscale.fitting.frozen import Frozen
 from triscale.fitting.listening import Listener

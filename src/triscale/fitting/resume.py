@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from triscale.data import Data, prepare, read
+from triscale.data import Data, prepare, read_again
 from triscale.errors import UserError
 from triscale.fitting.carrying import Fitted, How, carry_out, tested_again
 from triscale.fitting.frozen import Frozen
@@ -30,9 +30,11 @@ def resume(out: str | Path, how: How, data: str | Path | None = None) -> Fitted 
 def go_on(run: RunDirectory, settings: dict[str, Any], how: How, data: str | Path | None) -> Fitted | None:
     """The same for a run whose settings the leading process has read; the others hear them from it."""
     settings = json.loads(how.processes.from_leader(json.dumps(settings).encode()))
+    if settings.get("asked", {}).get("verb") == "study":
+        raise UserError(f"{run.path}: is a study; go on with: triscale study --resume --out {run.path}")
     plan = Frozen.from_json(settings.get("plan", {}), f"{run.path}/run.json").on(how.processes)
     steady_allocator()
-    images = _images(run, _kept(run, settings), plan, how, data)
+    images = _images(run, settings, plan, how, data)
     if "result" in settings:
         how.listener.note(f"{run.path} is finished: nothing is trained, its model is tested once more")
         return tested_again(run, settings["result"], plan, images) if how.processes.leads else None
@@ -40,24 +42,9 @@ def go_on(run: RunDirectory, settings: dict[str, Any], how: How, data: str | Pat
     return carry_out(run, settings, plan, _ready(run, plan, images, how), how)
 
 
-def _kept(run: RunDirectory, settings: dict[str, Any]) -> dict[str, Any]:
-    """What run.json says of the images. Raises `UserError` where it does not."""
-    kept = settings.get("data")
-    if not isinstance(kept, dict) or not {"path", "on_bad", "fingerprint", "counts"} <= kept.keys():
-        raise UserError(f"{run.path}/run.json: does not say which images it was made from; begin another run")
-    return kept
-
-
-def _images(run: RunDirectory, kept: dict[str, Any], plan: Frozen, how: How, data: str | Path | None) -> Data:
-    place = data or kept["path"]
-    images = read(place, seed=plan.seed, on_bad=kept["on_bad"], progress=how.listener.reading)
-    if images.fingerprint != kept["fingerprint"]:
-        now = sum(map(len, images.splits().values()))
-        before = sum(sum(table.values()) for table in kept["counts"].values())
-        raise UserError(
-            f"{place}: these are not the images that the run was begun with ({now:,} now, {before:,} then, or others "
-            "of the same number); put them back as they were, name where they are, or begin another run"
-        )
+def _images(run: RunDirectory, settings: dict[str, Any], plan: Frozen, how: How, data: str | Path | None) -> Data:
+    kept, source = settings.get("data"), f"{run.path}/run.json"
+    images = read_again(kept, source, seed=plan.seed, place=data, progress=how.listener.reading)
     before = [bytes.fromhex(digest) for split, digest in run.splits().values() if split == "before"]
     return images.knowing(before) if before else images
 

@@ -11,9 +11,9 @@ import torch
 
 from triscale import kernels
 from triscale.arch import ZOO, Architecture, adapt, resolve, to_dict
-from triscale.data import Data, fitting_preprocess, image_resolution, prepare, read
+from triscale.data import Data, check_apart, fitting_preprocess, image_resolution, prepare, read
 from triscale.errors import UserError
-from triscale.fitting.beginning import check_apart, write_beginning
+from triscale.fitting.beginning import write_beginning
 from triscale.fitting.board import check_tensorboard
 from triscale.fitting.candidates import OVERHEAD, Candidate
 from triscale.fitting.carrying import Fitted, How, carry_out

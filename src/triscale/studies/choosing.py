@@ -1,0 +1,56 @@
+"""How trials compute on this machine: precision, kernels, and threads for each, by measurement."""
+
+import os
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+import torch
+
+from triscale.arch import Architecture
+from triscale.kernels import status
+from triscale.training.machine import cpu_precisions
+from triscale.trials import Executor, How, Probe
+
+WORTH = 1.1  # fewer, wider trials have to be so much faster: many small ones lose less when one is interrupted
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How trials compute, how many at once, and seconds an image of all of them together."""
+
+    how: How
+    workers: int
+    pace: float
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        return os.cpu_count() or 1
+
+
+def fastest_way(pool: Executor, baseline: Architecture, batch: int, device: torch.device) -> Way:
+    """The precision and kernels that train the baseline fastest while every worker is busy with one thread, then the
+    threads for each. pool: has a worker for every core; on CUDA, where bf16 is taken if the device has it, one."""
+    if device.type == "cuda":
+        precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+        how = How(str(device), precision, 1)
+        return Way(how, pool.slots, pool.measure([Probe(baseline, batch, how)])[0])
+    kernels = (False,) if status().isa is None else (False, True)
+    tried = [How("cpu", precision, 1, own) for precision in cpu_precisions() for own in kernels]
+    ways = [_measured(pool, baseline, batch, how, pool.slots) for how in tried]
+    best = min(ways, key=lambda way: way.pace)
+    workers = pool.slots
+    while workers > 1:
+        workers //= 2
+        wide = _measured(pool, baseline, batch, replace(best.how, threads=usable_cores() // workers), workers)
+        if wide.pace * WORTH < best.pace:
+            best = wide
+    return best
+
+
+def _measured(pool: Executor, baseline: Architecture, batch: int, how: How, workers: int) -> Way:
+    paces = pool.measure([Probe(baseline, batch, how)] * workers)
+    return Way(how, workers, fmean(paces) / workers)

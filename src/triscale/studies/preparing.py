@@ -1,0 +1,129 @@
+"""Before the first trial: the baseline on these images, how trials compute here, how much each of them trains."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from triscale.arch import Architecture
+from triscale.costing import cost
+from triscale.data import Data
+from triscale.studies.asked import Asked
+from triscale.studies.choosing import Way, fastest_way
+from triscale.studies.designs import Arm
+from triscale.studies.growing import baseline_for, grow_arm, slimmed
+from triscale.studies.planning import (
+    GUESSED_NOISE,
+    Effort,
+    Fidelity,
+    Rung,
+    choose,
+    fidelity_for,
+    least,
+    lines,
+    usable,
+)
+from triscale.studies.setup import Setup
+from triscale.studies.study import rungs_of
+from triscale.training import resolve as resolve_recipe
+from triscale.training.recipe import Recipe
+from triscale.trials import Executor, Probe
+
+OVERHEAD = 1.25  # a real step with optimizer, average and batches, over the measured one
+JUDGING = 0.6  # an image that is judged, in trained ones
+SIZES = 1.5  # between two baselines that are tried
+SMALLEST_MACS = 500_000  # of a baseline that is made small for the time
+
+
+def prepare_study(
+    images: Data, asked: Asked, pool: Executor, keep: Callable[[int], None], device: torch.device
+) -> Setup:
+    """Everything that all trials share. pool: a worker for every core; `keep` leaves it so many.
+
+    Raises `UserError` where the time is too short for the least study, with what that takes.
+    """
+    named = baseline_for(
+        asked.network,
+        images,
+        asked.factor**2,
+        published=asked.published,
+        resolution=asked.resolution,
+    )
+    recipe = resolve_recipe(asked.recipe_named.recipe, images, epochs=asked.epochs)
+    fewest = least(len(images.train) if asked.images is None else asked.images, recipe.batch)
+    way, baseline = _sized(named, images, asked, recipe, pool, fewest, device)
+    keep(way.workers)
+    rungs, pixels = rungs_of(asked), images.size if images.uniform else None
+    effort = _effort(baseline, rungs, asked, images, pool, way, recipe.batch)
+    fidelity = _fidelity(rungs, effort, asked, way.workers, len(images.train), recipe)
+    if asked.time is not None:  # said before anything is trained
+        choose(lines(rungs, effort, fidelity, way.workers, GUESSED_NOISE), asked.time)
+    return Setup(
+        baseline=baseline,
+        factor=asked.factor,
+        recipe=recipe.lasting(fidelity.epochs),
+        fidelity=fidelity,
+        how=way.how,
+        workers=way.workers,
+        seed=asked.seed,
+        data=images.fingerprint,
+        pixels=pixels,
+        effort=effort,
+    )
+
+
+def _sized(
+    named: Architecture,
+    images: Data,
+    asked: Asked,
+    recipe: Recipe,
+    pool: Executor,
+    fewest: Fidelity,
+    device: torch.device,
+) -> tuple[Way, Architecture]:
+    """The baseline at the MACs that are asked, or that the time allows: the largest with which the fullest of the
+    first four rungs can be trained at all. One that people bring as a file keeps its size."""
+    if asked.macs is not None:
+        baseline = slimmed(named, asked.macs)
+        return fastest_way(pool, baseline, recipe.batch, device), baseline
+    small = slimmed(named, 4e6) if asked.published else named
+    way = fastest_way(pool, small, recipe.batch, device)
+    if not asked.published or asked.time is None:
+        return way, small
+    per_mac = way.pace / cost(small).macs
+    rungs = rungs_of(asked)
+    rung = rungs[min(3, len(rungs) - 1)]
+    effort = Effort(1.0, (asked.factor,) * len(rung.design.arms), (asked.factor**2,), OVERHEAD, _judging(images))
+    most = usable(asked.time) / (rung.work(effort, fewest) * per_mac)
+    if most >= cost(named).macs:
+        return way, named
+    return way, slimmed(named, max(SMALLEST_MACS, most))
+
+
+def _judging(images: Data) -> float:
+    return JUDGING * (len(images.val) + len(images.test))
+
+
+def _effort(
+    baseline: Architecture, rungs: list[Rung], asked: Asked, images: Data, pool: Executor, way: Way, batch: int
+) -> Effort:
+    """Timed: the baseline and every arm at the factor, the slowest kinds again at the squared one."""
+    pixels = images.size if images.uniform else None
+    arms: tuple[Arm, ...] = max((rung.design for rung in rungs), key=lambda design: len(design.arms)).arms
+    twice = any(rung.twice for rung in rungs)
+    once = [grow_arm(baseline, arm, asked.factor, pixels).network for arm in arms]
+    again = [grow_arm(baseline, arm, asked.factor**2, pixels).network for arm in arms if arm.single] if twice else []
+    probes = [Probe(network, batch, way.how) for network in (baseline, *once, *again)]
+    first, *paces = pool.measure(probes)
+    return Effort(first, tuple(paces[: len(once)]), tuple(paces[len(once) :]), OVERHEAD, _judging(images))
+
+
+def _fidelity(rungs: list[Rung], effort: Effort, asked: Asked, slots: int, images: int, recipe: Recipe) -> Fidelity:
+    """As asked, and by the time where it is not."""
+    most = images if asked.images is None else min(images, asked.images)
+    if asked.time is None:
+        return Fidelity(most, recipe.epochs)
+    found = fidelity_for(rungs, effort, asked.time, slots, most, recipe.batch)
+    if asked.images is not None:
+        found = Fidelity(most, max(1, round(found.passes / most)))
+    return found if asked.epochs is None else replace(found, epochs=asked.epochs)

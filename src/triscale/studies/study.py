@@ -1,0 +1,206 @@
+"""`study`: how depth, width and resolution pay off for a network on images, measured."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from statistics import fmean, stdev
+from typing import Any
+
+from triscale.data import Data, data_values
+from triscale.errors import TriscaleError
+from triscale.plain import from_plain, to_plain
+from triscale.runs import RunDirectory
+from triscale.studies.asked import Asked
+from triscale.studies.conclusions import Conclusions, arms_again, baseline_accuracies, conclude
+from triscale.studies.designs import Arm
+from triscale.studies.growing import Grown
+from triscale.studies.listening import StudyListener
+from triscale.studies.planning import (
+    BASELINE_SEEDS,
+    Rung,
+    choose,
+    ladder,
+    ladder_values,
+    lines,
+)
+from triscale.studies.setup import Choice, Setup
+from triscale.training import describe
+from triscale.trials import LEDGER, Entry, Executor, Ledger, Outcome, Progress, run_trials
+
+
+@dataclass(frozen=True, eq=False)
+class Studied:
+    """A finished study. seconds: of this sitting, of which training: of its workers' trials, side by side."""
+
+    run: RunDirectory
+    setup: Setup
+    choice: Choice
+    found: Conclusions
+    seconds: float
+    trained: float
+    trials: int
+
+
+@dataclass(eq=False)
+class Sitting:
+    """A study in progress: what is frozen, what is known, and who carries trials out and who is told."""
+
+    run: RunDirectory
+    settings: dict[str, Any]
+    setup: Setup
+    ledger: Ledger
+    executor: Executor
+    listener: StudyListener
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+
+    def freeze(self, **parts: object) -> None:
+        """Into run.json, whole."""
+        self.settings |= parts
+        self.run.write_settings(self.settings)
+
+    def carry_out(self, stage: str, entries: Sequence[Entry], expected: Mapping[str, float]) -> None:
+        """Trials that are not in the ledger yet."""
+
+        def told(progress: Progress) -> None:
+            self.listener.progress(stage, progress)
+
+        self.outcomes |= run_trials(self.ledger, self.executor, entries, dict(expected), told)
+
+
+def begin(run: RunDirectory, images: Data, setup: Setup, asked: Asked) -> dict[str, Any]:
+    """run.json of a study before its first trial, with everything that all trials share."""
+    rows = (
+        (name, split, digest.hex())
+        for split, pictures in images.splits().items()
+        for name, digest in zip(pictures.names, pictures.digests, strict=True)
+    )
+    run.write_splits(rows)
+    settings = {
+        "triscale": version("triscale"),
+        "versions": describe(),
+        "data": data_values(images, asked.on_bad),
+        "asked": asked.fixed(),
+        "setup": setup.to_json(),
+        "choice": None,
+        "again": None,
+    }
+    run.write_settings(settings)
+    return settings
+
+
+def go_through(sitting: Sitting, asked: Asked | None) -> Studied:
+    """All stages, from wherever the ledger stands: the baseline's runs, the choice, the arms, the best of them again,
+    what follows from it. asked: what decides the choice, where it was not made before or is to be made anew."""
+    sitting.ledger.requeue()
+    _note_room(sitting)
+    _baseline(sitting, BASELINE_SEEDS)
+    choice = _choice(sitting, asked)
+    grown = [sitting.setup.grow(arm, sitting.setup.factor) for arm in choice.design.arms]
+    _arms(sitting, grown, choice.seeds, f"factor {sitting.setup.factor:g}")
+    _baseline(sitting, choice.seeds)
+    if choice.twice:
+        again = _again(sitting, grown, choice)
+        _arms(sitting, again, choice.seeds, f"factor {again[0].factor:g}")
+        grown += again
+    found = conclude(sitting.setup, grown, choice.seeds, sitting.outcomes, unseal=True)
+    seconds = time.monotonic() - sitting.started
+    used = {entry.trial.key for one in grown for entry in _entries(sitting.setup, one, choice.seeds)}
+    used |= {sitting.setup.trial(sitting.setup.baseline, seed).key for seed in range(max(3, choice.seeds))}
+    trained = sum(sitting.outcomes[key].seconds for key in used)
+    return Studied(sitting.run, sitting.setup, choice, found, seconds, trained, len(used))
+
+
+def _note_room(sitting: Sitting) -> None:
+    """Resolution is a dimension only while there are pixels to gain."""
+    pixels, (height, width) = sitting.setup.pixels, sitting.setup.baseline.resolution
+    if pixels is not None and min(height, width) >= min(pixels):
+        sitting.listener.note(
+            f"the baseline sees {height}×{width} pixels and the images have {pixels[0]}×{pixels[1]}: more resolution "
+            "shows nothing new; for images with more to show give a lower --resolution"
+        )
+
+
+def _entries(setup: Setup, grown: Grown, seeds: int) -> Iterator[Entry]:
+    return (setup.entry(grown, seed) for seed in range(seeds))
+
+
+def _baseline(sitting: Sitting, seeds: int) -> None:
+    setup = sitting.setup
+    entries = [setup.entry(None, seed) for seed in range(seeds)]
+    took = setup.effort.trial(setup.effort.baseline, setup.fidelity)
+    sitting.carry_out("baseline", entries, {entry.trial.key: took for entry in entries})
+
+
+def _choice(sitting: Sitting, asked: Asked | None) -> Choice:
+    """The rung: as it was chosen before, or now by what the baseline's runs took and how far they lie apart."""
+    if asked is None:
+        return Choice.from_json(sitting.settings["choice"], f"{sitting.run.path}/run.json")
+    setup = sitting.setup
+    runs = baseline_accuracies(setup, sitting.outcomes, BASELINE_SEEDS)
+    expected = setup.effort.trial(setup.effort.baseline, setup.fidelity)
+    pace = fmean(run.seconds for run in runs) / expected
+    effort = replace(setup.effort, overhead=setup.effort.overhead * pace)
+    noise = stdev(run.selection for run in runs)
+    rungs = rungs_of(asked)
+    found = lines(rungs, effort, setup.fidelity, sitting.executor.slots, noise)
+    chosen = 0 if asked.time is None else choose(found, asked.time)
+    sitting.listener.ladder(found, chosen, noise)
+    rung = found[chosen].rung
+    choice = Choice(rung.design, rung.seeds, rung.twice, noise, tuple(ladder_values(found, chosen)))
+    sitting.freeze(choice=choice.to_json(), again=None)
+    return choice
+
+
+def rungs_of(asked: Asked) -> list[Rung]:
+    """The ladder for what is asked: with so many seeds where they are named, with the best arms again or not."""
+    rungs = ladder(asked.design, asked.arms)
+    if asked.seeds is not None:
+        by_name = {rung.design.name: rung.design for rung in rungs}
+        rungs = [Rung(design, asked.seeds, twice) for design in by_name.values() for twice in (False, True)]
+    return rungs if asked.again is None else [rung for rung in rungs if rung.twice == asked.again]
+
+
+def _arms(sitting: Sitting, grown: Sequence[Grown], seeds: int, stage: str) -> None:
+    entries = [entry for one in grown for entry in _entries(sitting.setup, one, seeds)]
+    for one in grown:
+        if one.upscaled:
+            height, width = one.network.resolution
+            sitting.listener.note(f"{one.label} asks for {height}×{width} pixels, more than the images have")
+    sitting.carry_out(stage, entries, _expected(sitting, grown, seeds))
+
+
+def _expected(sitting: Sitting, grown: Sequence[Grown], seeds: int) -> dict[str, float]:
+    """Seconds of each trial: as its arm was timed; an arm that was not, in proportion to its MACs."""
+    setup, effort = sitting.setup, sitting.setup.effort
+    paces = {}
+    for place, one in enumerate(grown):
+        timed = effort.arms if one.factor == setup.factor else effort.again
+        typical = fmean(timed) * one.scaled.realised / one.factor
+        pace = timed[place] if place < len(timed) and one.factor == setup.factor else typical
+        for entry in _entries(setup, one, seeds):
+            paces[entry.trial.key] = effort.trial(pace, setup.fidelity)
+    return paces
+
+
+def _again(sitting: Sitting, grown: Sequence[Grown], choice: Choice) -> list[Grown]:
+    """The arms at the squared factor, chosen on the selection images once and then frozen."""
+    setup, kept = sitting.setup, sitting.settings.get("again")
+    if kept is None:
+        found = conclude(setup, grown, choice.seeds, sitting.outcomes, unseal=False)
+        if not found.factors:
+            raise TriscaleError(f"{sitting.run.path}: no two arms differ, so none is better; take another baseline")
+        arms = arms_again(found.factors[0], found.fit)
+        sitting.freeze(again=[to_plain(arm) for arm in arms])
+    else:
+        arms = tuple(from_plain(Arm, arm, f"{sitting.run.path}/run.json", "again") for arm in kept)
+    return [setup.grow(arm, setup.factor**2) for arm in arms]
+
+
+@contextmanager
+def opened(run: RunDirectory) -> Iterator[Ledger]:
+    """The run's ledger, with the run held alone."""
+    with run.alone():
+        yield Ledger(run.path / LEDGER, "study")

@@ -1,0 +1,30 @@
+"""Many trainings, safely: what a trial is, where its outcome is kept, who carries it out."""
+
+from triscale.trials.driving import Progress, run_trials
+from triscale.trials.executors import Done, Executor
+from triscale.trials.ledger import LEDGER, Entry, Ledger
+from triscale.trials.running import Pictures, Probe, as_machine, passes, run_trial, stratified
+from triscale.trials.trial import How, Outcome, Trial, pack, unpack
+from triscale.trials.workers import Workers
+
+__all__ = [
+    "LEDGER",
+    "Done",
+    "Entry",
+    "Executor",
+    "How",
+    "Ledger",
+    "Outcome",
+    "Pictures",
+    "Probe",
+    "Progress",
+    "Trial",
+    "Workers",
+    "as_machine",
+    "pack",
+    "passes",
+    "run_trial",
+    "run_trials",
+    "stratified",
+    "unpack",
+]

@@ -1,0 +1,131 @@
+"""The driver: wanted trials go to whoever carries them out, outcomes into the ledger."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+
+from triscale.errors import TriscaleError
+from triscale.trials.executors import Done, Executor
+from triscale.trials.ledger import Entry, Ledger
+from triscale.trials.trial import Outcome
+
+ATTEMPTS = 3  # of a trial whose worker died
+LOOKED = 1.0  # seconds between two looks at how far it is
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a set of trials is.
+
+    done, running, wanted: counts. share: of the expected work that is done. left: seconds, as it goes now; None before
+    that is known. last: the newest outcome with its label.
+    """
+
+    done: int
+    running: int
+    wanted: int
+    share: float
+    left: float | None
+    last: tuple[str, Outcome] | None = None
+
+
+Told = Callable[[Progress], None]
+
+
+@dataclass
+class Effort:
+    """Expected seconds of each trial, corrected by what finished ones took."""
+
+    expected: dict[str, float]
+    started: float = field(default_factory=monotonic)
+    known: float = 0.0
+    took: float = 0.0
+
+    def finished(self, key: str, seconds: float) -> None:
+        """A trial took so long."""
+        self.known += self.expected[key]
+        self.took += seconds
+
+    @property
+    def pace(self) -> float:
+        """Real seconds for an expected one."""
+        return self.took / self.known if self.known else 1.0
+
+
+def run_trials(
+    ledger: Ledger, executor: Executor, entries: Sequence[Entry], expected: dict[str, float], told: Told
+) -> dict[str, Outcome]:
+    """Key → outcome of every entry: those that the ledger knows, and the others carried out now, the longest first.
+
+    A trial whose worker dies is begun again, twice. expected: seconds of each, by key. told: after everything that
+    happens, and once a second. Raises `TriscaleError` where a trial fails by itself; what is finished is kept.
+    """
+    known = ledger.finished()
+    wanted = {entry.trial.key: entry for entry in entries}
+    missing = sorted((e for key, e in wanted.items() if key not in known), key=lambda e: -expected[e.trial.key])
+    ledger.want(missing)
+    waiting = {entry.trial.key: entry for entry in missing}
+    state = _State(ledger, executor, waiting, Effort(expected), told, len(wanted))
+    state.found = {key: known[key] for key in wanted if key in known}
+    state.tell()
+    while state.waiting or state.running:
+        while state.waiting and len(state.running) < executor.slots:
+            state.begin()
+        for done in executor.wait(LOOKED):
+            state.end(done)
+        state.tell()
+    return state.found
+
+
+@dataclass
+class _State:
+    """Where a set of trials stands."""
+
+    ledger: Ledger
+    executor: Executor
+    waiting: dict[str, Entry]
+    effort: Effort
+    told: Told
+    total: int
+    running: dict[int, Entry] = field(default_factory=dict)
+    found: dict[str, Outcome] = field(default_factory=dict)
+    attempts: dict[str, int] = field(default_factory=dict)
+    last: tuple[str, Outcome] | None = None
+
+    def begin(self) -> None:
+        begun = self.ledger.start(self.waiting)
+        if begun is None:
+            raise TriscaleError(f"{self.ledger.path}: another process writes here; end it, and go on with --resume")
+        number, entry = begun
+        key = entry.trial.key
+        del self.waiting[key]
+        self.attempts[key] = self.attempts.get(key, 0) + 1
+        self.running[number] = entry
+        self.executor.submit(number, entry.trial)
+
+    def end(self, done: Done) -> None:
+        entry = self.running.pop(done.ticket)
+        key = entry.trial.key
+        if done.outcome is not None:
+            self.ledger.finish(done.ticket, done.outcome)
+            self.found[key], self.last = done.outcome, (entry.label, done.outcome)
+            self.effort.finished(key, done.outcome.seconds)
+            return
+        why = done.failed or done.lost or ""
+        self.ledger.fail(done.ticket, why)
+        if done.failed is not None or self.attempts[key] >= ATTEMPTS:
+            raise TriscaleError(f"trial {entry.label}: {why}")
+        self.ledger.want([entry])
+        self.waiting[key] = entry
+
+    def tell(self) -> None:
+        shares = self.executor.progress()
+        expected, here = self.effort.expected, 0.0
+        ahead = sum(expected[entry.trial.key] for entry in self.waiting.values())
+        for number, entry in self.running.items():
+            here += expected[entry.trial.key] * shares.get(number, 0.0)
+            ahead += expected[entry.trial.key] * (1 - shares.get(number, 0.0))
+        done = sum(expected[key] for key in self.found) + here
+        left = ahead * self.effort.pace / self.executor.slots if self.effort.known else None
+        share = done / max(1e-9, done + ahead)
+        self.told(Progress(len(self.found), len(self.running), self.total, share, left, self.last))

@@ -1,0 +1,128 @@
+"""The ledger: which trials there are and what came out, as an Optuna study in SQLite beside the run.
+
+Whoever knows Optuna knows how to read it, and its dashboard shows it while it grows: the file is in WAL mode, where
+readers do not stop the writer. There is one writer, the driver, which holds the run's lock.
+"""
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import FloatDistribution
+from optuna.trial import FrozenTrial, TrialState
+
+from triscale.errors import UserError
+from triscale.trials.trial import Outcome, Trial
+
+LEDGER = "ledger.db"
+LOCKED = 60  # seconds to wait for somebody who reads
+INPUTS, OUTCOME, WHY, KEY = "trial", "outcome", "why", "key"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A trial that is wanted, and what people and Optuna call it: its parameters by name."""
+
+    trial: Trial
+    label: str
+    parameters: Mapping[str, float]
+
+
+class Ledger:
+    """The trials of one run directory. Raises `UserError` where the file is no ledger."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # its own lines would stand between ours
+        try:
+            with sqlite3.connect(path, timeout=LOCKED) as file:
+                file.execute("PRAGMA journal_mode=WAL")
+            storage = optuna.storages.RDBStorage(
+                f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": LOCKED}}
+            )
+            self._study = optuna.create_study(
+                storage=storage, study_name=name, direction="maximize", load_if_exists=True
+            )
+        except sqlite3.DatabaseError as error:
+            raise UserError(f"{path}: not a ledger ({error}); name another --out, or put the file back") from None
+        except Exception as error:
+            if type(error).__module__.partition(".")[0] not in ("sqlalchemy", "alembic", "optuna"):
+                raise
+            raise UserError(f"{path}: not a ledger of this version ({type(error).__name__})") from None
+        self.path = path
+
+    def requeue(self) -> int:
+        """What a driver that is gone left running is closed as failed; tells how many. Who wants them queues them."""
+        left = self._trials(TrialState.RUNNING)
+        for trial in left:
+            self._study.tell(trial.number, state=TrialState.FAIL)
+        return len(left)
+
+    def finished(self) -> dict[str, Outcome]:
+        """Key → outcome of every finished trial. Raises `UserError` where one is not readable."""
+        return {
+            trial.user_attrs[KEY]: Outcome.from_json(trial.user_attrs[OUTCOME], f"{self.path}: trial {trial.number}")
+            for trial in self._trials(TrialState.COMPLETE)
+            if OUTCOME in trial.user_attrs
+        }
+
+    def want(self, entries: Sequence[Entry]) -> None:
+        """They stand in the ledger as waiting, in this order, behind those that wait already; none twice."""
+        waiting = {trial.user_attrs.get(KEY) for trial in self._trials(TrialState.WAITING)}
+        for entry in entries:
+            if entry.trial.key not in waiting:
+                attributes = {"label": entry.label, KEY: entry.trial.key, INPUTS: entry.trial.to_json()}
+                self._study.enqueue_trial(dict(entry.parameters), user_attrs=attributes)
+
+    def start(self, entries: Mapping[str, Entry]) -> tuple[int, Entry] | None:
+        """The first that waits is begun: its number, and which of the entries (by key) it is. What an earlier driver
+        wanted and this one does not is closed. None where nothing waits."""
+        while self._trials(TrialState.WAITING):
+            names = {name for entry in entries.values() for name in entry.parameters}
+            trial = self._study.ask({name: FloatDistribution(0.0, 1e9) for name in sorted(names)})
+            entry = entries.get(trial.user_attrs.get(KEY, ""))
+            if entry is not None:
+                return trial.number, entry
+            self._study.tell(trial.number, state=TrialState.FAIL)
+        return None
+
+    def finish(self, number: int, outcome: Outcome) -> None:
+        """What came out, for good."""
+        trial = optuna.trial.Trial(self._study, self._id(number))
+        trial.set_user_attr(OUTCOME, outcome.to_json())
+        self._study.tell(number, outcome.selection)
+
+    def fail(self, number: int, why: str) -> None:
+        """It came to nothing."""
+        optuna.trial.Trial(self._study, self._id(number)).set_user_attr(WHY, why)
+        self._study.tell(number, state=TrialState.FAIL)
+
+    def counts(self) -> dict[str, int]:
+        """How many trials are in each state, by Optuna's words."""
+        found = dict.fromkeys((state.name for state in TrialState), 0)
+        for trial in self._study.get_trials(deepcopy=False):
+            found[trial.state.name] += 1
+        return found
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every trial that was wanted: number, state, label, key, outcome, why it failed. For comparing ledgers."""
+        return [
+            {
+                "number": trial.number,
+                "state": trial.state.name,
+                "label": trial.user_attrs.get("label"),
+                "key": trial.user_attrs.get(KEY),
+                "outcome": json.loads(json.dumps(trial.user_attrs.get(OUTCOME))),
+                "why": trial.user_attrs.get(WHY),
+            }
+            for trial in self._study.get_trials(deepcopy=False)
+        ]
+
+    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False, states=states)
+
+    def _id(self, number: int) -> int:
+        return next(trial._trial_id for trial in self._study.get_trials(deepcopy=False) if trial.number == number)
