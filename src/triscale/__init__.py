@@ -1,7 +1,7 @@
 """Triscale finds the most accurate convolutional network that a budget can buy.
 
-The verbs are functions: `cost`, `scale`, `build`, `load`, `fit`, `train`, `eval`, `compare`, `predict`, `features`,
-`explain`, `doctor`, `import_weights`. Importing this imports no torch; the verbs that need it bring it.
+The verbs are functions: `cost`, `scale`, `build`, `load`, `fit`, `study`, `train`, `eval`, `compare`, `predict`,
+`features`, `explain`, `doctor`, `import_weights`. Importing this imports no torch; the verbs that need it bring it.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from triscale.fitting import fit, train
     from triscale.models import features, load, predict
     from triscale.nn import build
+    from triscale.studies import study
     from triscale.weights import import_weights
 
 _LATER = {
@@ -33,6 +34,7 @@ _LATER = {
     "import_weights": "triscale.weights",
     "load": "triscale.models",
     "predict": "triscale.models",
+    "study": "triscale.studies",
     "train": "triscale.fitting",
 }
 
@@ -56,6 +58,7 @@ __all__ = [
     "predict",
     "resolve",
     "scale",
+    "study",
     "train",
 ]
 

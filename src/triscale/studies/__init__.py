@@ -1,1 +1,38 @@
-"""Which way to grow is best: studies of several scalings with the same seeds."""
+"""How scaling pays off: designs of equal cost, trials with shared seeds, a surface with its confidence set."""
+
+from triscale.studies.asked import Asked, make_designs
+from triscale.studies.comparing import Comparisons, compare_arms, seeds_to_tell
+from triscale.studies.conclusions import Conclusions
+from triscale.studies.designs import DESIGNS, Arm, Design, find_design
+from triscale.studies.listening import StudyListener
+from triscale.studies.planning import Line
+from triscale.studies.power import detectable
+from triscale.studies.setup import Choice, Setup
+from triscale.studies.study import Studied
+from triscale.studies.studying import resume, study
+from triscale.studies.surface import Surface, fit_surface
+from triscale.studies.writing import write_study
+
+__all__ = [
+    "DESIGNS",
+    "Arm",
+    "Asked",
+    "Choice",
+    "Comparisons",
+    "Conclusions",
+    "Design",
+    "Line",
+    "Setup",
+    "Studied",
+    "StudyListener",
+    "Surface",
+    "compare_arms",
+    "detectable",
+    "find_design",
+    "fit_surface",
+    "make_designs",
+    "resume",
+    "seeds_to_tell",
+    "study",
+    "write_study",
+]

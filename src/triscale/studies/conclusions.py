@@ -102,6 +102,11 @@ class Fit:
     optimum: Exponents
     compatible: Values
 
+    @property
+    def shares(self) -> tuple[float, float, float]:
+        """(depth, width, resolution) of the optimum."""
+        return self.optimum.depth, self.optimum.width, self.optimum.resolution
+
 
 @dataclass(frozen=True, eq=False)
 class Conclusions:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from triscale.data import Data
 from triscale.runs import RunDirectory
+from triscale.studies.conclusions import Conclusions
 from triscale.studies.planning import Line
 from triscale.studies.setup import Setup
 from triscale.trials import Progress
@@ -29,6 +30,9 @@ class StudyListener:
 
     def progress(self, stage: str, progress: Progress) -> None:
         """Something happened, or a second went by."""
+
+    def so_far(self, found: Conclusions) -> None:
+        """What the selection images say so far; now and then."""
 
     def note(self, text: str) -> None:
         """Something that a person should know."""

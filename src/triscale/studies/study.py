@@ -11,6 +11,7 @@ from typing import Any
 from triscale.data import Data, data_values
 from triscale.errors import TriscaleError
 from triscale.plain import from_plain, to_plain
+from triscale.reporting.study import write_study_page
 from triscale.runs import RunDirectory
 from triscale.studies.asked import Asked
 from triscale.studies.conclusions import Conclusions, arms_again, baseline_accuracies, conclude
@@ -26,21 +27,27 @@ from triscale.studies.planning import (
     lines,
 )
 from triscale.studies.setup import Choice, Setup
+from triscale.studies.values import partial_values
 from triscale.training import describe
 from triscale.trials import LEDGER, Entry, Executor, Ledger, Outcome, Progress, run_trials
+
+PAGE_EVERY, PAGE_SHARE = 60.0, 100  # seconds between two pages; and so many times what one takes
 
 
 @dataclass(frozen=True, eq=False)
 class Studied:
-    """A finished study. seconds: of this sitting, of which training: of its workers' trials, side by side."""
+    """A finished study. seconds: of this sitting. fresh: seconds of the trials that it carried out, added up; slots:
+    how many were carried out at once. trials, trained: of all that count, with their seconds."""
 
     run: RunDirectory
     setup: Setup
     choice: Choice
     found: Conclusions
     seconds: float
-    trained: float
+    fresh: float
+    slots: int
     trials: int
+    trained: float
 
 
 @dataclass(eq=False)
@@ -55,6 +62,10 @@ class Sitting:
     listener: StudyListener
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
+    fresh: float = 0.0
+    choice: Choice | None = None
+    grown: list[Grown] = field(default_factory=list)
+    shown: "Shown" = field(default_factory=lambda: Shown())
 
     def freeze(self, **parts: object) -> None:
         """Into run.json, whole."""
@@ -64,10 +75,46 @@ class Sitting:
     def carry_out(self, stage: str, entries: Sequence[Entry], expected: Mapping[str, float]) -> None:
         """Trials that are not in the ledger yet."""
 
+        before = set(self.ledger.finished())
+
         def told(progress: Progress) -> None:
             self.listener.progress(stage, progress)
+            if progress.last is not None:
+                self.outcomes[progress.key] = progress.last[1]
+            self._show()
 
-        self.outcomes |= run_trials(self.ledger, self.executor, entries, dict(expected), told)
+        found = run_trials(self.ledger, self.executor, entries, dict(expected), told)
+        self.fresh += sum(outcome.seconds for key, outcome in found.items() if key not in before)
+        self.outcomes |= found
+
+    def _show(self) -> None:
+        """What is known so far, where it is time to say so: the page is as dear as some steps of a trial."""
+        if self.choice is None or not self.shown.due(len(self.outcomes)):
+            return
+        started = time.monotonic()
+        found = conclude(self.setup, self.grown, self.choice.seeds, self.outcomes, unseal=False)
+        if found.factors:
+            self.listener.so_far(found)
+            write_study_page(self.run.report, partial_values(self.setup, self.choice, found))
+        self.shown.done(len(self.outcomes), started)
+
+
+@dataclass
+class Shown:
+    """When the page was made last, how long that took, and of how many trials."""
+
+    at: float = field(default_factory=time.monotonic)
+    took: float = 0.0
+    trials: int = 0
+
+    def due(self, trials: int) -> bool:
+        """Whether there is news, and enough time since the last."""
+        return trials > self.trials and time.monotonic() - self.at > max(PAGE_EVERY, PAGE_SHARE * self.took)
+
+    def done(self, trials: int, started: float) -> None:
+        """It was made."""
+        self.at, self.trials = time.monotonic(), trials
+        self.took = self.at - started
 
 
 def begin(run: RunDirectory, images: Data, setup: Setup, asked: Asked) -> dict[str, Any]:
@@ -97,20 +144,29 @@ def go_through(sitting: Sitting, asked: Asked | None) -> Studied:
     sitting.ledger.requeue()
     _note_room(sitting)
     _baseline(sitting, BASELINE_SEEDS)
-    choice = _choice(sitting, asked)
-    grown = [sitting.setup.grow(arm, sitting.setup.factor) for arm in choice.design.arms]
+    choice = sitting.choice = _choice(sitting, asked)
+    grown = sitting.grown = [sitting.setup.grow(arm, sitting.setup.factor) for arm in choice.design.arms]
     _arms(sitting, grown, choice.seeds, f"factor {sitting.setup.factor:g}")
     _baseline(sitting, choice.seeds)
     if choice.twice:
         again = _again(sitting, grown, choice)
-        _arms(sitting, again, choice.seeds, f"factor {again[0].factor:g}")
         grown += again
+        _arms(sitting, again, choice.seeds, f"factor {again[0].factor:g}")
     found = conclude(sitting.setup, grown, choice.seeds, sitting.outcomes, unseal=True)
-    seconds = time.monotonic() - sitting.started
     used = {entry.trial.key for one in grown for entry in _entries(sitting.setup, one, choice.seeds)}
     used |= {sitting.setup.trial(sitting.setup.baseline, seed).key for seed in range(max(3, choice.seeds))}
     trained = sum(sitting.outcomes[key].seconds for key in used)
-    return Studied(sitting.run, sitting.setup, choice, found, seconds, trained, len(used))
+    return Studied(
+        sitting.run,
+        sitting.setup,
+        choice,
+        found,
+        seconds=time.monotonic() - sitting.started,
+        fresh=sitting.fresh,
+        slots=sitting.executor.slots,
+        trials=len(used),
+        trained=trained,
+    )
 
 
 def _note_room(sitting: Sitting) -> None:

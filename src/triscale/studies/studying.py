@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,7 +16,7 @@ from triscale.studies.preparing import prepare_study
 from triscale.studies.setup import Setup
 from triscale.studies.study import Sitting, Studied, begin, go_through, opened
 from triscale.training.machine import find_device
-from triscale.trials import Executor, Ledger, Workers
+from triscale.trials import Executor, Workers
 
 
 def study(data: str | Path, asked: Asked, *, out: str | Path, listener: StudyListener | None = None) -> Studied:
@@ -109,15 +108,3 @@ def make_executor(images: Data, count: int, threads: int, cluster: str | None) -
     if cluster is None:
         return Workers(images, count)
     raise UserError("--executor ray: not yet")
-
-
-def with_fields(asked: Asked, **fields: object) -> Asked:
-    """The same with other values."""
-    return replace(asked, **fields)  # type: ignore[arg-type]
-
-
-def ledger_of(run: RunDirectory) -> Ledger:
-    """The run's ledger, to look at."""
-    from triscale.trials import LEDGER
-
-    return Ledger(run.path / LEDGER, "study")

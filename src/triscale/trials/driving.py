@@ -18,7 +18,7 @@ class Progress:
     """How far a set of trials is.
 
     done, running, wanted: counts. share: of the expected work that is done. left: seconds, as it goes now; None before
-    that is known. last: the newest outcome with its label.
+    that is known. last: the newest outcome with its label; key: of its trial.
     """
 
     done: int
@@ -27,6 +27,7 @@ class Progress:
     share: float
     left: float | None
     last: tuple[str, Outcome] | None = None
+    key: str = ""
 
 
 Told = Callable[[Progress], None]
@@ -91,6 +92,7 @@ class _State:
     found: dict[str, Outcome] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
     last: tuple[str, Outcome] | None = None
+    newest: str = ""
 
     def begin(self) -> None:
         begun = self.ledger.start(self.waiting)
@@ -108,7 +110,7 @@ class _State:
         key = entry.trial.key
         if done.outcome is not None:
             self.ledger.finish(done.ticket, done.outcome)
-            self.found[key], self.last = done.outcome, (entry.label, done.outcome)
+            self.found[key], self.last, self.newest = done.outcome, (entry.label, done.outcome), key
             self.effort.finished(key, done.outcome.seconds)
             return
         why = done.failed or done.lost or ""
@@ -128,4 +130,4 @@ class _State:
         done = sum(expected[key] for key in self.found) + here
         left = ahead * self.effort.pace / self.executor.slots if self.effort.known else None
         share = done / max(1e-9, done + ahead)
-        self.told(Progress(len(self.found), len(self.running), self.total, share, left, self.last))
+        self.told(Progress(len(self.found), len(self.running), self.total, share, left, self.last, self.newest))

@@ -58,7 +58,11 @@ class Ledger:
         """What a driver that is gone left running is closed as failed; tells how many. Who wants them queues them."""
         left = self._trials(TrialState.RUNNING)
         for trial in left:
-            self._study.tell(trial.number, state=TrialState.FAIL)
+            if OUTCOME in trial.user_attrs:  # it was finished, and its driver ended before that was told
+                outcome = Outcome.from_json(trial.user_attrs[OUTCOME], f"{self.path}: trial {trial.number}")
+                self._study.tell(trial.number, outcome.selection)
+            else:
+                self._study.tell(trial.number, state=TrialState.FAIL)
         return len(left)
 
     def finished(self) -> dict[str, Outcome]:
