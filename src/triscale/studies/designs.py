@@ -9,7 +9,7 @@ from pathlib import Path
 from triscale.errors import UserError
 from triscale.plain import from_plain, read_json, short
 from triscale.scaling import Coefficients, Exponents
-from triscale.scaling.rules import PAPER, RULES, Power
+from triscale.scaling.rules import PAPER, Power
 
 SCHEMA = 1
 MAX_BYTES = 1_000_000
@@ -26,8 +26,8 @@ class Arm:
     shares: Exponents
 
     def __post_init__(self) -> None:
-        if not (0 < len(self.name) <= _NAMES and self.name.isprintable()):
-            raise UserError(f"arm {short(self.name)}: a name of 1 to {_NAMES} letters")
+        if not (0 < len(self.name) <= _NAMES and self.name.isprintable()) or "/" in self.name or "\\" in self.name:
+            raise UserError(f"arm {short(self.name)}: a name of 1 to {_NAMES} letters without slashes")
 
     @property
     def rule(self) -> Power:
@@ -68,12 +68,6 @@ class Design:
         return Design(self.name, self.about, self.arms + more)
 
 
-def _of_rule(name: str) -> Arm:
-    rule = RULES[name]
-    assert isinstance(rule, Power)
-    return Arm(name, rule.exponents)
-
-
 def _paper_grid() -> tuple[Arm, ...]:
     """Step 1 of the paper (section 3.3): φ = 1, α, β, γ ≥ 1 with α·β²·γ² ≈ 2. Its grid and tolerance were not
     published; here steps of 0.1 (γ: 0.05) whose product is within 4 % of 2, and the published triple, of 1.92."""
@@ -88,7 +82,13 @@ def _paper_grid() -> tuple[Arm, ...]:
 FIVE = Design(
     "five",
     "each dimension alone, equal shares, and the paper's mix",
-    tuple(map(_of_rule, ("depth", "width", "resolution", "uniform", COMPOUND))),
+    (
+        Arm("depth", Exponents(1, 0, 0)),
+        Arm("width", Exponents(0, 1, 0)),
+        Arm("resolution", Exponents(0, 0, 1)),
+        Arm("uniform", Exponents(1 / 3, 1 / 3, 1 / 3)),
+        Arm(COMPOUND, PAPER.exponents()),
+    ),
 )
 TEN = Design(
     "ten",
@@ -98,7 +98,7 @@ TEN = Design(
         Arm("depth+width", Exponents(0.5, 0.5, 0)),
         Arm("depth+resolution", Exponents(0.5, 0, 0.5)),
         Arm("width+resolution", Exponents(0, 0.5, 0.5)),
-        _of_rule("fast"),
+        Arm("fast", Exponents(0.1, 0.8, 0.1)),
         Arm("deep", Exponents(0.6, 0.2, 0.2)),
     ),
 )
@@ -146,7 +146,11 @@ def read_design(path: Path, option: str) -> Design:
         raise UserError(f'{path}: "name" and "about" are texts')
     if not isinstance(arms, list) or not arms:
         raise UserError(f'{path}: "arms" is a list of mixes, not {short(arms)}')
-    return Design(name, about, tuple(_arm(item, f"{path}: arms.{place}") for place, item in enumerate(arms)))
+    found = tuple(_arm(item, f"{path}: arms.{place}") for place, item in enumerate(arms))
+    try:
+        return Design(name, about, found)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def _arm(item: object, where: str) -> Arm:
@@ -154,8 +158,13 @@ def _arm(item: object, where: str) -> Arm:
         raise UserError(f'{where}: an arm has a "name" and a mix, not {short(item)}')
     mix = {key: value for key, value in item.items() if key != "name"}
     if "alpha" in mix:
-        return Arm(item["name"], from_plain(Coefficients, mix, where).exponents())
-    return Arm(item["name"], from_plain(Exponents, mix, where))
+        shares = from_plain(Coefficients, mix, where).exponents()
+    else:
+        shares = from_plain(Exponents, mix, where)
+    try:
+        return Arm(item["name"], shares)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def to_json(design: Design) -> str:

@@ -7,7 +7,8 @@ from triscale.arch import Architecture, adapt
 from triscale.costing import cost
 from triscale.data import Data, image_resolution
 from triscale.errors import UserError
-from triscale.scaling import RULES, Budget, Exponents, Multipliers, Scaled, TooSmallError, solve
+from triscale.scaling import RULES, Budget, Exponents, Multipliers, Scaled, TooSmallError, grow, solve
+from triscale.scaling.solver import SMALLEST
 from triscale.scaling.trim import CLOSE
 from triscale.studies.designs import Arm
 from triscale.training import regularised
@@ -71,6 +72,11 @@ def baseline_for(
 
 def _even(side: float) -> int:
     return max(SMALLEST_SIDE, 2 * int(side / 2))
+
+
+def slimmest(baseline: Architecture) -> Architecture:
+    """The baseline with one block a stage and the fewest channels, at its own resolution."""
+    return replace(grow(baseline, RULES["slim"], factor=SMALLEST).architecture, name=baseline.name)
 
 
 def slimmed(baseline: Architecture, macs: float) -> Architecture:

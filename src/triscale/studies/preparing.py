@@ -11,7 +11,7 @@ from triscale.data import Data
 from triscale.studies.asked import Asked
 from triscale.studies.choosing import Way, fastest_way
 from triscale.studies.designs import Arm
-from triscale.studies.growing import baseline_for, grow_arm, slimmed
+from triscale.studies.growing import baseline_for, grow_arm, slimmed, slimmest
 from triscale.studies.planning import (
     GUESSED_NOISE,
     Effort,
@@ -31,8 +31,7 @@ from triscale.trials import Executor, Probe
 
 OVERHEAD = 1.25  # a real step with optimizer, average and batches, over the measured one
 JUDGING = 0.6  # an image that is judged, in trained ones
-SIZES = 1.5  # between two baselines that are tried
-SMALLEST_MACS = 500_000  # of a baseline that is made small for the time
+TYPICAL_MACS = 4e6  # of a baseline whose size is not known yet
 
 
 def prepare_study(
@@ -86,7 +85,7 @@ def _sized(
     if asked.macs is not None:
         baseline = slimmed(named, asked.macs)
         return fastest_way(pool, baseline, recipe.batch, device), baseline
-    small = slimmed(named, 4e6) if asked.published else named
+    small = slimmed(named, max(TYPICAL_MACS, cost(slimmest(named)).macs)) if asked.published else named
     way = fastest_way(pool, small, recipe.batch, device)
     if not asked.published or asked.time is None:
         return way, small
@@ -97,7 +96,7 @@ def _sized(
     most = usable(asked.time) / (rung.work(effort, fewest) * per_mac)
     if most >= cost(named).macs:
         return way, named
-    return way, slimmed(named, max(SMALLEST_MACS, most))
+    return way, slimmed(named, max(cost(slimmest(named)).macs, most))
 
 
 def _judging(images: Data) -> float:

@@ -73,7 +73,7 @@ def study_values(studied: Studied, latencies: Latencies) -> dict[str, Any]:
             "seconds": studied.seconds,
             "trials": studied.trials,
             "trained": studied.trained,
-            "slots": studied.slots,
+            "workers": studied.slots,
             "fresh": studied.fresh,
             "share_of_trials": studied.fresh / room if studied.fresh else None,
         },

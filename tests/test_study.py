@@ -1,0 +1,333 @@
+"""`triscale study` as a person or a script meets it: one small study, made once, and what can go wrong."""
+
+import json
+import sqlite3
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pictures import digit_folder
+
+from triscale.arch import Architecture, resolve, to_json
+from triscale.costing import cost
+from triscale.data import read
+from triscale.errors import UserError
+from triscale.scaling import find_rule
+from triscale.scaling.multipliers import Exponents
+from triscale.studies import Asked, StudyListener, resume, study, write_study
+from triscale.studies.conclusions import arms_again, conclude
+from triscale.studies.designs import COMPOUND, FITTED, FIVE, TEN
+from triscale.studies.planning import Effort, Fidelity
+from triscale.studies.setup import Setup
+from triscale.training import named
+from triscale.trials import How, Outcome, Progress, pack
+
+Run = Callable[..., tuple[int, str, str]]
+BASELINES = Path(__file__).parent.parent / "examples" / "baselines"
+FEW = ("--seeds", "3", "--epochs", "1", "--no-again", "--workers", "2")
+
+
+def tiny() -> Architecture:
+    mini = resolve(BASELINES / "efficientnet_mini.json")
+    stages = tuple(replace(stage, channels=8) for stage in mini.stages[:2])
+    return replace(mini, name="tiny", stages=stages, resolution=(10, 10), stem=replace(mini.stem, channels=8))
+
+
+@pytest.fixture(scope="module")
+def baseline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("baseline") / "tiny.json"
+    path.write_text(to_json(tiny()))
+    return path
+
+
+class Listening(StudyListener):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.progressed: list[Progress] = []
+
+    def note(self, text: str) -> None:
+        self.said.append(text)
+
+    def progress(self, stage: str, progress: Progress) -> None:
+        self.progressed.append(progress)
+
+
+@pytest.fixture(scope="module")
+def heard() -> Listening:
+    return Listening()
+
+
+@pytest.fixture(scope="module")
+def studied(digits: Path, baseline: Path, heard: Listening, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished study of five arms and three seeds, and the best of them again."""
+    out = tmp_path_factory.mktemp("study") / "study"
+    asked = Asked(baseline, seeds=3, epochs=1, design=FIVE, again=True, workers=2)
+    write_study(study(digits, asked, out=out, listener=heard))
+    return out
+
+
+def rows(out: Path) -> list[tuple[str, str]]:
+    with sqlite3.connect(out / "ledger.db") as ledger:
+        return ledger.execute("SELECT number, state FROM trials").fetchall()
+
+
+def test_a_study_leaves_its_answer_its_page_and_coefficients_that_are_rules(studied: Path) -> None:
+    values = json.loads((studied / "study.json").read_text())
+    assert values["finished"]
+    first, again = values["factors"]
+    assert (first["factor"], again["factor"]) == (2, 4)
+    assert {name for arm in first["arms"] for name in arm["names"]} == {arm.name for arm in FIVE.arms}
+    assert {FITTED, COMPOUND} <= {name for arm in again["arms"] for name in arm["names"]}
+    for arm in (*first["arms"], *again["arms"]):
+        assert len(arm["selection"]) == len(arm["test"]) == 3
+        assert arm["latency"]["median"] > 0
+        assert arm["test_mean"][1] <= arm["test_mean"][0] <= arm["test_mean"][2]
+    surface = values["surface"]
+    rule = find_rule(str(studied / "coefficients.json"))
+    found = rule.at_factor(2.0)
+    assert (found.depth, found.width, found.resolution) == pytest.approx(
+        (surface["alpha"], surface["beta"], surface["gamma"])
+    )
+    assert find_rule(str(studied / "coefficients-fastest.json")).at_factor(2.0).factor == pytest.approx(2)
+    assert "<html" in (studied / "report.html").read_text()
+
+
+def test_arms_share_seeds_recipe_and_images(studied: Path) -> None:
+    with sqlite3.connect(studied / "ledger.db") as ledger:
+        query = "SELECT value_json FROM trial_user_attributes WHERE key = 'trial'"
+        trials = [json.loads(text) for (text,) in ledger.execute(query)]
+    assert len({json.dumps([t["recipe"], t["data"], t["images"], t["how"]], sort_keys=True) for t in trials}) == 1
+    seeds: dict[str, list[int]] = {}
+    for trial in trials:
+        seeds.setdefault(trial["architecture"]["name"], []).append(trial["seed"])
+    assert all(sorted(found) == [0, 1, 2] for found in seeds.values())
+
+
+def test_going_on_with_a_finished_study_trains_nothing(studied: Path) -> None:
+    before, values = rows(studied), json.loads((studied / "study.json").read_text())
+    again = resume(studied)
+    assert rows(studied) == before
+    assert again.fresh == 0
+    found = {arm.name: arm.test.tolist() for at in again.found.factors for arm in at.arms if arm.test is not None}
+    assert found == {arm["name"]: arm["test"] for at in values["factors"] for arm in at["arms"]}
+
+
+def test_a_study_is_extended_by_seeds_and_arms_and_keeps_what_it_has(
+    triscale: Run, studied: Path, baseline: Path, tmp_path: Path
+) -> None:
+    more = {"schema": 1, "arms": [{"name": "mine", "depth": 0, "width": 0.5, "resolution": 0.5}]}
+    (tmp_path / "more.json").write_text(json.dumps(more))
+    before = len(rows(studied))
+    words = ("--resume", "--out", studied, "--design", "five", "--arms", tmp_path / "more.json")
+    code, out, err = triscale("study", *words, "--seeds", 4, "--epochs", 1, "--no-again", "--json")
+    assert code == 0, err
+    values = json.loads(out)
+    assert {name for arm in values["factors"][0]["arms"] for name in arm["names"]} >= {"mine", "compound"}
+    assert all(len(arm["selection"]) == 4 for arm in values["factors"][0]["arms"])
+    distinct = len(values["factors"][0]["arms"])
+    assert len(rows(studied)) - before <= distinct + 3 + 1  # the fourth seed of all, the first three of the new one
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--factor", "3"), "--factor is not what"),
+        (("--epochs", "9"), "--epochs is not what"),
+        (("--baseline", "resnet18"), "--baseline is not what"),
+        (("--seed", "9"), "--seed is not what"),
+    ],
+)
+def test_what_all_trials_share_cannot_be_changed_later(
+    triscale: Run, studied: Path, words: tuple[str, str], said: str
+) -> None:
+    code, _, err = triscale("study", "--resume", "--out", studied, "--time", "9h", *words)
+    assert code == 2
+    assert said in err
+
+
+def test_other_images_are_refused(triscale: Run, studied: Path, tmp_path: Path) -> None:
+    other = digit_folder(tmp_path / "other", each=12)
+    code, _, err = triscale("study", other, "--resume", "--out", studied)
+    assert code == 2
+    assert "not the images that the run was begun with" in err
+
+
+def test_a_study_is_no_fit_and_a_fit_no_study(triscale: Run, studied: Path, fitted: object) -> None:
+    code, _, err = triscale("fit", "--resume", "--out", studied)
+    assert code == 2
+    assert f"triscale study --resume --out {studied}" in err
+    code, _, err = triscale("study", "--resume", "--out", fitted.run.path)  # type: ignore[attr-defined]
+    assert code == 2
+    assert "is no study" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "say where the study shall lie"),
+        (("--out", "S"), "say how long it may take: --time 1h"),
+        (("--out", "S", "--time", "1h", "--factor", "1"), "--factor 1:"),
+        (("--out", "S", "--time", "soon"), "--time: 'soon'"),
+        (("--out", "S", "--time", "1h", "--design", "six"), "--design 'six'"),
+        (("--out", "S", "--time", "1h", "--seeds", "2"), "--seeds 2: a study takes at least 3"),
+        (("--out", "S", "--time", "1h", "--executor", "spark"), "--executor 'spark'"),
+        (("--out", "S", "--time", "1h", "--address", "auto"), "--address auto: of a Ray cluster"),
+        (("--out", "S", "--time", "1h", "--baseline", "b0"), "b0"),
+        (("--out", "S", "--time", "1h", "--images", "0"), "--images 0"),
+        (("--out", "S", "--time", "1s"), "the least study, 5 arms × 3 seeds"),
+    ],
+)
+def test_what_is_asked_wrongly_is_one_line_and_leaves_nothing(
+    triscale: Run, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = triscale("study", digits, *words)
+    assert code == 2
+    assert said in err.strip().splitlines()[-1]
+    assert out == ""
+    assert not (tmp_path / "S").exists()
+
+
+def test_the_example_of_the_help_names_what_there_is(triscale: Run) -> None:
+    told = " ".join(triscale("study", "--help")[1].split())
+    assert "Example: triscale study IMAGES --baseline mobilenet_v2 --factor 2 --time 1h --out STUDY" in told
+
+
+def made_up(noise: float, best: tuple[float, float, float], seeds: int = 3) -> tuple[Setup, dict[str, Outcome]]:
+    """A study of the ten arms whose true accuracies fall with the distance from a mix, and its outcomes."""
+    mini = resolve(BASELINES / "efficientnet_mini.json")
+    effort = Effort(1e-3, (2e-3,), (4e-3,), 1.0, 0.0)
+    recipe = named("quick").recipe
+    setup = Setup(mini, 2.0, recipe, Fidelity(1000, 1), How(), 2, 0, "images", (28, 28), effort)
+    draw = np.random.default_rng(0)
+    outcomes = {}
+    for arm in (None, *TEN.arms):
+        grown = None if arm is None else setup.grow(arm, 2.0)
+        shares = None if grown is None else grown.shares
+        for seed in range(seeds):
+            value = (
+                0.8
+                if shares is None
+                else 0.9
+                - sum((a - b) ** 2 for a, b in zip((shares.depth, shares.width, shares.resolution), best, strict=True))
+                * 0.1
+            )
+            right = draw.random(10_000) < value + noise * draw.normal()
+            trial = setup.trial(mini if grown is None else grown.network, seed)
+            outcomes[trial.key] = Outcome(
+                selection=value + noise * draw.normal(),
+                loss=0.5,
+                test=pack(right),
+                losses=(1.0,),
+                macs=cost(mini).macs,
+                seconds=1.0,
+                preparing=0.0,
+                worker="",
+                memory=0,
+            )
+    return setup, outcomes
+
+
+def test_the_fitted_optimum_is_near_the_true_one_and_in_its_set() -> None:
+    best = (0.2, 0.5, 0.3)
+    setup, outcomes = made_up(0.0005, best)
+    grown = [setup.grow(arm, 2.0) for arm in TEN.arms]
+    found = conclude(setup, grown, 3, outcomes, unseal=False)
+    assert found.fit is not None
+    assert np.abs(np.array(found.fit.shares) - best).max() < 0.15
+    nearest = np.abs(found.fit.compatible - np.array(best)).max(1).min()
+    assert nearest < 0.051
+
+
+def test_test_answers_are_not_read_before_everything_is_chosen() -> None:
+    setup, outcomes = made_up(0.001, (0.2, 0.5, 0.3))
+    sealed = {key: replace(outcome, test="no record at all") for key, outcome in outcomes.items()}
+    grown = [setup.grow(arm, 2.0) for arm in TEN.arms]
+    found = conclude(setup, grown, 3, sealed, unseal=False)
+    assert all(arm.test is None and arm.test_mean is None for arm in found.factors[0].arms)
+    assert len(arms_again(found.factors[0], found.fit)) == 4
+    with pytest.raises(UserError):
+        conclude(setup, grown, 3, sealed, unseal=True)
+
+
+def test_the_best_again_are_the_fitted_the_papers_the_best_single_and_the_best_others() -> None:
+    setup, outcomes = made_up(0.0005, (0.0, 0.9, 0.1))
+    grown = [setup.grow(arm, 2.0) for arm in TEN.arms]
+    found = conclude(setup, grown, 3, outcomes, unseal=False)
+    names = [arm.name for arm in arms_again(found.factors[0], found.fit)]
+    assert names[0] == FITTED
+    assert {"width", COMPOUND} < set(names)
+    assert len(names) == len(set(names)) == 4
+
+
+def test_arms_that_rounding_made_one_network_count_once() -> None:
+    setup, outcomes = made_up(0.001, (0.3, 0.3, 0.4))
+    grown = [setup.grow(arm, 2.0) for arm in TEN.arms]
+    found = conclude(setup, grown, 3, outcomes, unseal=False).factors[0]
+    networks = {setup.trial(one.network, 0).key for one in grown}
+    assert len(found.arms) == len(networks)
+    assert sum(len(arm.names) for arm in found.arms) == len(TEN.arms)
+
+
+def test_a_cost_that_differs_is_corrected_by_what_doubling_brings() -> None:
+    setup, outcomes = made_up(1e-9, (1 / 3, 1 / 3, 1 / 3))
+    grown = [setup.grow(arm, 2.0) for arm in TEN.arms]
+    found = conclude(setup, grown, 3, outcomes, unseal=False)
+    assert found.fit is not None
+    mean = np.mean([arm.mean.value for arm in found.factors[0].arms])
+    assert found.fit.slope == pytest.approx(float(mean - 0.8), abs=0.01)
+
+
+def test_a_study_without_all_seeds_of_two_arms_says_nothing_yet() -> None:
+    setup, outcomes = made_up(0.001, (0.3, 0.3, 0.4))
+    grown = [setup.grow(arm, 2.0) for arm in TEN.arms]
+    some = {setup.trial(grown[0].network, seed).key for seed in range(3)}
+    found = conclude(setup, grown, 3, {key: outcomes[key] for key in some}, unseal=False)
+    assert found.factors == ()
+    assert found.fit is None
+
+
+def test_the_setup_and_the_choice_survive_run_json(studied: Path) -> None:
+    settings = json.loads((studied / "run.json").read_text())
+    setup = Setup.from_json(settings["setup"], "run.json")
+    assert json.loads(json.dumps(setup.to_json())) == settings["setup"]
+    assert setup.data == settings["data"]["fingerprint"]
+    assert setup.baseline == tiny() or setup.baseline.classes == 3
+
+
+def test_a_damaged_run_json_is_one_line(tmp_path: Path, studied: Path) -> None:
+    settings = json.loads((studied / "run.json").read_text())
+    del settings["setup"]["how"]
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match="not a study that this version can go on with"):
+        resume(tmp_path / "run")
+
+
+def test_images_without_more_pixels_are_said_to_show_nothing_new(studied: Path, heard: Listening) -> None:
+    assert any("more resolution shows nothing new" in text for text in heard.said)
+    assert any("resolution ×2 asks for" in text for text in heard.said)
+
+
+def test_a_person_can_watch(studied: Path, heard: Listening) -> None:
+    assert heard.progressed[-1].done == heard.progressed[-1].wanted
+    assert max(progress.running for progress in heard.progressed) == 2
+    assert any(progress.left is not None and progress.last is not None for progress in heard.progressed)
+    assert all(0 <= progress.share <= 1 for progress in heard.progressed)
+
+
+def test_the_fingerprint_of_the_images_is_part_of_a_trial(digits: Path, studied: Path) -> None:
+    data = read(digits, seed=0)
+    with sqlite3.connect(studied / "ledger.db") as ledger:
+        query = "SELECT value_json FROM trial_user_attributes WHERE key = 'trial'"
+        assert {json.loads(text)["data"] for (text,) in ledger.execute(query)} == {data.fingerprint}
+
+
+def test_shares_of_a_coefficients_file_are_those_of_the_optimum(studied: Path) -> None:
+    values = json.loads((studied / "coefficients.json").read_text())
+    shares = Exponents(**values["shares"])
+    assert shares.coefficients().alpha == pytest.approx(values["alpha"])
