@@ -16,7 +16,7 @@ from triscale.data import read
 from triscale.errors import UserError
 from triscale.scaling import find_rule
 from triscale.scaling.multipliers import Exponents
-from triscale.studies import Asked, StudyListener, resume, study, write_study
+from triscale.studies import StudyListener, resume_study, study
 from triscale.studies.conclusions import arms_again, conclude
 from triscale.studies.designs import COMPOUND, FITTED, FIVE, TEN
 from triscale.studies.planning import Effort, Fidelity
@@ -65,8 +65,17 @@ def heard() -> Listening:
 def studied(digits: Path, baseline: Path, heard: Listening, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished study of five arms and three seeds, and the best of them again."""
     out = tmp_path_factory.mktemp("study") / "study"
-    asked = Asked(baseline, seeds=3, epochs=1, design=FIVE, again=True, workers=2)
-    write_study(study(digits, asked, out=out, listener=heard))
+    study(
+        digits,
+        out=out,
+        baseline=baseline,
+        seeds=3,
+        epochs=1,
+        design=FIVE,
+        again=True,
+        workers=2,
+        listener=heard,
+    )
     return out
 
 
@@ -109,9 +118,9 @@ def test_arms_share_seeds_recipe_and_images(studied: Path) -> None:
 
 def test_going_on_with_a_finished_study_trains_nothing(studied: Path) -> None:
     before, values = rows(studied), json.loads((studied / "study.json").read_text())
-    again = resume(studied)
+    again = resume_study(studied)
     assert rows(studied) == before
-    assert again.fresh == 0
+    assert again.spent[-1].trials == 0
     found = {arm.name: arm.test.tolist() for at in again.found.factors for arm in at.arms if arm.test is not None}
     assert found == {arm["name"]: arm["test"] for at in values["factors"] for arm in at["arms"]}
 
@@ -305,7 +314,7 @@ def test_a_damaged_run_json_is_one_line(tmp_path: Path, studied: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text(json.dumps(settings))
     with pytest.raises(UserError, match="not a study that this version can go on with"):
-        resume(tmp_path / "run")
+        resume_study(tmp_path / "run")
 
 
 def test_images_without_more_pixels_are_said_to_show_nothing_new(studied: Path, heard: Listening) -> None:

@@ -103,8 +103,7 @@ def command(
     said = _said(context)
     seconds = None if time is None else parse_seconds(time, "--time")
     from triscale.cli.study_watching import StudyWatcher
-    from triscale.studies import Asked, make_designs, study, write_study
-    from triscale.studies import resume as go_on
+    from triscale.studies import Asked, begin_study, make_designs, resume_study
     from triscale.training import find_recipe
 
     cluster = (address or "") if executor == "ray" else None
@@ -135,18 +134,17 @@ def command(
         try:
             if resume:
                 anew = asked() if said - _ABOUT_THE_SITTING else None
-                studied = go_on(
+                studied = resume_study(
                     out, data=data, asked=anew, given=said, workers=workers, cluster=cluster, listener=watcher
                 )
             else:
                 assert data is not None  # asked for above
-                studied = study(data, asked(), out=out, listener=watcher)
-            values = write_study(studied)
+                studied = begin_study(data, asked(), out, watcher)
         except Interrupted as stop:
             raise Interrupted(stop.number, _kept(out) if watcher.begun else "") from None
         except TriscaleError as error:
             raise (TriscaleError(f"{error}; {_kept(out)}") if watcher.begun else error) from None
-    report = studied.run.report
+    report, values = studied.run.report, studied.values
     output.result({"study": str(out), "report": str(report), **values}, lambda console: show(console, values, report))
     if values["recommended"]["fitted"] is not None:
         rule = out / "coefficients.json"

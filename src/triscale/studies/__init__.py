@@ -9,9 +9,8 @@ from triscale.studies.planning import Line
 from triscale.studies.power import detectable
 from triscale.studies.setup import Choice, Setup
 from triscale.studies.study import Studied
-from triscale.studies.studying import resume, study
+from triscale.studies.studying import begin_study, resume_study, study
 from triscale.studies.surface import Surface, fit_surface
-from triscale.studies.writing import write_study
 
 __all__ = [
     "DESIGNS",
@@ -26,13 +25,13 @@ __all__ = [
     "Studied",
     "StudyListener",
     "Surface",
+    "begin_study",
     "compare_arms",
     "detectable",
     "find_design",
     "fit_surface",
     "make_designs",
-    "resume",
+    "resume_study",
     "seeds_to_tell",
     "study",
-    "write_study",
 ]

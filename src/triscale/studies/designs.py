@@ -157,14 +157,16 @@ def _arm(item: object, where: str) -> Arm:
     if not isinstance(item, dict) or not isinstance(item.get("name"), str):
         raise UserError(f'{where}: an arm has a "name" and a mix, not {short(item)}')
     mix = {key: value for key, value in item.items() if key != "name"}
-    if "alpha" in mix:
-        shares = from_plain(Coefficients, mix, where).exponents()
-    else:
-        shares = from_plain(Exponents, mix, where)
     try:
-        return Arm(item["name"], shares)
+        return Arm(item["name"], _shares(mix, where))
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
+
+
+def _shares(mix: dict[str, object], where: str) -> Exponents:
+    if "alpha" in mix:
+        return from_plain(Coefficients, mix, where).exponents()
+    return from_plain(Exponents, mix, where)
 
 
 def to_json(design: Design) -> str:

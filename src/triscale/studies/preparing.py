@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from time import monotonic
 
 import torch
 
@@ -35,9 +36,10 @@ TYPICAL_MACS = 4e6  # of a baseline whose size is not known yet
 
 
 def prepare_study(
-    images: Data, asked: Asked, pool: Executor, keep: Callable[[int], None], device: torch.device
+    images: Data, asked: Asked, pool: Executor, keep: Callable[[int], None], device: torch.device, started: float
 ) -> Setup:
-    """Everything that all trials share. pool: a worker for every core; `keep` leaves it so many.
+    """Everything that all trials share. pool: a worker for every core; `keep` leaves it so many. started: the
+    `time.monotonic()` from which on the asked time counts.
 
     Raises `UserError` where the time is too short for the least study, with what that takes.
     """
@@ -54,6 +56,8 @@ def prepare_study(
     keep(way.workers)
     rungs, pixels = rungs_of(asked), images.size if images.uniform else None
     effort = _effort(baseline, rungs, asked, images, pool, way, recipe.batch)
+    if asked.time is not None:
+        asked = replace(asked, time=max(1.0, asked.time - (monotonic() - started)))
     fidelity = _fidelity(rungs, effort, asked, way.workers, len(images.train), recipe)
     if asked.time is not None:  # said before anything is trained
         choose(lines(rungs, effort, fidelity, way.workers, GUESSED_NOISE), asked.time)

@@ -34,20 +34,31 @@ from triscale.trials import LEDGER, Entry, Executor, Ledger, Outcome, Progress, 
 PAGE_EVERY, PAGE_SHARE = 60.0, 100  # seconds between two pages; and so many times what one takes
 
 
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a sitting took. seconds: of all of it; busy: of those in which trials ran. trials: that it carried out;
+    fresh: their seconds, added up. slots: how many at once."""
+
+    seconds: float
+    busy: float
+    trials: int
+    fresh: float
+    slots: int
+
+
 @dataclass(frozen=True, eq=False)
 class Studied:
-    """A finished study. seconds: of this sitting. fresh: seconds of the trials that it carried out, added up; slots:
-    how many were carried out at once. trials, trained: of all that count, with their seconds."""
+    """A finished study. spent: of every sitting that ended by itself. trials, trained: of all trials that count, with
+    their seconds. values: what study.json holds."""
 
     run: RunDirectory
     setup: Setup
     choice: Choice
     found: Conclusions
-    seconds: float
-    fresh: float
-    slots: int
+    spent: tuple[Spent, ...]
     trials: int
     trained: float
+    values: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -62,7 +73,8 @@ class Sitting:
     listener: StudyListener
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
-    fresh: float = 0.0
+    fresh: dict[str, float] = field(default_factory=dict)
+    busy: float = 0.0
     choice: Choice | None = None
     grown: list[Grown] = field(default_factory=list)
     shown: "Shown" = field(default_factory=lambda: Shown())
@@ -83,9 +95,18 @@ class Sitting:
                 self.outcomes[progress.key] = progress.last[1]
             self._show()
 
-        found = run_trials(self.ledger, self.executor, entries, dict(expected), told)
-        self.fresh += sum(outcome.seconds for key, outcome in found.items() if key not in before)
-        self.outcomes |= found
+        begun = time.monotonic()
+        self.outcomes |= run_trials(self.ledger, self.executor, entries, dict(expected), told)
+        self.busy += time.monotonic() - begun
+        wanted = {entry.trial.key for entry in entries} - before
+        self.fresh |= {key: self.outcomes[key].seconds for key in wanted}
+
+    def spent(self) -> tuple[Spent, ...]:
+        """What all sittings took, this one so far included."""
+        source = f"{self.run.path}/run.json"
+        before = [from_plain(Spent, one, source, "sittings") for one in self.settings.get("sittings", [])]
+        seconds, fresh = time.monotonic() - self.started, sum(self.fresh.values())
+        return *before, Spent(seconds, self.busy, len(self.fresh), fresh, self.executor.slots)
 
     def _show(self) -> None:
         """What is known so far, where it is time to say so: the page is as dear as some steps of a trial."""
@@ -139,6 +160,14 @@ def begin(run: RunDirectory, images: Data, setup: Setup, asked: Asked) -> dict[s
 
 
 def go_through(sitting: Sitting, asked: Asked | None) -> Studied:
+    """All stages; however they end, run.json says what the sitting took."""
+    try:
+        return _stages(sitting, asked)
+    finally:
+        sitting.freeze(sittings=[to_plain(one) for one in sitting.spent()])
+
+
+def _stages(sitting: Sitting, asked: Asked | None) -> Studied:
     """All stages, from wherever the ledger stands: the baseline's runs, the choice, the arms, the best of them again,
     what follows from it. asked: what decides the choice, where it was not made before or is to be made anew."""
     sitting.ledger.requeue()
@@ -161,9 +190,7 @@ def go_through(sitting: Sitting, asked: Asked | None) -> Studied:
         sitting.setup,
         choice,
         found,
-        seconds=time.monotonic() - sitting.started,
-        fresh=sitting.fresh,
-        slots=sitting.executor.slots,
+        spent=sitting.spent(),
         trials=len(used),
         trained=trained,
     )
@@ -202,7 +229,8 @@ def _choice(sitting: Sitting, asked: Asked | None) -> Choice:
     noise = stdev(run.selection for run in runs)
     rungs = rungs_of(asked)
     found = lines(rungs, effort, setup.fidelity, sitting.executor.slots, noise)
-    chosen = 0 if asked.time is None else choose(found, asked.time)
+    apart = time.monotonic() - sitting.started - sitting.busy  # reading, timing networks
+    chosen = 0 if asked.time is None else choose(found, asked.time - apart)
     sitting.listener.ladder(found, chosen, noise)
     rung = found[chosen].rung
     choice = Choice(rung.design, rung.seeds, rung.twice, noise, tuple(ladder_values(found, chosen)))

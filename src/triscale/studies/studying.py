@@ -1,34 +1,90 @@
 """The verb `study`: begins one, or goes on with one, with whatever carries its trials out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
+from typing import Literal
 
 import torch
 
+from triscale.arch import Architecture
 from triscale.data import Data, check_apart, read, read_again
 from triscale.errors import UserError
 from triscale.runs import RunDirectory
-from triscale.studies.asked import Asked, check_same
+from triscale.studies.asked import Asked, check_same, make_designs
 from triscale.studies.choosing import usable_cores
+from triscale.studies.designs import Design
 from triscale.studies.listening import StudyListener
 from triscale.studies.preparing import prepare_study
 from triscale.studies.setup import Setup
 from triscale.studies.study import Sitting, Studied, begin, go_through, opened
+from triscale.studies.writing import write_study
+from triscale.training import find_recipe
 from triscale.training.machine import find_device
-from triscale.trials import Executor, Workers
+from triscale.trials import Cluster, Executor, Workers
 
 
-def study(data: str | Path, asked: Asked, *, out: str | Path, listener: StudyListener | None = None) -> Studied:
+def study(
+    data: str | Path,
+    *,
+    out: str | Path,
+    baseline: str | Path | Architecture = "efficientnet_b0",
+    factor: float = 2.0,
+    time: float | None = None,
+    design: str | Path | Design | None = None,
+    arms: Sequence[Path] = (),
+    seeds: int | None = None,
+    again: bool | None = None,
+    images: int | None = None,
+    epochs: int | None = None,
+    macs: float | None = None,
+    resolution: int | tuple[int, int] | None = None,
+    recipe: str | Path | None = None,
+    seed: int = 0,
+    workers: int | None = None,
+    device: str | None = None,
+    cluster: str | None = None,
+    on_bad: Literal["error", "skip"] = "error",
+    listener: StudyListener | None = None,
+) -> Studied:
     """How depth, width and resolution pay off for a network on images: trains the arms of a design at equal cost, with
     seeds that all share, and says which mix is best, how sure that is, and what it cannot tell.
 
-    data: class folders, a manifest or IDX files. asked: the baseline, the factor, the time, the design. out: a new or
-    empty directory. Trials run in processes of their own: a script that calls this does so under
-    ``if __name__ == "__main__":``. Raises `UserError` for what was asked wrongly, and where the time is too short for
-    five arms and three seeds; `TriscaleError` where a trial fails. What is finished is kept either way.
+    data: class folders, a manifest or IDX files. out: a new or empty directory. factor: times the baseline's MACs that
+    every arm costs. time: seconds for all of it, which decide what is not said. design: one of `DESIGNS` or a JSON
+    file; arms: JSON files of more. again: the best arms at the squared factor too. images, epochs: of a trial. macs: of
+    the baseline. cluster: the address of a Ray cluster, "" for one that is begun here. Trials run in processes of their
+    own: a script calls this under ``if __name__ == "__main__":``. Raises `UserError` for what was asked wrongly, and
+    where the time is too short for five arms and three seeds; `TriscaleError` where a trial fails. What is finished is
+    kept either way; `resume_study` goes on.
     """
-    listener = listener or StudyListener()
+    named, more = (design, ()) if isinstance(design, Design) else make_designs(design, tuple(arms))
+    asked = Asked(
+        baseline=baseline,
+        factor=factor,
+        time=time,
+        design=named,
+        arms=more,
+        seeds=seeds,
+        again=again,
+        images=images,
+        epochs=epochs,
+        macs=macs,
+        resolution=(resolution, resolution) if isinstance(resolution, int) else resolution,
+        recipe=None if recipe is None else find_recipe(recipe),
+        seed=seed,
+        workers=workers,
+        device=device,
+        cluster=cluster,
+        on_bad=on_bad,
+    )
+    return begin_study(data, asked, out, listener)
+
+
+def begin_study(data: str | Path, asked: Asked, out: str | Path, listener: StudyListener | None = None) -> Studied:
+    """The same for everything that is asked as one value."""
+    listener, started = listener or StudyListener(), monotonic()
     check_apart(Path(data), RunDirectory.check_free(out))
     asked.fixed()
     images = read(data, seed=asked.seed, on_bad=asked.on_bad, progress=listener.reading)
@@ -36,7 +92,7 @@ def study(data: str | Path, asked: Asked, *, out: str | Path, listener: StudyLis
     device = find_device(asked.device)
     with _pool(images, asked, device) as (pool, keep):
         listener.measuring()
-        setup = prepare_study(images, asked, pool, keep, device)
+        setup = prepare_study(images, asked, pool, keep, device, started)
         run = RunDirectory.create(out)
         with run.alone():
             if run.begun():
@@ -44,10 +100,12 @@ def study(data: str | Path, asked: Asked, *, out: str | Path, listener: StudyLis
             settings = begin(run, images, setup, asked)
         listener.planned(setup, run)
         with opened(run) as ledger:
-            return go_through(Sitting(run, settings, setup, ledger, pool, listener), asked)
+            return write_study(
+                go_through(Sitting(run, settings, setup, ledger, pool, listener, started=started), asked)
+            )
 
 
-def resume(
+def resume_study(
     out: str | Path,
     *,
     data: str | Path | None = None,
@@ -71,17 +129,16 @@ def resume(
         raise UserError(f"{run.path}: is no study; go on with it by triscale fit --resume or triscale train --resume")
     if asked is not None:
         check_same(asked, before, given, run.path)
-    setup = Setup.from_json(settings["setup"], source)
+    anew = None if settings.get("choice") is not None and asked is None else asked
+    if anew is None and settings.get("choice") is None:
+        raise UserError(f"{run.path}: was ended before its design was chosen; say --time, or --seeds and --epochs")
+    setup = Setup.from_json(settings.get("setup", {}), source)
     images = read_again(settings.get("data"), source, seed=setup.seed, place=data, progress=listener.reading)
-    count = setup.workers if workers is None else workers
     with opened(run) as ledger:
-        pool = make_executor(images, count, setup.how.threads, cluster)
+        pool = make_executor(images, workers or setup.workers, setup.how.threads, cluster)
         try:
             listener.planned(setup, run)
-            anew = None if settings["choice"] is not None and asked is None else asked
-            if anew is None and settings["choice"] is None:
-                raise UserError(f"{run.path}: was ended before its design was chosen; say --time, or --seeds")
-            return go_through(Sitting(run, settings, setup, ledger, pool, listener), anew)
+            return write_study(go_through(Sitting(run, settings, setup, ledger, pool, listener), anew))
         finally:
             pool.close()
 
@@ -107,4 +164,4 @@ def make_executor(images: Data, count: int, threads: int, cluster: str | None) -
     """Processes of this machine, or a Ray cluster at an address."""
     if cluster is None:
         return Workers(images, count)
-    raise UserError("--executor ray: not yet")
+    return Cluster(images, cluster, threads)

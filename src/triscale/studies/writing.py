@@ -1,7 +1,7 @@
 """What a study leaves behind: study.json, from which its page is made, and coefficients files for `--rule`."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -28,8 +28,8 @@ from triscale.studies.values import (
 RESULT, COEFFICIENTS, FASTEST = "study.json", "coefficients.json", "coefficients-fastest.json"
 
 
-def write_study(studied: Studied) -> dict[str, Any]:
-    """Measures latencies, writes the files, and gives back what study.json holds."""
+def write_study(studied: Studied) -> Studied:
+    """Measures latencies and writes the files; the same study, with what study.json holds."""
     latencies = _latencies(studied)
     values = study_values(studied, latencies)
     write_whole(studied.run.path / RESULT, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
@@ -38,7 +38,7 @@ def write_study(studied: Studied) -> dict[str, Any]:
         if found is not None:
             write_whole(studied.run.path / name, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
     write_study_page(studied.run.report, values)
-    return values
+    return replace(studied, values=values)
 
 
 def _latencies(studied: Studied) -> Latencies:
@@ -55,7 +55,6 @@ def _latencies(studied: Studied) -> Latencies:
 def study_values(studied: Studied, latencies: Latencies) -> dict[str, Any]:
     """Plain values of a finished study."""
     setup, found = studied.setup, studied.found
-    room = studied.seconds * studied.slots
     return {
         "schema": SCHEMA,
         "triscale": version("triscale"),
@@ -69,14 +68,22 @@ def study_values(studied: Studied, latencies: Latencies) -> dict[str, Any]:
             "fitted": None if found.fit is None else _fitted(found.fit, setup),
             "fastest": _fastest(found, latencies),
         },
-        "time": {
-            "seconds": studied.seconds,
-            "trials": studied.trials,
-            "trained": studied.trained,
-            "workers": studied.slots,
-            "fresh": studied.fresh,
-            "share_of_trials": studied.fresh / room if studied.fresh else None,
-        },
+        "time": _time(studied),
+    }
+
+
+def _time(studied: Studied) -> dict[str, Any]:
+    """Of all sittings that ended by themselves; no shares where a killed one carried out trials too."""
+    spent = studied.spent
+    seconds, counted = sum(one.seconds for one in spent), sum(one.trials for one in spent)
+    room, whole = sum(one.seconds * one.slots for one in spent), counted >= studied.trials and seconds > 0
+    return {
+        "seconds": seconds,
+        "trials": studied.trials,
+        "trained": studied.trained,
+        "workers": spent[-1].slots,
+        "share_of_trials": sum(one.fresh for one in spent) / room if whole else None,
+        "share_without_trials": 1 - sum(one.busy for one in spent) / seconds if whole else None,
     }
 
 
