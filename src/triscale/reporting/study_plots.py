@@ -2,11 +2,13 @@
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import pairwise
 from typing import Literal
 
+import matplotlib as mpl
 from markupsafe import escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,18 +16,27 @@ from matplotlib.patches import Polygon, Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 from matplotlib.tri import Triangulation
 
-from triscale.reporting.plots import ACCENT, INK, QUIET, _svg, _within_shares
+from triscale.reporting.labels import Labels, shortened
+from triscale.reporting.plots import _STYLE, ACCENT, INK, QUIET, _svg, _within_shares
 from triscale.units import format_count
 
 Shares = tuple[float, float, float]  # of depth, width and resolution; sum 1
 Bounded = tuple[float, float, float]  # an accuracy and the bounds of its interval
+Kind = Literal["depth", "width", "resolution", "compound", "fitted"]
 
-GROUND = "#010206"  # stands for the colour that the page is printed on
-HEIGHT = math.sqrt(3) / 2  # of a triangle whose sides are 1
+GROUND = "#010206"  # stands for the colour that the page lies on
 CORNERS: dict[str, Shares] = {"depth": (1, 0, 0), "width": (0, 1, 0), "resolution": (0, 0, 1)}
-LEVELS = 7  # bands of the surface, about
-LAYER = 0.105  # how much of its colour each band adds to the one below it
-NAME = 18  # letters of a name in a plot; the tables have the whole of it
+_HEIGHT = math.sqrt(3) / 2  # of a triangle with sides of 1
+_SIDE = 298.0  # points that its sides are drawn long
+_BANDS = 7  # of the surface, about
+_LAYER = 0.1  # of its colour that each band adds to what lies below it
+_LINES: dict[Kind, tuple[str, str]] = {  # marker and line
+    "depth": ("s", ":"),
+    "width": ("^", "--"),
+    "resolution": ("D", "-."),
+    "compound": ("o", "-"),
+    "fitted": ("*", "-"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +51,12 @@ class Dot:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Accuracy against MACs, from the baseline on. points: (MACs, accuracy with its bounds); the baseline's are its
-    value. kind: one dimension alone, the paper's mix, or the fitted one."""
+    """A way to grow: (MACs, accuracy with its bounds) at ever higher cost. It begins with the baseline, unless that has
+    nothing to do with it."""
 
     name: str
+    kind: Kind
     points: tuple[tuple[float, Bounded], ...]
-    kind: Literal["depth", "width", "resolution", "compound", "fitted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +69,10 @@ class Row:
     tied: bool
 
 
-# --- the triangle
-
-
 def place(shares: Shares) -> tuple[float, float]:
-    """Where a mix stands: all depth at (0, 0), all width at (1, 0), all resolution above the middle of the two."""
+    """Where a mix stands: all depth at (0, 0), all width at (1, 0), all resolution above the middle between them."""
     _, width, resolution = shares
-    return width + resolution / 2, resolution * HEIGHT
+    return width + resolution / 2, resolution * _HEIGHT
 
 
 def ternary(
@@ -74,212 +82,112 @@ def ternary(
     optimum: Shares,
     paper: Shares,
 ) -> str:
-    """The fitted accuracy over all mixes. grid: (depth, width, resolution, accuracy, …) a row, on a regular grid;
-    compatible: those of its mixes that may be the best. A label that finds no room beside the others is left out."""
-    size, x, y = (5.8, 5.15), (-0.21, 1.21), (-0.175, 1.085)
+    """The fitted accuracy over all mixes. grid: rows of depth, width, resolution, accuracy, …, in regular steps.
+    compatible: those of its mixes that may be the best one. An arm whose label finds no room is a dot alone."""
+    x, y = (-0.2, 1.2), (-0.15, 1.08)
     with _drawing():
-        figure = Figure(figsize=size)
+        figure = Figure(figsize=(_SIDE * (x[1] - x[0]) / 72, _SIDE * (y[1] - y[0]) / 72))
         axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
         axes.set(xlim=x, ylim=y)
         axes.set_axis_off()
-        taken = Taken(axes, 72 * size[0] / (x[1] - x[0]), 72 * size[1] / (y[1] - y[0]))
-        triangles = Triangulation(*zip(*(place((row[0], row[1], row[2])) for row in grid), strict=True))
+        labels = Labels(axes, _SIDE)
+        spots = [place((row[0], row[1], row[2])) for row in grid]
+        triangles = Triangulation([spot[0] for spot in spots], [spot[1] for spot in spots])
         _bands(axes, triangles, [row[3] for row in grid])
-        _set(axes, triangles, grid, compatible)
-        _frame(taken)
-        _marks(taken, dots, optimum, paper)
-        return _finished(figure, "fitted accuracy over the mixes of depth, width and resolution")
+        _hatch(axes, triangles, grid, compatible)
+        _frame(labels)
+        _marks(labels, dots, optimum, paper)
+        return _finished(figure, "Triangle of mixes with the fitted accuracy")
 
 
 def _bands(axes: Axes, triangles: Triangulation, values: Sequence[float]) -> None:
-    """Each level laid over the ones below it, so that no seams show; and the scale that they make."""
+    """Each band lies over all lower ones, so that no seams show; beside them the scale that this makes."""
     low, high = min(values), max(values)
-    inner = [float(each) for each in MaxNLocator(LEVELS, steps=[1, 2, 5, 10]).tick_values(low, high)]
-    levels = [each for each in inner if low < each < high]
-    for level in levels:
-        axes.tricontourf(triangles, values, levels=[level, high + 1], colors=[ACCENT], alpha=LAYER)
-    left, bottom, step = 1.0, 0.6, 0.36 / (len(levels) + 1)
-    for i, level in enumerate(levels):
-        above = bottom + (i + 1) * step
-        axes.add_patch(Rectangle((left, above), 0.05, 0.36 + bottom - above, color=ACCENT, alpha=LAYER, linewidth=0))
-        axes.text(left + 0.065, above, _percent(level, levels), va="center", fontsize=8)
-    axes.add_patch(Rectangle((left, bottom), 0.05, 0.36, fill=False, edgecolor=QUIET, linewidth=0.8))
-    axes.text(left - 0.01, bottom + 0.385, "fitted accuracy", fontsize=8, ha="left")
+    ticks = MaxNLocator(_BANDS, steps=[1, 2, 5, 10]).tick_values(low, high)
+    levels = [float(each) for each in ticks if low < each < high]
+    digits = _digits(levels)
+    left, bottom, top = 1.0, 0.62, 0.98
+    for place_, level in enumerate(levels, 1):
+        axes.tricontourf(triangles, values, levels=[level, high + 1], colors=[ACCENT], alpha=_LAYER)
+        at = bottom + place_ * (top - bottom) / (len(levels) + 1)
+        axes.add_patch(Rectangle((left, at), 0.045, top - at, color=ACCENT, alpha=_LAYER, linewidth=0))
+        axes.text(left + 0.06, at, f"{100 * level:.{digits}f} %", va="center", fontsize=8.5)
+    axes.add_patch(Rectangle((left, bottom), 0.045, top - bottom, fill=False, edgecolor=QUIET, linewidth=0.8))
+    axes.text(left - 0.06, top + 0.02, "fitted accuracy", fontsize=8.5)
 
 
-def _percent(level: float, levels: Sequence[float]) -> str:
-    step = min((b - a for a, b in pairwise(levels)), default=0.01)
-    return f"{100 * level:.{max(0, -math.floor(math.log10(100 * step) + 1e-9))}f} %"
+def _digits(levels: Sequence[float]) -> int:
+    """Decimals that percentages need to differ as the levels do."""
+    step = min((upper - lower for lower, upper in pairwise(levels)), default=0.01)
+    return max(0, -math.floor(math.log10(100 * step) + 1e-9))
 
 
-def _set(
+def _hatch(
     axes: Axes, triangles: Triangulation, grid: Sequence[Sequence[float]], compatible: Sequence[Sequence[float]]
 ) -> None:
-    """The mixes that may be the best, hatched, their border half-way to those that may not."""
-    inside = {tuple(round(share, 6) for share in mix) for mix in compatible}
-    held = [float(tuple(round(share, 6) for share in row[:3]) in inside) for row in grid]
+    """Over the mixes that may be the best; its border lies half-way to those that may not."""
+    inside = {_key(mix) for mix in compatible}
+    held = [float(_key(row) in inside) for row in grid]
     if any(held):
-        hatched = axes.tricontourf(triangles, held, levels=[0.5, 1.5], colors="none", hatches=["////"])
-        hatched.set(edgecolor=INK, linewidth=0.0, alpha=0.45)
+        hatched = axes.tricontourf(triangles, held, levels=[0.5, 1.5], colors="none", hatches=["///"])
+        hatched.set(edgecolor=QUIET, linewidth=0.0)
     if any(held) and not all(held):
-        axes.tricontour(triangles, held, levels=[0.5], colors=[INK], linewidths=1.1, linestyles="--")
+        axes.tricontour(triangles, held, levels=[0.5], colors=[INK], linewidths=1.2, linestyles="--")
 
 
-def _frame(taken: "Taken") -> None:
-    """Sides with their shares, corners with their names."""
-    axes = taken.axes
-    axes.add_patch(Polygon([place(one) for one in CORNERS.values()], fill=False, edgecolor=INK, linewidth=1.2))
-    for quarter in (0.25, 0.5, 0.75):
-        rest = 1 - quarter
-        for a, b in (
-            ((quarter, rest, 0.0), (quarter, 0.0, rest)),
-            ((0.0, quarter, rest), (rest, quarter, 0.0)),
-            ((rest, 0.0, quarter), (0.0, rest, quarter)),
+def _key(mix: Sequence[float]) -> tuple[float, ...]:
+    return tuple(round(share, 6) for share in mix[:3])
+
+
+def _frame(labels: Labels) -> None:
+    """Corners with their names, sides with the shares along them."""
+    corners = [place(each) for each in CORNERS.values()]
+    labels.axes.add_patch(Polygon(corners, fill=False, edgecolor=INK, linewidth=1.2))
+    for share in (0.25, 0.5, 0.75):
+        rest = 1 - share
+        for own, other, x, y in (
+            ((share, rest, 0), (share, 0, rest), 0.0, -0.027),
+            ((0, share, rest), (rest, share, 0), 0.05, 0.01),
+            ((rest, 0, share), (0, rest, share), -0.05, 0.01),
         ):
-            axes.plot(*zip(place(a), place(b), strict=True), color=QUIET, linewidth=0.6, zorder=1.5)
-        (x, y), text = place((quarter, rest, 0.0)), f"{quarter:.0%}".replace("%", " %")
-        taken.text((x, y - 0.03), text, size=7.5)
-        taken.text((1 - quarter / 2 + 0.05 - rest / 2 + 0.0, 0.0), "", size=1)
-        x, y = place((0.0, quarter, rest))
-        taken.text((x + 0.05, y + 0.012), text, size=7.5)
-        x, y = place((rest, 0.0, quarter))
-        taken.text((x - 0.05, y + 0.012), text, size=7.5)
-    taken.text((0.5, -0.075), "← share of depth", size=8.5)
-    taken.text((0.875, 0.55), "← share of width", size=8.5, rotation=-60)
-    taken.text((0.125, 0.55), "share of resolution →", size=8.5, rotation=60)
-    for (name, shares), (dx, dy) in zip(CORNERS.items(), ((-0.02, -0.075), (0.02, -0.075), (0, 0.075)), strict=True):
-        x, y = place(shares)
-        taken.text((x + dx, y + dy), f"all {name}", size=10.5, weight="bold")
+            a, b = place(own), place(other)
+            labels.axes.plot(*zip(a, b, strict=True), color=QUIET, linewidth=0.7, zorder=1.5)
+            labels.write((a[0] + x, a[1] + y), f"{100 * share:.0f} %", size=7.5)
+    for start, end in pairwise([*corners, corners[0]]):
+        labels.keep_line_clear(start, end)
+    labels.write((0.5, -0.08), "← share of depth", size=8.5)
+    labels.write((0.87, 0.5), "share of width →", size=8.5, rotation=-60)
+    labels.write((0.13, 0.5), "share of resolution →", size=8.5, rotation=60)
+    for name, x, y in (("depth", -0.02, -0.08), ("width", 0.02, -0.08), ("resolution", 0.0, 0.09)):
+        at = place(CORNERS[name])
+        labels.write((at[0] + x, at[1] + y), f"all {name}", size=10.5, weight="bold")
 
 
-def _marks(taken: "Taken", dots: Sequence[Dot], optimum: Shares, paper: Shares) -> None:
-    axes = taken.axes
+def _marks(labels: Labels, dots: Sequence[Dot], optimum: Shares, paper: Shares) -> None:
+    axes = labels.axes
     axes.plot(*place(optimum), "*", color=ACCENT, markersize=21, markeredgecolor=GROUND, zorder=4)
-    axes.plot(*place(paper), "D", color=INK, markersize=9, markerfacecolor="none", markeredgewidth=1.4, zorder=5)
+    axes.plot(*place(paper), "D", color=INK, markersize=9, markerfacecolor="none", markeredgewidth=1.3, zorder=5)
     for dot in dots:
         axes.plot(*place(dot.shares), "o", color=INK, markersize=6.5, markeredgecolor=GROUND, zorder=6)
-    for shares, radius in ((optimum, 9.0), (paper, 6.0), *((dot.shares, 4.0) for dot in dots)):
-        taken.mark(place(shares), radius)
+    for shares, radius in ((optimum, 8.0), (paper, 5.0), *((dot.shares, 4.0) for dot in dots)):
+        labels.keep_clear(place(shares), radius)
     for dot in sorted(dots, key=lambda each: (not each.best, -each.mean)):
-        taken.beside(place(dot.shares), (shortened(dot.name), f"{100 * dot.mean:.1f} %"), bold=dot.best)
-
-
-Box = tuple[float, float, float, float]  # left, bottom, right, top; in points
-
-
-class Taken:
-    """What stands where on axes, so that labels do not stand on each other. across, up: points to a unit."""
-
-    DIRECTIONS = (0, 180, 90, 270, 35, 145, 215, 325)  # degrees, the liked ones first
-    DISTANCES = (8.0, 13.0, 20.0, 30.0)  # points from the mark to the label's edge
-
-    def __init__(self, axes: Axes, across: float, up: float) -> None:
-        self.axes, self.across, self.up = axes, across, up
-        self.boxes: list[Box] = []
-
-    def text(
-        self, at: tuple[float, float], text: str, *, size: float, rotation: float = 0.0, weight: str = "normal"
-    ) -> None:
-        """Written around a point, whatever is there."""
-        self.axes.text(*at, text, fontsize=size, ha="center", va="center", rotation=rotation, weight=weight)
-        width, height = _wide(text, size), size * 1.1
-        turn = math.radians(rotation)
-        steps = max(1, round(width / height)) if rotation else 1
-        for i in range(steps):  # what is turned is covered by small boxes
-            along = (i + 0.5) / steps * width - width / 2
-            part = width / steps
-            self._add(at, along * math.cos(turn), along * math.sin(turn), part, height)
-
-    def mark(self, at: tuple[float, float], radius: float) -> None:
-        """No label is written over it."""
-        self._add(at, 0.0, 0.0, 2 * radius, 2 * radius)
-
-    def beside(self, at: tuple[float, float], lines: tuple[str, str], *, bold: bool) -> bool:
-        """Written near a point where there is room; else not at all, and False."""
-        size = 8.5
-        width, height = max(_wide(line, size) for line in lines), 2.2 * size
-        tried = [
-            (self._beside(at, math.radians(angle), distance, width, height), distance + 0.01 * i)
-            for distance, (i, angle) in product(self.DISTANCES, enumerate(self.DIRECTIONS))
-        ]
-        (x, y, box), _ = min(tried, key=lambda one: (self._covered(one[0][2]), one[1]))
-        if self._covered(box) > 0.04 * width * height:
-            return False
-        self.boxes.append(box)
-        middle = at[0] + x / self.across, at[1] + y / self.up
-        if math.hypot(x, y) > math.hypot(width, height) / 2 + 12:
-            self.axes.plot([at[0], middle[0]], [at[1], middle[1]], color=QUIET, linewidth=0.8, zorder=3)
-        for line, shift in zip(lines, (0.55, -0.55), strict=True):
-            self.axes.text(
-                middle[0],
-                middle[1] + shift * size / self.up,
-                line,
-                fontsize=size,
-                ha="center",
-                va="center",
-                weight="bold" if bold else "normal",
-                zorder=7,
-            )
-        return True
-
-    def _beside(
-        self, at: tuple[float, float], angle: float, distance: float, width: float, height: float
-    ) -> tuple[float, float, Box]:
-        """(shift to the label's middle, its box): the mark is so far from the label's edge."""
-        across, up = math.cos(angle), math.sin(angle)
-        x = across * (distance + width / 2) if abs(across) > 0.1 else 0.0
-        y = up * (distance + height / 2) if abs(up) > 0.1 else 0.0
-        return x, y, self._box(at, x, y, width, height)
-
-    def _add(self, at: tuple[float, float], x: float, y: float, width: float, height: float) -> None:
-        self.boxes.append(self._box(at, x, y, width, height))
-
-    def _box(self, at: tuple[float, float], x: float, y: float, width: float, height: float) -> Box:
-        x, y = at[0] * self.across + x, at[1] * self.up + y
-        return x - width / 2, y - height / 2, x + width / 2, y + height / 2
-
-    def _covered(self, box: Box) -> float:
-        """Square points of it that something stands on, or that lie outside."""
-        (left, right), (bottom, top) = self.axes.get_xlim(), self.axes.get_ylim()
-        page = left * self.across, bottom * self.up, right * self.across, top * self.up
-        outside = (box[2] - box[0]) * (box[3] - box[1]) - _common(box, page)
-        return outside + sum(_common(box, other) for other in self.boxes)
-
-
-def _common(a: Box, b: Box) -> float:
-    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-
-
-def _wide(text: str, size: float) -> float:
-    """Points, about: what letters the page has is not known here. Letters from U+2E80 on are as wide as high."""
-    return size * sum(1.0 if ord(letter) >= 0x2E80 else 0.56 for letter in text)
-
-
-# --- the curves
-
-
-_LINES = {
-    "depth": ("s", ":"),
-    "width": ("^", "--"),
-    "resolution": ("D", "-."),
-    "compound": ("o", "-"),
-    "fitted": ("*", "-"),
-}
+        labels.beside(place(dot.shares), (shortened(dot.name), f"{100 * dot.mean:.1f} %"), bold=dot.best)
 
 
 def curves(series: Sequence[Series], baseline: tuple[float, Sequence[float]], title: str) -> str:
-    """Accuracy against MACs (in powers) for each way to grow. baseline: its MACs and the accuracy of each seed."""
+    """Accuracy against MACs (in powers) for each way to grow. baseline: its MACs, and the accuracy of each seed."""
+    macs, seeds = baseline
+    costs = sorted({macs} | {cost for one in series for cost, _ in one.points})
     with _drawing():
-        figure = Figure(figsize=(6.2, 3.7), layout="constrained")
+        figure = Figure(figsize=(5.2, 3.3), layout="constrained")
         axes = figure.subplots()
         axes.set_title(title)
-        macs, seeds = baseline
-        axes.plot([macs] * len(seeds), seeds, ".", color=INK, markersize=4, alpha=0.6)
+        axes.plot([macs] * len(seeds), seeds, "o", color=INK, markersize=3, alpha=0.55)
         for one in series:
             _line(axes, one)
-        costs = sorted({point for one in series for point, _ in one.points})
         axes.set_xscale("log")
-        axes.set_xlim(costs[0] / 1.12, costs[-1] * (costs[-1] / costs[0]) ** 0.42)
+        axes.set_xlim(costs[0] / 1.12, costs[-1] * (costs[-1] / costs[0]) ** 0.3 * 1.2)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value)))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xticks(_apart(costs))
@@ -287,119 +195,104 @@ def curves(series: Sequence[Series], baseline: tuple[float, Sequence[float]], ti
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1, symbol=" %"))
         axes.margins(y=0.12)
         _within_shares(axes)
-        _ends(axes, series)
+        _name_ends(axes, series)
         return _finished(figure, f"{title}, against MACs")
 
 
 def _line(axes: Axes, one: Series) -> None:
     marker, style = _LINES[one.kind]
-    strong = one.kind in ("compound", "fitted")
-    colour = ACCENT if strong else INK
-    macs, bounded = [point for point, _ in one.points], [value for _, value in one.points]
-    below, above = _around(bounded)
+    bounded = [value for _, value in one.points]
     axes.errorbar(
-        macs,
+        [cost for cost, _ in one.points],
         [value for value, _, _ in bounded],
-        [below, above],
-        color=colour,
+        _around(bounded),
+        color=_colour(one),
         marker=marker,
-        linestyle=style if len(macs) > 1 else "none",
-        linewidth=2.4 if strong else 1.4,
-        markersize=12 if one.kind == "fitted" else 5,
+        linestyle=style,
+        linewidth=2.4 if one.kind == "compound" else 1.4,
+        markersize=13 if one.kind == "fitted" else 5,
         elinewidth=1,
         capsize=2.5,
-        zorder=4 if strong else 3,
+        zorder=4 if one.kind == "compound" else 3,
     )
 
 
-def _ends(axes: Axes, series: Sequence[Series]) -> None:
-    """Each line's name at its end; those that end at one cost moved apart."""
+def _name_ends(axes: Axes, series: Sequence[Series]) -> None:
+    """Each line's name at its end, those that end at about the same cost moved apart."""
     low, high = axes.get_ylim()
-    gap = 0.062 * (high - low)
-    ends = sorted(((one.points[-1][0], one.points[-1][1][0], one) for one in series), key=lambda end: end[:2])
-    last: tuple[float, float] | None = None
-    for macs, value, one in ends:
-        near = last is not None and macs / last[0] < 1.25
-        at = max(value, last[1] + gap) if near and last is not None else value
-        last = macs, at
-        strong = one.kind in ("compound", "fitted")
+    apart, last = 0.065 * (high - low), (0.0, 0.0)
+    ends = [(*one.points[-1], one) for one in series]
+    dearest = max((cost for cost, _, _ in ends), default=1.0)
+    for cost, (value, _, _), one in sorted(ends, key=lambda end: (end[0] > 0.8 * dearest, end[1])):
+        at = max(value, last[1] + apart) if last[0] and 0.8 < cost / last[0] < 1.25 else value
+        last = cost, at
         axes.annotate(
             shortened(one.name),
-            (macs, at),
+            (cost, at),
             (9, 0),
             textcoords="offset points",
             va="center",
             fontsize=9,
-            weight="bold" if strong else "normal",
-            color=ACCENT if strong else INK,
+            weight="bold" if one.kind == "compound" else "normal",
+            color=_colour(one),
             zorder=5,
         )
+
+
+def _colour(one: Series) -> str:
+    return ACCENT if one.kind in ("compound", "fitted") else INK
 
 
 def _apart(costs: Sequence[float]) -> list[float]:
     """Of sorted costs those that have room for a label each."""
     kept = [costs[0]]
-    for cost in costs[1:]:
-        if cost / kept[-1] > 1.3:
-            kept.append(cost)
+    kept += [cost for before, cost in pairwise(costs) if cost / before > 1.3]
     return kept
 
 
-# --- seeds
-
-
 def strip(rows: Sequence[Row], title: str) -> str:
-    """Every arm's seeds as small dots, its mean with the interval; in colour those that are tied with the best."""
+    """Every arm's seeds as small dots, and its mean with the interval: filled where it is tied with the best."""
     with _drawing():
-        figure = Figure(figsize=(6.2, 0.85 + 0.27 * len(rows)), layout="constrained")
+        figure = Figure(figsize=(5.2, 0.85 + 0.27 * len(rows)), layout="constrained")
         axes = figure.subplots()
         axes.set_title(title)
-        for place_, row in enumerate(rows):
-            colour = ACCENT if row.tied else INK
-            axes.plot(row.seeds, [place_] * len(row.seeds), "o", color=INK, markersize=3, alpha=0.55)
-            below, above = _around([row.mean])
+        for at, row in enumerate(rows):
+            axes.plot(row.seeds, [at] * len(row.seeds), "o", color=INK, markersize=3, alpha=0.55)
             axes.errorbar(
                 [row.mean[0]],
-                [place_],
-                xerr=[below, above],
-                color=colour,
-                marker="o" if row.tied else "D",
-                markersize=6,
-                markerfacecolor=colour if row.tied else GROUND,
+                [at],
+                xerr=_around([row.mean]),
+                color=ACCENT if row.tied else INK,
+                marker="o",
+                markersize=6.5,
+                markerfacecolor=ACCENT if row.tied else GROUND,
                 elinewidth=1.3,
                 capsize=2.5,
             )
         axes.set_yticks(range(len(rows)), [shortened(row.name) for row in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=1, symbol=" %"))
-        axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.tick_params(axis="y", length=0)
         return _finished(figure, title)
 
 
-# --- all of them
-
-
-def shortened(name: str) -> str:
-    """At most 18 letters of it."""
-    return name if len(name) <= NAME else f"{name[: NAME - 1]}…"
-
-
 def _around(bounded: Sequence[Bounded]) -> tuple[list[float], list[float]]:
-    """What the bounds lie below and above the values, none beyond 0 or 1."""
+    """How far the bounds lie below and above the values; no accuracy is below 0 or above 1."""
     return (
         [max(0.0, value - max(0.0, low)) for value, low, _ in bounded],
         [max(0.0, min(1.0, high) - value) for value, _, high in bounded],
     )
 
 
-class _drawing(warnings.catch_warnings):  # noqa: N801
-    """The page's style; letters that matplotlib's font lacks are no matter, since the browser draws them."""
+@contextmanager
+def _drawing() -> Iterator[None]:
+    """The page's style. Letters that matplotlib's own font lacks are no matter: the browser draws them."""
+    with mpl.rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        yield
 
 
 def _finished(figure: Figure, label: str) -> str:
     text = _svg(figure).replace(GROUND, "Canvas")
     return text.replace('role="img"', f'role="img" aria-label="{escape(label)}"', 1)
-
-
-_ = Callable
