@@ -357,7 +357,7 @@ def test_a_baseline_that_is_nowhere_in_the_zoo_is_not_named_as_if_it_were() -> N
     values = plain()
     values["baseline"]["name"] = "mine; rm -rf"
     text = squeezed(Outline(study_page(values)).text)
-    assert "triscale scale BASELINE.json --rule coefficients-fastest.json --factor 2" in text
+    assert "triscale scale baseline.json --rule coefficients-fastest.json --factor 2" in text
 
 
 def test_an_unfinished_study_shows_no_test_result_even_where_there_is_one() -> None:

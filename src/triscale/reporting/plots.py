@@ -16,7 +16,7 @@ from triscale.units import format_count
 
 INK, ACCENT, QUIET = "#010203", "#010204", "#010205"  # stand for colours that the page gives, in light and in dark
 _PAGE = {INK: "currentColor", ACCENT: "var(--accent)", QUIET: "var(--quiet)"}
-_STYLE: Any = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "triscale",
     "font.family": "sans-serif",
@@ -54,7 +54,7 @@ class Tried:
 
 def curve(values: Sequence[float], title: str, *, percent: bool = False, scratch: Sequence[float] = ()) -> str:
     """One value an epoch, the last one named; dashed, those of a training from scratch."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure, axes = _axes(title)
         epochs = range(1, len(values) + 1)
         if scratch:
@@ -70,13 +70,13 @@ def curve(values: Sequence[float], title: str, *, percent: bool = False, scratch
         )
         axes.margins(x=0.03, y=0.15)
         if percent:
-            _within_shares(axes)
-        return _svg(figure)
+            within_shares(axes)
+        return svg(figure)
 
 
 def tradeoff(tried: Sequence[Tried]) -> str:
     """Accuracy against MACs (in powers), each with its interval; the page's own run named and filled."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure, axes = _axes("test accuracy, 95 % interval")
         for one in sorted(tried, key=lambda each: each.own):
             colour = ACCENT if one.own else INK
@@ -106,14 +106,14 @@ def tradeoff(tried: Sequence[Tried]) -> str:
         axes.set_xlabel("MACs")
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1, symbol=" %"))
         axes.margins(y=0.25)
-        _within_shares(axes)
-        return _svg(figure)
+        within_shares(axes)
+        return svg(figure)
 
 
 def reliability(bins: Sequence[Bin], title: str = "right, by confidence") -> str:
     """How often the model is right against how sure it is, with 95 % intervals; on the dashed line it is as often right
     as it is sure. The bars are the shares of the images."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure, axes = _axes(title)
         n = sum(one.images for one in bins)
         axes.bar(
@@ -148,7 +148,7 @@ def reliability(bins: Sequence[Bin], title: str = "right, by confidence") -> str
         axes.set_ylim(-0.01, 1.02)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-        return _svg(figure)
+        return svg(figure)
 
 
 def _axes(title: str) -> tuple[Figure, Axes]:
@@ -158,13 +158,13 @@ def _axes(title: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _within_shares(axes: Axes) -> None:
+def within_shares(axes: Axes) -> None:
     """No accuracy is below 0 % or above 100 %."""
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, -0.01), min(high, 1.01))
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
     """The drawing alone: no prologue, no metadata, no addresses; its colours the page's."""
     out = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))

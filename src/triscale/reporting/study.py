@@ -7,7 +7,6 @@ from typing import Any
 
 from markupsafe import Markup
 
-from triscale.arch import ZOO
 from triscale.reporting.study_plots import CORNERS, Bounded, Dot, Kind, Row, Series, Shares, curves, strip, ternary
 from triscale.reporting.study_words import answer
 from triscale.reporting.templating import render
@@ -67,19 +66,12 @@ def _recommended(values: Values, which: str) -> dict[str, Any]:
     found = values["recommended"][which]
     if found is None:
         return {"which": which, "found": None}
-    name, (height, width) = values["baseline"]["name"], values["baseline"]["resolution"]
-    known = name in ZOO
-    command = [
-        *("triscale", "scale", name if known else "BASELINE.json"),
-        *(("--resolution", str(height) if height == width else f"{height}x{width}") if known else ()),
-        *("--rule", FILES[which], "--factor", f"{values['factor']:g}"),
-    ]
+    command = "triscale", "scale", "baseline.json", "--rule", FILES[which], "--factor", f"{values['factor']:g}"
     at = values["factors"][0] if values["factors"] else {"arms": []}
     return {
         "which": which,
         "found": found,
         "command": command,
-        "known": known,
         "arm": _named(at, found.get("arm")),
         "compound": _called(at, COMPOUND),
     }

@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFo
 from matplotlib.tri import Triangulation
 
 from triscale.reporting.labels import Labels, shortened
-from triscale.reporting.plots import _STYLE, ACCENT, INK, QUIET, _svg, _within_shares
+from triscale.reporting.plots import ACCENT, INK, QUIET, STYLE, svg, within_shares
 from triscale.units import format_count
 
 Shares = tuple[float, float, float]  # of depth, width and resolution; sum 1
@@ -194,7 +194,7 @@ def curves(series: Sequence[Series], baseline: tuple[float, Sequence[float]], ti
         axes.set_xlabel("MACs")
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1, symbol=" %"))
         axes.margins(y=0.12)
-        _within_shares(axes)
+        within_shares(axes)
         _name_ends(axes, series)
         return _finished(figure, f"{title}, against MACs")
 
@@ -288,11 +288,11 @@ def _around(bounded: Sequence[Bounded]) -> tuple[list[float], list[float]]:
 @contextmanager
 def _drawing() -> Iterator[None]:
     """The page's style. Letters that matplotlib's own font lacks are no matter: the browser draws them."""
-    with mpl.rc_context(_STYLE), warnings.catch_warnings():
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         yield
 
 
 def _finished(figure: Figure, label: str) -> str:
-    text = _svg(figure).replace(GROUND, "Canvas")
+    text = svg(figure).replace(GROUND, "Canvas")
     return text.replace('role="img"', f'role="img" aria-label="{escape(label)}"', 1)

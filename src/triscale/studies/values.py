@@ -7,6 +7,7 @@ from typing import Any
 
 from triscale.costing import cost
 from triscale.engines import Latency
+from triscale.plain import to_plain
 from triscale.stats import Estimate
 from triscale.studies.conclusions import ArmResult, AtFactor, Conclusions, Fit
 from triscale.studies.designs import COMPOUND
@@ -46,6 +47,7 @@ def shared_values(setup: Setup, choice: Choice) -> dict[str, Any]:
         "epochs": setup.fidelity.epochs,
         "pixels": setup.pixels,
         "how": asdict(setup.how),
+        "recipe": to_plain(setup.recipe),
         "noise": choice.noise,
         "ladder": [dict(line) for line in choice.ladder],
     }

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from triscale.arch import to_json
 from triscale.engines import Latency, measure_latency
 from triscale.nn import build
 from triscale.reporting.study import write_study_page
@@ -25,7 +26,8 @@ from triscale.studies.values import (
     surface_values,
 )
 
-RESULT, COEFFICIENTS, FASTEST = "study.json", "coefficients.json", "coefficients-fastest.json"
+RESULT, BASELINE = "study.json", "baseline.json"
+COEFFICIENTS, FASTEST = "coefficients.json", "coefficients-fastest.json"
 
 
 def write_study(studied: Studied) -> Studied:
@@ -33,6 +35,7 @@ def write_study(studied: Studied) -> Studied:
     latencies = _latencies(studied)
     values = study_values(studied, latencies)
     write_whole(studied.run.path / RESULT, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+    write_whole(studied.run.path / BASELINE, to_json(studied.setup.baseline))
     for name, key in ((COEFFICIENTS, "fitted"), (FASTEST, "fastest")):
         found = values["recommended"][key]
         if found is not None:
