@@ -8,11 +8,13 @@ import dataclasses
 import json
 import types
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from triscale.errors import UserError
 
 T = TypeVar("T")
+MAX_BYTES = 1_000_000  # of a file that people write
 
 
 def to_plain(value: Any) -> Any:
@@ -24,6 +26,19 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [to_plain(item) for item in value]
     return value
+
+
+def read_small(path: Path, option: str, what: str) -> bytes:
+    """The content of a JSON file that people write. Raises `UserError` naming the option and the file where it cannot
+    be read, or is too large to be `what`."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UserError(f"{option} {path}: {error.strerror or error}; name a JSON file that can be read") from None
+    if len(text) > MAX_BYTES:
+        raise UserError(f"{option} {path}: larger than {MAX_BYTES:,} bytes; that is no {what}")
+    return text
 
 
 def read_json(text: str | bytes, source: str) -> Any:

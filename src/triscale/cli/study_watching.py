@@ -1,10 +1,8 @@
 """Shows a study as it goes, on standard error."""
 
 from collections.abc import Sequence
-from typing import Self
 
-from rich.progress import TaskID
-
+from triscale.cli.bars import Bar
 from triscale.cli.console import Output
 from triscale.cli.study import show_ladder
 from triscale.costing import cost
@@ -15,32 +13,13 @@ from triscale.trials import Progress
 from triscale.units import format_count, format_seconds
 
 
-class StudyWatcher(StudyListener):
-    """A listener that prints; a context, because a bar has to be taken down again. begun: there is something to go on
-    with."""
+class StudyWatcher(Bar, StudyListener):
+    """A listener that prints. begun: there is something to go on with."""
 
     def __init__(self, output: Output) -> None:
-        self._bar = output.progress()
-        self._notes = self._bar.console
-        self._task: TaskID | None = None
-        self._what = ""
-        self._done = -1
+        super().__init__(output)
+        self._what, self._done = "", -1
         self.begun = False
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def _advance(self, what: str, done: float, total: float) -> None:
-        if self._task is None:
-            self._task = self._bar.add_task(what, total=total)
-        self._bar.update(self._task, description=what, completed=done, total=total)
-        if done >= total:
-            self._bar.remove_task(self._task)
-            self._task = None
 
     def reading(self, done: int, total: int) -> None:
         """See `StudyListener`."""

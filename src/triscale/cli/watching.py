@@ -1,9 +1,6 @@
 """Shows a fit as it goes, on standard error: a bar where a person watches, a line an epoch where a file does."""
 
-from typing import Self
-
-from rich.progress import TaskID
-
+from triscale.cli.bars import Bar
 from triscale.cli.console import Output
 from triscale.cli.plans import show_plan, show_training
 from triscale.cli.stopping import Asked
@@ -16,30 +13,13 @@ from triscale.units import format_count
 UNEVEN = 3  # times more images in the largest class than in the smallest: from here on it is worth a word
 
 
-class Watcher(Listener):
-    """A listener that prints; a context, because a bar has to be taken down again."""
+class Watcher(Bar, Listener):
+    """A listener that prints."""
 
     def __init__(self, output: Output, asked: Asked | None = None) -> None:
-        self._bar = output.progress()
-        self._notes = self._bar.console
+        super().__init__(output)
         self._asked = asked or Asked()
-        self._task: TaskID | None = None
         self._duplicates = 0
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def _advance(self, what: str, done: int, total: int) -> None:
-        if self._task is None:
-            self._task = self._bar.add_task(what, total=total)
-        self._bar.update(self._task, description=what, completed=done, total=total)
-        if done == total:
-            self._bar.remove_task(self._task)
-            self._task = None
 
     def reading(self, done: int, total: int) -> None:
         """See `Listener`."""

@@ -7,12 +7,11 @@ from itertools import product
 from pathlib import Path
 
 from triscale.errors import UserError
-from triscale.plain import from_plain, read_json, short
+from triscale.plain import from_plain, read_json, read_small, short
 from triscale.scaling import Coefficients, Exponents
 from triscale.scaling.rules import PAPER, Power
 
 SCHEMA = 1
-MAX_BYTES = 1_000_000
 FEWEST_ARMS, FEWEST_SEEDS = 5, 3
 COMPOUND, FITTED = "compound", "fitted"
 _NAMES = 40  # letters of an arm's name
@@ -128,14 +127,7 @@ def find_design(name: str | Path) -> Design:
 def read_design(path: Path, option: str) -> Design:
     """A design from a JSON file: {"schema": 1, "name": …, "arms": [{"name": …, "depth": .2, "width": .5, "resolution":
     .3} or {"name": …, "alpha": 1.2, "beta": 1.1, "gamma": 1.15}, …]}. Raises `UserError` naming what is wrong."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise UserError(f"{option} {path}: {error.strerror or error}; name a JSON file that can be read") from None
-    if len(text) > MAX_BYTES:
-        raise UserError(f"{option} {path}: larger than {MAX_BYTES:,} bytes; that is no design")
-    values = read_json(text, str(path))
+    values = read_json(read_small(path, option, "design"), str(path))
     if not isinstance(values, dict) or values.get("schema") != SCHEMA:
         raise UserError(f'{path}: a design is an object that starts with "schema": {SCHEMA}')
     for key in values:

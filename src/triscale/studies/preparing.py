@@ -85,7 +85,7 @@ def _sized(
     device: torch.device,
 ) -> tuple[Way, Architecture]:
     """The baseline at the MACs that are asked, or that the time allows: the largest with which the fullest of the
-    first four rungs can be trained at all. One that people bring as a file keeps its size."""
+    first four rungs trains twice the least. One that people bring as a file keeps its size."""
     if asked.macs is not None:
         baseline = slimmed(named, asked.macs)
         return fastest_way(pool, baseline, recipe.batch, device), baseline
@@ -93,11 +93,12 @@ def _sized(
     way = fastest_way(pool, small, recipe.batch, device)
     if not asked.published or asked.time is None:
         return way, small
-    per_mac = way.pace / cost(small).macs
+    per_mac = way.pace / cost(small).macs  # all workers together
     rungs = rungs_of(asked)
     rung = rungs[min(3, len(rungs) - 1)]
     effort = Effort(1.0, (asked.factor,) * len(rung.design.arms), (asked.factor**2,), OVERHEAD, _judging(images))
-    most = usable(asked.time) / (rung.work(effort, fewest) * per_mac)
+    twice = replace(fewest, epochs=2 * fewest.epochs)
+    most = usable(asked.time) / (rung.work(effort, twice) * per_mac)
     if most >= cost(named).macs:
         return way, named
     return way, slimmed(named, max(cost(slimmest(named)).macs, most))

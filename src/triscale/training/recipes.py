@@ -9,12 +9,11 @@ from typing import get_args
 
 from triscale.data import PHOTOGRAPH, Data
 from triscale.errors import UserError
-from triscale.plain import from_plain, read_json, short, to_plain
+from triscale.plain import from_plain, read_json, read_small, short, to_plain
 from triscale.training.recipe import Optimizer, Rate, Recipe
 
 SCHEMA = 1
 RECIPES = ("paper", "modern", "finetune", "quick")
-MAX_BYTES = 1_000_000
 _KINDS = {"optimizer": get_args(Optimizer), "rate": get_args(Rate)}
 _KEYS = ("schema", "name", "about", "recipe", "provenance")
 
@@ -41,14 +40,7 @@ def find_recipe(name: str | Path) -> NamedRecipe:
     path = Path(name)
     if path.suffix != ".json" and not path.is_file():
         raise UserError(f"--recipe {str(name)!r}: neither a JSON file nor one of {', '.join(RECIPES)}")
-    try:
-        with path.open("rb") as file:
-            text = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise UserError(f"--recipe {path}: {error.strerror or error}; name a JSON file that can be read") from None
-    if len(text) > MAX_BYTES:
-        raise UserError(f"--recipe {path}: larger than {MAX_BYTES:,} bytes; that is no recipe")
-    return read_recipe(text, str(path))
+    return read_recipe(read_small(path, "--recipe", "recipe"), str(path))
 
 
 def read_recipe(text: str | bytes, source: str) -> NamedRecipe:
