@@ -1,3 +1,5 @@
+"""Arms against each other: noise, paired differences, Holm's correction, ties, and what a study can see."""
+
 import numpy as np
 import pytest
 from hypothesis import assume, given

@@ -1,3 +1,5 @@
+"""The surface of a study: its optimum, and how often the set of what may be the best mix holds the best one."""
+
 from collections.abc import Callable
 from dataclasses import dataclass
 

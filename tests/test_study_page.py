@@ -134,6 +134,7 @@ def _study() -> str:
             "alpha": 1.189,
             "beta": 1.169,
             "gamma": 1.11,
+            "ranges": {"alpha": [1.0, 1.21], "beta": [1.1, 1.31], "gamma": [1.05, 1.26]},
             "compatible": [mix for mix in GRID if height(mix) > 0.849],
             "grid": [[*mix, height(mix), 0.002] for mix in GRID],
         },

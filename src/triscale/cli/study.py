@@ -198,7 +198,9 @@ def show(console: Console, values: Mapping[str, Any], report: Path) -> None:
             for name, a, b in zip(("depth", "width", "resolution"), low, high, strict=True)
         )
         console.print(f"best mix by the fitted surface, with its 95 % set: {ranges}")
-        console.print(f"α = {surface['alpha']:.3f}, β = {surface['beta']:.3f}, γ = {surface['gamma']:.3f}")
+        letters = zip("αβγ", surface["ranges"].items(), strict=True)
+        found = (f"{letter} = {surface[key]:.3f} ({low:.3f} to {high:.3f})" for letter, (key, (low, high)) in letters)
+        console.print(", ".join(found))
     first = values["factors"][0] if values["factors"] else None
     if first is not None and len(first["tied"]) == len(first["arms"]):
         more = "no number of seeds" if first["needed"] is None else f"about {first['needed']:,} seeds"

@@ -70,7 +70,9 @@ def _set(surface: Values) -> str:
         return f"but these data rule hardly any mix out: {count} may be the best one (95 % confidence)"
     ranges = [(min(column), max(column)) for column in zip(*surface["compatible"], strict=True)]
     words = [f"{_range(*bounds)} {each}" for each, bounds in zip(DIMENSIONS, ranges, strict=True)]
-    return f"with 95 % confidence the best mix has {_and(words)} ({count})"
+    letters = zip("αβγ", surface["ranges"].values(), strict=True)
+    coefficients = _and([f"{letter} from {low:.2f} to {high:.2f}" for letter, (low, high) in letters])
+    return f"with 95 % confidence the best mix has {_and(words)}, which is {coefficients} ({count})"
 
 
 def _range(low: float, high: float) -> str:

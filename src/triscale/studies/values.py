@@ -8,6 +8,7 @@ from typing import Any
 from triscale.costing import cost
 from triscale.engines import Latency
 from triscale.plain import to_plain
+from triscale.scaling import Exponents
 from triscale.stats import Estimate
 from triscale.studies.conclusions import ArmResult, AtFactor, Conclusions, Fit
 from triscale.studies.designs import COMPOUND
@@ -134,9 +135,17 @@ def surface_values(fit: Fit) -> dict[str, Any]:
         "slope_per_doubling": fit.slope,
         "optimum": asdict(fit.optimum),
         **asdict(fit.optimum.coefficients(PRODUCT)),
+        "ranges": _ranges(fit),
         "compatible": fit.compatible.tolist(),
         "grid": [[*point, float(v), float(e)] for point, v, e in zip(grid.tolist(), values, errors, strict=True)],
     }
+
+
+def _ranges(fit: Fit) -> dict[str, list[float]]:
+    """What each coefficient is, at least and at most, over the mixes that may be the best one."""
+    mixes = [Exponents(*point).coefficients(PRODUCT) for point in fit.compatible.tolist()]
+    columns = {key: [getattr(mix, key) for mix in mixes] for key in ("alpha", "beta", "gamma")}
+    return {key: [min(values), max(values)] for key, values in columns.items()}
 
 
 def _estimate(estimate: Estimate | None) -> list[float] | None:
