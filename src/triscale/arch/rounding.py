@@ -15,6 +15,7 @@ def round_channels(channels: float, divisor: int = 8) -> int:
     The official code rounds whatever it is given, also at multiplier 1; `multiply` calls this only where the
     multiplier is not 1.
     """
+    channels = round(channels, 9)  # as in `round_repeats`: 40 × √1.21 is 43.99999999999999, and 44 is meant
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * channels else rounded
 

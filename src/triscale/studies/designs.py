@@ -68,7 +68,7 @@ class Design:
 
 
 def _paper_grid() -> tuple[Arm, ...]:
-    """Step 1 of the paper (section 3.3): φ = 1, α, β, γ ≥ 1 with α·β²·γ² ≈ 2. Its grid and tolerance were not
+    """Step 1 of the paper (section 4): φ = 1, α, β, γ ≥ 1 with α·β²·γ² ≈ 2. Its grid and tolerance were not
     published; here steps of 0.1 (γ: 0.05) whose product is within 4 % of 2, and the published triple, of 1.92."""
     arms = [Arm(COMPOUND, PAPER.exponents())]
     for a, b, c in product(range(100, 201, 10), range(100, 151, 10), range(100, 146, 5)):
