@@ -1,6 +1,5 @@
 """How trials compute on this machine: precision, kernels, and threads for each, by measurement."""
 
-import os
 from dataclasses import dataclass, replace
 from statistics import fmean
 
@@ -23,14 +22,6 @@ class Way:
     pace: float
 
 
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on Linux
-        return os.cpu_count() or 1
-
-
 def fastest_way(pool: Executor, baseline: Architecture, batch: int, device: torch.device) -> Way:
     """The precision and kernels that train the baseline fastest while every worker is busy with one thread, then the
     threads for each. pool: has a worker for every core; on CUDA, where bf16 is taken if the device has it, one."""
@@ -42,12 +33,12 @@ def fastest_way(pool: Executor, baseline: Architecture, batch: int, device: torc
     tried = [How("cpu", precision, 1, own) for precision in cpu_precisions() for own in kernels]
     ways = [_measured(pool, baseline, batch, how, pool.slots) for how in tried]
     best = min(ways, key=lambda way: way.pace)
-    workers = pool.slots
-    while workers > 1:
-        workers //= 2
-        wide = _measured(pool, baseline, batch, replace(best.how, threads=usable_cores() // workers), workers)
+    threads, slots = 2, pool.slots
+    while threads <= min(slots, pool.widest):
+        wide = _measured(pool, baseline, batch, replace(best.how, threads=threads), slots // threads)
         if wide.pace * WORTH < best.pace:
             best = wide
+        threads *= 2
     return best
 
 

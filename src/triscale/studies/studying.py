@@ -13,7 +13,6 @@ from triscale.data import Data, check_apart, read, read_again
 from triscale.errors import UserError
 from triscale.runs import RunDirectory
 from triscale.studies.asked import Asked, check_same, make_designs
-from triscale.studies.choosing import usable_cores
 from triscale.studies.designs import Design
 from triscale.studies.listening import StudyListener
 from triscale.studies.preparing import prepare_study
@@ -22,7 +21,7 @@ from triscale.studies.study import Sitting, Studied, begin, go_through, opened
 from triscale.studies.writing import write_study
 from triscale.training import find_recipe
 from triscale.training.machine import find_device
-from triscale.trials import Cluster, Executor, Workers
+from triscale.trials import Cluster, Executor, Workers, usable_cores
 
 
 def study(

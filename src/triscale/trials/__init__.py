@@ -1,14 +1,16 @@
 """Many trainings, safely: what a trial is, where its outcome is kept, who carries it out."""
 
+from triscale.trials.cluster import Cluster
 from triscale.trials.driving import Progress, run_trials
 from triscale.trials.executors import Done, Executor
 from triscale.trials.ledger import LEDGER, Entry, Ledger
 from triscale.trials.running import Pictures, Probe, as_machine, passes, run_trial, stratified
 from triscale.trials.trial import How, Outcome, Trial, pack, unpack
-from triscale.trials.workers import Workers
+from triscale.trials.workers import Workers, usable_cores
 
 __all__ = [
     "LEDGER",
+    "Cluster",
     "Done",
     "Entry",
     "Executor",
@@ -27,4 +29,5 @@ __all__ = [
     "run_trials",
     "stratified",
     "unpack",
+    "usable_cores",
 ]

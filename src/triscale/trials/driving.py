@@ -72,8 +72,8 @@ def run_trials(
     while state.waiting or state.running:
         while state.waiting and len(state.running) < executor.slots:
             state.begin()
-        for done in executor.wait(LOOKED):
-            state.end(done)
+        for done in sorted(executor.wait(LOOKED), key=lambda done: done.outcome is None):
+            state.end(done)  # a failure ends the set: what is finished is kept before
         state.tell()
     return state.found
 
@@ -123,7 +123,7 @@ class _State:
     def tell(self) -> None:
         shares = self.executor.progress()
         expected, here = self.effort.expected, 0.0
-        ahead = sum(expected[entry.trial.key] for entry in self.waiting.values())
+        ahead = sum(expected[key] for key in self.waiting)
         for number, entry in self.running.items():
             here += expected[entry.trial.key] * shares.get(number, 0.0)
             ahead += expected[entry.trial.key] * (1 - shares.get(number, 0.0))

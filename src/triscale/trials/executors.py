@@ -25,6 +25,10 @@ class Executor(Protocol):
     def slots(self) -> int:
         """How many it carries out at once."""
 
+    @property
+    def widest(self) -> int:
+        """Threads that one trial may take at most."""
+
     def submit(self, ticket: int, trial: Trial) -> None:
         """Begins a trial; no more at once than there are slots."""
 

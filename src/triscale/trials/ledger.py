@@ -7,9 +7,12 @@ readers do not stop the writer. There is one writer, the driver, which holds the
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import optuna
 from optuna.distributions import FloatDistribution
@@ -21,6 +24,7 @@ from triscale.trials.trial import Outcome, Trial
 LEDGER = "ledger.db"
 LOCKED = 60  # seconds to wait for somebody who reads
 INPUTS, OUTCOME, WHY, KEY = "trial", "outcome", "why", "key"
+PARAMETER = FloatDistribution(0.0, 1e10)  # of whatever is told to Optuna: shares, factors, seeds
 
 
 @dataclass(frozen=True)
@@ -38,18 +42,20 @@ class Ledger:
     def __init__(self, path: Path, name: str) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # its own lines would stand between ours
         try:
-            with sqlite3.connect(path, timeout=LOCKED) as file:
+            _check(path, name)
+            with closing(_connected(path)) as file:
                 file.execute("PRAGMA journal_mode=WAL")
-            storage = optuna.storages.RDBStorage(
-                f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": LOCKED}}
-            )
+            # An address cannot hold every path: what follows a "?" in a name would be options.
+            storage = optuna.storages.RDBStorage(f"sqlite:///{LEDGER}", {"creator": partial(_connected, path)})
+            self._engine = storage.engine
             self._study = optuna.create_study(
                 storage=storage, study_name=name, direction="maximize", load_if_exists=True
             )
         except sqlite3.DatabaseError as error:
             raise UserError(f"{path}: not a ledger ({error}); name another --out, or put the file back") from None
         except Exception as error:
-            if type(error).__module__.partition(".")[0] not in ("sqlalchemy", "alembic", "optuna"):
+            unknown = type(error) is RuntimeError  # Optuna's word for another version's tables
+            if not unknown and type(error).__module__.partition(".")[0] not in ("sqlalchemy", "alembic", "optuna"):
                 raise
             raise UserError(f"{path}: not a ledger of this version ({type(error).__name__})") from None
         self.path = path
@@ -86,7 +92,7 @@ class Ledger:
         wanted and this one does not is closed. None where nothing waits."""
         while self._trials(TrialState.WAITING):
             names = {name for entry in entries.values() for name in entry.parameters}
-            trial = self._study.ask({name: FloatDistribution(0.0, 1e9) for name in sorted(names)})
+            trial = self._study.ask(dict.fromkeys(sorted(names), PARAMETER))
             entry = entries.get(trial.user_attrs.get(KEY, ""))
             if entry is not None:
                 return trial.number, entry
@@ -125,8 +131,27 @@ class Ledger:
             for trial in self._study.get_trials(deepcopy=False)
         ]
 
+    def close(self) -> None:
+        """Lets go of the file, which then is one file again."""
+        self._engine.dispose()
+
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=states)
 
     def _id(self, number: int) -> int:
         return next(trial._trial_id for trial in self._study.get_trials(deepcopy=False) if trial.number == number)
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, timeout=LOCKED, check_same_thread=False)
+
+
+def _check(path: Path, name: str) -> None:
+    """Raises `sqlite3.DatabaseError` for somebody else's database, before anything is written into it."""
+    if not path.exists():
+        return
+    with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=LOCKED)) as file:
+        tables = {row[0] for row in file.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        studies = {row[0] for row in file.execute("SELECT study_name FROM studies")} if tables else set()
+    if studies - {name}:  # none at all where the first driver was killed as it began
+        raise sqlite3.DatabaseError(f"it holds {', '.join(sorted(studies))}")

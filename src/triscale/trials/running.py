@@ -51,11 +51,11 @@ class Pictures:
         """Prepared for the trial. Raises `UserError` where the images are not those that it is about."""
         if self.data.fingerprint != trial.data:
             raise UserError(f"{self.data.path}: not the images that the trial is about; they changed, or are others")
-        augment = trial.recipe.augment
-        key = trial.architecture.resolution, trial.images, augment.crop_scale is not None
+        augment, network = trial.recipe.augment, trial.architecture
+        key = network.resolution, network.channels, trial.images, augment.crop_scale is not None
         if key not in self.held:
             part = replace(self.data, train=stratified(self.data.train, trial.images))
-            preprocess = fitting_preprocess(part, trial.architecture)
+            preprocess = fitting_preprocess(part, network)
             self.held[key] = Fitted(
                 preprocess,
                 prepare(part.train, preprocess, augment, threads=trial.how.threads),

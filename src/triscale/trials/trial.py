@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
@@ -73,10 +74,10 @@ class Trial:
         except (KeyError, TypeError) as error:
             raise UserError(f"{source}: not a trial of this version ({error!r})") from None
 
-    @property
+    @cached_property
     def key(self) -> str:
         """SHA-256 (hex) of its values, the network's name left out: a name changes nothing."""
-        values = self.to_json()
+        values = Trial.from_json(self.to_json(), "trial").to_json()  # a 0 and a 0.0 are equal, and shall have one key
         del values["architecture"]["name"]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
@@ -121,6 +122,8 @@ def unpack(text: str) -> npt.NDArray[np.bool_]:
     """The inverse of `pack`. Raises `UserError` for a text that it did not make."""
     n, _, bits = text.partition(":")
     try:
+        if not n.isdecimal():  # a count below zero would be taken off the end
+            raise ValueError(n)
         packed = np.frombuffer(base64.b64decode(bits, validate=True), np.uint8)
         right = np.unpackbits(packed, count=int(n)).astype(bool)
     except ValueError:

@@ -3,28 +3,24 @@
 import multiprocessing
 import os
 import signal
-from collections.abc import Sequence
-from contextlib import suppress
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from time import monotonic
 
 from triscale.data import Data
-from triscale.errors import TriscaleError, is_out_of_memory
-from triscale.training import Step, StoppedError, steady_allocator
+from triscale.errors import TriscaleError
+from triscale.training import Step
+from triscale.trials.attempting import Pace, attempt, settle
 from triscale.trials.executors import Done
-from triscale.trials.running import Pictures, Probe, Stopping, run_trial, seconds_per_image
+from triscale.trials.running import Pictures, Probe, Stopping
 from triscale.trials.trial import Outcome, Trial
 
 TOLD = 1.0  # seconds between two messages of how far a trial is
-
-
-@dataclass(frozen=True, slots=True)
-class _Pace:
-    """The answer to a probe."""
-
-    seconds: float
 
 
 @dataclass(eq=False)
@@ -48,6 +44,11 @@ class Workers:
     def slots(self) -> int:
         """One trial a worker."""
         return len(self._workers)
+
+    @property
+    def widest(self) -> int:
+        """All cores that this process may use."""
+        return usable_cores()
 
     def submit(self, ticket: int, trial: Trial) -> None:
         """To the first that is free."""
@@ -79,13 +80,14 @@ class Workers:
         for first in range(0, len(probes), len(self._workers)):
             asked = list(zip(self._workers, probes[first:], strict=False))
             for worker, probe in asked:
-                worker.line.send(probe)
+                with suppress(OSError):  # it died, and nothing will be heard of it
+                    worker.line.send(probe)
             for worker, probe in asked:
                 try:
                     said = worker.line.recv()
                 except (EOFError, OSError):
                     said = "its worker died"
-                if not isinstance(said, _Pace):
+                if not isinstance(said, Pace):
                     raise TriscaleError(f"a training step of {probe.architecture.name} cannot be measured: {said}")
                 found.append(said.seconds)
         return found
@@ -112,7 +114,8 @@ class Workers:
         context = multiprocessing.get_context("spawn")
         here, there = context.Pipe()
         process = context.Process(target=_work, args=(there, self._data, os.getpid()), daemon=True)
-        process.start()
+        with _unreached_by_interrupts():
+            process.start()
         there.close()
         return _Worker(process, here)
 
@@ -141,6 +144,21 @@ class Workers:
         return Done(worker.ticket, lost=_how_it_ended(worker.process.exitcode))
 
 
+@contextmanager
+def _unreached_by_interrupts() -> Iterator[None]:
+    """Ctrl-C reaches the whole group, and the driver decides what ends: who is started in here never feels it, not
+    even while Python starts; here it is felt afterwards."""
+    if sys.platform == "win32":
+        yield
+        return
+    resource_tracker.ensure_running()  # starts with the first process otherwise, and then lets signals through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _how_it_ended(code: int | None) -> str:
     if code is not None and code < 0:
         name = signal.Signals(-code).name
@@ -151,11 +169,8 @@ def _how_it_ended(code: int | None) -> str:
 
 def _work(line: Connection, data: Data, parent: int) -> None:
     """A worker's life: trials come in, outcomes go out, until the line is cut."""
-    import torch
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides what ends
-    steady_allocator()
-    torch.set_num_threads(1)  # a trial says how many it takes
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be held back
+    settle()
     pictures = Pictures(data)
     told = _Telling(line)
     while True:
@@ -163,7 +178,7 @@ def _work(line: Connection, data: Data, parent: int) -> None:
             asked = line.recv()
         except (EOFError, OSError):
             return
-        answer = _attempt(asked, pictures, Stopping(lambda: os.getppid() != parent, told))
+        answer = attempt(asked, pictures, Stopping(lambda: os.getppid() != parent, told))
         if answer is None:
             return
         try:
@@ -185,15 +200,9 @@ class _Telling:
             self.line.send(step.step / step.steps)
 
 
-def _attempt(asked: Trial | Probe, pictures: Pictures, watch: Stopping) -> Outcome | _Pace | str | None:
-    """What was asked for, why there is none, or nothing where the driver has gone."""
+def usable_cores() -> int:
+    """Cores that this process may use."""
     try:
-        return _Pace(seconds_per_image(asked)) if isinstance(asked, Probe) else run_trial(asked, pictures, watch)
-    except (StoppedError, BrokenPipeError):
-        return None
-    except TriscaleError as error:
-        return str(error)
-    except (RuntimeError, MemoryError) as error:
-        if is_out_of_memory(error):
-            return "not enough memory for a step of it"
-        return f"{type(error).__name__}: {error}"
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        return os.cpu_count() or 1

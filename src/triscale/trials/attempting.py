@@ -1,0 +1,43 @@
+"""One attempt at what a driver asks of a process: the same in a worker of this machine and on a node of a cluster."""
+
+import traceback
+from dataclasses import dataclass
+
+import torch
+
+from triscale.errors import TriscaleError, is_out_of_memory
+from triscale.training import StoppedError, Watch, steady_allocator
+from triscale.trials.running import Pictures, Probe, run_trial, seconds_per_image
+from triscale.trials.trial import Outcome, Trial
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """The answer to a probe: seconds an image."""
+
+    seconds: float
+
+
+def settle() -> None:
+    """What every process does before it attempts anything, that all of them compute alike."""
+    steady_allocator()
+    torch.set_num_threads(1)  # a trial says how many it takes
+
+
+def attempt(asked: Trial | Probe, pictures: Pictures, watch: Watch) -> Outcome | Pace | str | None:
+    """What was asked for, why there is none, or nothing where the driver has gone.
+
+    Whatever goes wrong would go wrong again: a trial depends on nothing but its values, so that no other process need
+    try it.
+    """
+    try:
+        return Pace(seconds_per_image(asked)) if isinstance(asked, Probe) else run_trial(asked, pictures, watch)
+    except (StoppedError, ConnectionError):
+        return None
+    except TriscaleError as error:
+        return str(error)
+    except Exception as error:
+        if is_out_of_memory(error):
+            return "not enough memory for a step of it"
+        traceback.print_exc()  # a fault of this program: everything that helps to find it
+        return f"{type(error).__name__}: {error}"

@@ -1,0 +1,85 @@
+"""Trials of moments: tiny networks on a few digits. As a script, a driver to be killed."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tiny import TINY
+from trainings import LONGEST
+
+from triscale.arch import Architecture
+from triscale.data import Data, read
+from triscale.training import Recipe
+from triscale.trials import Entry, Executor, How, Ledger, Outcome, Progress, Trial, Workers, run_trials
+
+SMALL = replace(TINY, head=replace(TINY.head, classes=3), resolution=(8, 8), name="small")
+LARGER = replace(SMALL, resolution=(12, 12), name="larger")
+SHORT = Recipe(epochs=1, batch=16)
+LONG = replace(SHORT, epochs=40)  # long enough to be caught in the middle
+HERE = ("seconds", "preparing", "worker", "memory")  # of an outcome, what a machine decides
+
+
+def trial(data: Data, seed: int = 0, network: Architecture = SMALL, recipe: Recipe = SHORT, images: int = 30) -> Trial:
+    return Trial(network, recipe, data.fingerprint, images, seed, How())
+
+
+def entry(trial: Trial) -> Entry:
+    parameters = {"depth": 0.5, "width": 0.25, "resolution": 0.25, "factor": 2.0, "seed": float(trial.seed)}
+    return Entry(trial, f"{trial.architecture.name}, seed {trial.seed}", parameters)
+
+
+def entries(data: Data, count: int, recipe: Recipe = SHORT) -> list[Entry]:
+    """So many, of two networks in turns."""
+    return [entry(trial(data, seed, (SMALL, LARGER)[seed % 2], recipe)) for seed in range(count)]
+
+
+def found(outcome: Outcome) -> Outcome:
+    """What a trial decides, without what the machine does."""
+    return replace(outcome, seconds=0.0, preparing=0.0, worker="", memory=0)
+
+
+def unheard(progress: Progress) -> None:
+    """Nobody is told."""
+
+
+def carry_out(
+    ledger: Ledger, executor: Executor, wanted: Sequence[Entry], told: object = unheard
+) -> dict[str, Outcome]:
+    """`run_trials` where the first is expected to take longest, and so begins."""
+    expected = {one.trial.key: float(len(wanted) - place) for place, one in enumerate(wanted)}
+    return run_trials(ledger, executor, wanted, expected, told)  # type: ignore[arg-type]
+
+
+def patiently(ready: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LONGEST
+    while not ready():
+        assert time.monotonic() < deadline, "it hangs"
+        time.sleep(0.02)
+
+
+def drive(digits: Path, place: Path, count: int, workers: int) -> None:
+    """A driver that says what it does, a line each: its workers, then how many outcomes the ledger has."""
+    data = read(digits)
+    pool = Workers(data, workers)
+    print(json.dumps(pool.processes), flush=True)
+    done = 0
+
+    def told(progress: Progress) -> None:
+        nonlocal done
+        if progress.done > done:
+            done = progress.done
+            print(f"done {done} of {os.getpid()}", flush=True)
+
+    ledger = Ledger(place, "study")
+    ledger.requeue()
+    carry_out(ledger, pool, entries(data, count, LONG), told)
+    ledger.close()
+    pool.close()
+
+
+if __name__ == "__main__":
+    drive(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

@@ -1,0 +1,187 @@
+"""Trials on a Ray cluster: the same outcomes as on this machine, also where a node dies in the middle."""
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_trials import LONG, SHORT, SMALL, carry_out, entries, entry, found, patiently, trial
+
+from triscale.data import Data, read
+from triscale.errors import TriscaleError, UserError
+from triscale.studies import DESIGNS, study
+from triscale.training.recipe import Cosine
+from triscale.trials import LEDGER, Cluster, Ledger, Pictures, Probe, Progress, Workers, run_trial
+from triscale.trials.cluster import Needs, import_ray
+
+
+@pytest.fixture(scope="module")
+def data(digits: Path) -> Data:
+    return read(digits)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with closing(Ledger(tmp_path / "ledger.db", "study")) as ledger:
+        yield ledger
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Any]:
+    """A cluster of two nodes on this machine, of a processor each."""
+    import_ray()
+    from ray.cluster_utils import Cluster as Nodes
+
+    nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    nodes.add_node(num_cpus=1)
+    yield nodes
+    nodes.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("needs", "resources", "times"),
+    [
+        (Needs(1, 0), {"CPU": 4.0}, 4),
+        (Needs(3, 0), {"CPU": 4.0}, 1),
+        (Needs(1, 0), {}, 0),
+        (Needs(1, 1), {"CPU": 4.0}, 0),
+        (Needs(1, 0.5), {"CPU": 4.0, "GPU": 1.0}, 2),
+        (Needs(1, 0.1), {"CPU": 16.0, "GPU": 1.0}, 10),
+        (Needs(2, 0.1), {"CPU": 8.0, "GPU": 1.0}, 4),
+    ],
+)
+def test_a_node_does_as_many_trials_as_its_processors_and_gpus_allow(
+    needs: Needs, resources: dict[str, float], times: int
+) -> None:
+    assert needs.times(resources) == times
+
+
+def test_without_ray_the_error_says_how_to_install_it(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r"pip install 'triscale\[ray\]'"):
+        Cluster(data, "")
+
+
+@pytest.mark.slow
+def test_where_no_cluster_answers_the_error_names_the_address_and_the_way_out(data: Data) -> None:
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        closed = f"127.0.0.1:{free.getsockname()[1]}"
+    for address in (closed, "nowhere.invalid:6379", "127.0.0.1:99999", "nonsense", "auto"):
+        with pytest.raises(UserError, match=rf"^--address {address}: .*`ray start --head`, or leave --address out"):
+            Cluster(data, address)
+
+
+@pytest.mark.slow
+def test_a_trial_that_no_node_is_large_enough_for_is_refused(data: Data, nodes: Any) -> None:
+    with pytest.raises(UserError, match="no node has 3 processors"):
+        Cluster(data, nodes.address, threads=3)
+    with pytest.raises(UserError, match="no node has 1 processors and 1 GPUs"):
+        Cluster(data, nodes.address, gpus=1)
+
+
+@pytest.mark.slow
+def test_signals_are_the_drivers_again_after_ray_has_begun_and_ended(data: Data, nodes: Any) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with closing(Cluster(data, nodes.address)):
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+        with pytest.raises(UserError, match="connected to a Ray cluster already"):
+            Cluster(data, nodes.address)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    with closing(Cluster(data, nodes.address)) as pool:
+        assert pool.slots == 2, "one can follow the other"
+
+
+@pytest.mark.slow
+def test_a_cluster_measures_and_what_fails_is_named(data: Data, nodes: Any, ledger: Ledger) -> None:
+    with closing(Cluster(data, nodes.address)) as pool:
+        wanted = trial(data)
+        assert min(pool.measure([Probe(SMALL, 16, wanted.how)] * 3)) > 0
+        broken = replace(wanted.how, device="nowhere")
+        with pytest.raises(TriscaleError, match="small cannot be measured: RuntimeError"):
+            pool.measure([Probe(SMALL, 16, broken)])
+        diverging = replace(SHORT, epochs=3, rate=Cosine(peak=1e30), clip=None)
+        with pytest.raises(TriscaleError, match=r"trial small, seed 3: .*rate"):
+            carry_out(ledger, pool, [entry(trial(data, 3, recipe=diverging))])
+        with pytest.raises(TriscaleError, match=r"has Triscale .*, not 0\.0\.0; install the same on every node"):
+            carry_out(ledger, pool, [entry(replace(wanted, version="0.0.0"))])
+        assert len(carry_out(ledger, pool, [entry(wanted)])) == 1
+
+
+@pytest.mark.slow
+def test_a_node_that_dies_in_the_middle_changes_no_outcome(
+    data: Data, nodes: Any, ledger: Ledger, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    wanted = entries(data, 8, LONG)
+    (other,) = nodes.worker_nodes
+    killed: list[int] = []
+    with closing(Cluster(data, nodes.address)) as pool:
+        assert pool.slots == 2
+
+        def told(progress: Progress) -> None:
+            if progress.done >= 2 and progress.running == 2 and not killed:
+                killed.append(progress.done)
+                nodes.remove_node(other, allow_graceful=False)
+
+        done = carry_out(ledger, pool, wanted, told)
+        patiently(lambda: pool.slots == 1)
+        nodes.add_node(num_cpus=1)
+        patiently(lambda: pool.slots == 2)
+    assert killed
+    assert capfd.readouterr().out == "", "standard output is for the answer"
+    assert ledger.finished() == done
+    with closing(Ledger(tmp_path / "local.db", "study")) as own, closing(Workers(data, 1)) as workers:
+        local = carry_out(own, workers, wanted)
+    assert {key: found(one) for key, one in done.items()} == {key: found(one) for key, one in local.items()}
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_on_a_node_changes_no_outcome(data: Data, nodes: Any, ledger: Ledger) -> None:
+    wanted = entries(data, 4, LONG)
+    killed: list[str] = []
+    with closing(Cluster(data, nodes.address)) as pool:
+
+        def told(progress: Progress) -> None:
+            if progress.last is not None and progress.running and not killed:
+                host, _, process = progress.last[1].worker.rpartition(":")
+                assert host == socket.gethostname()
+                os.kill(int(process), signal.SIGKILL)
+                killed.append(process)
+
+        done = carry_out(ledger, pool, wanted, told)
+    assert killed
+    pictures = Pictures(data)
+    assert {key: found(one) for key, one in done.items()} == {
+        one.trial.key: found(run_trial(one.trial, pictures)) for one in wanted
+    }
+
+
+@pytest.mark.slow
+def test_a_study_on_a_cluster_finds_what_the_same_trials_give_here(
+    data: Data, digits: Path, nodes: Any, tmp_path: Path
+) -> None:
+    studied = study(
+        digits,
+        out=tmp_path / "study",
+        baseline=SMALL,
+        design="five",
+        seeds=3,
+        epochs=1,
+        again=False,
+        resolution=16,
+        cluster=nodes.address,
+    )
+    setup, pictures = studied.setup, Pictures(data)
+    networks = [setup.baseline, *(setup.grow(arm, 2.0).network for arm in DESIGNS["five"].arms)]
+    wanted = [setup.trial(network, seed) for network in networks for seed in range(3)]
+    with closing(Ledger(studied.run.path / LEDGER, "study")) as kept:
+        done = kept.finished()
+    assert done.keys() == {one.key for one in wanted}
+    for one in wanted:
+        assert found(done[one.key]) == found(run_trial(one, pictures))
