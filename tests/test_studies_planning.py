@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from triscale.errors import UserError
 from triscale.studies.designs import DESIGNS, FIVE, TEN
@@ -46,6 +46,7 @@ def test_every_rung_is_more_work_than_the_one_before() -> None:
 
 
 @given(st.floats(3_000, 300_000), st.sampled_from((1, 2, 16)), st.sampled_from((1_500, 12_000, 60_000)))
+@settings(max_examples=40)
 def test_what_is_chosen_fits_the_time(seconds: float, slots: int, images: int) -> None:
     try:
         chosen, taken, fidelity = plan(seconds, images, slots)
@@ -58,6 +59,7 @@ def test_what_is_chosen_fits_the_time(seconds: float, slots: int, images: int) -
 
 
 @given(st.floats(4_000, 100_000), st.floats(1, 5))
+@settings(max_examples=30)
 def test_more_time_never_trains_less(seconds: float, more: float) -> None:
     short, long = plan(seconds), plan(seconds * more)
     assert long[0] >= short[0]

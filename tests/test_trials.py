@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
@@ -116,6 +116,7 @@ trials = st.builds(
 
 
 @given(trials)
+@settings(max_examples=30)
 def test_a_trial_read_back_from_json_is_the_same_and_has_the_same_key(one: Trial) -> None:
     back = Trial.from_json(json.loads(json.dumps(one.to_json())), "here")
     assert back == one
@@ -123,6 +124,7 @@ def test_a_trial_read_back_from_json_is_the_same_and_has_the_same_key(one: Trial
 
 
 @given(trials, st.text(max_size=10).filter(str.isprintable))
+@settings(max_examples=30)
 def test_equal_trials_have_equal_keys_and_the_networks_name_does_not_matter(one: Trial, name: str) -> None:
     assert replace(one, architecture=replace(one.architecture)).key == one.key
     with suppress(UserError):  # not every text is a name
