@@ -28,8 +28,9 @@ Which fonts stay out, for letters that are none would be wrong labels:
 Which split: a group of families goes to one split whole. One group are families that share the first word of their
 names (DejaVu Sans, DejaVu Sans Mono), and families two of whose fonts have a mean correlation of 0.94 (Helvetica has
 many names); groups join where either holds. Folders do not count: a single one may hold hundreds of unrelated families.
-This parts too little rather than too much. The largest tenth of the groups goes to train, or one design would fill the
-test. A picture whose pixels are there already is left out, be it in train before test or under another class.
+This parts too little rather than too much. Shares are of fonts; a group that would overfill test or val goes elsewhere,
+and the largest tenth of the groups to train, or one design would fill the test. A picture whose pixels are there
+already is left out, be it in train before test or under another class.
 """
 
 import argparse

@@ -273,6 +273,17 @@ def test_the_best_again_are_the_fitted_the_papers_the_best_single_and_the_best_o
     assert len(names) == len(set(names)) == 4
 
 
+def test_a_fitted_optimum_that_is_a_dimension_alone_takes_no_others_place() -> None:
+    setup, outcomes = made_up(0.0005, (0.0, 3.0, -2.0))
+    grown = [setup.grow(arm, 2.0) for arm in TEN.arms]
+    found = conclude(setup, grown, 3, outcomes, unseal=False)
+    assert found.fit is not None
+    assert found.fit.shares == pytest.approx((0, 1, 0))
+    arms = arms_again(found.factors[0], found.fit)
+    assert [arm.name for arm in arms[:2]] == [FITTED, "width"]
+    assert len(arms) == 5
+
+
 def test_arms_that_rounding_made_one_network_count_once() -> None:
     setup, outcomes = made_up(0.001, (0.3, 0.3, 0.4))
     grown = [setup.grow(arm, 2.0) for arm in TEN.arms]

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,8 @@ def test_a_cluster_measures_and_what_fails_is_named(data: Data, nodes: Any, ledg
     with closing(Cluster(data, nodes.address)) as pool:
         wanted = trial(data)
         assert min(pool.measure([Probe(SMALL, 16, wanted.how)] * 3)) > 0
+        wide = Probe(SMALL, 16, replace(wanted.how, threads=2))
+        assert pool.measure([wide]) == [inf], "no node has two processors"
         broken = replace(wanted.how, device="nowhere")
         with pytest.raises(TriscaleError, match="small cannot be measured: RuntimeError"):
             pool.measure([Probe(SMALL, 16, broken)])

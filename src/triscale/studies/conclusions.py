@@ -197,7 +197,7 @@ def _point(shares: Exponents) -> tuple[float, float, float]:
 
 def arms_again(at: AtFactor, fit: Fit | None) -> tuple[Arm, ...]:
     """The arms to train at the squared factor: the fitted optimum, the paper's mix, the best single dimension, and the
-    best of the others until there are four."""
+    best of the others until there are four different mixes."""
     chosen = [Arm(FITTED, fit.optimum)] if fit is not None else []
     single, compound = at.single(), at.arm(COMPOUND)
     if single is not None and single.single is not None:
@@ -205,6 +205,11 @@ def arms_again(at: AtFactor, fit: Fit | None) -> tuple[Arm, ...]:
     if compound is not None:
         chosen.append(next(arm for arm in compound.arms if arm.name == COMPOUND))
     for result in sorted(at.arms, key=lambda one: -one.mean.value):
-        if len(chosen) < BEST and all(arm.name not in result.names for arm in chosen):
+        if _different(chosen) < BEST and all(arm.name not in result.names for arm in chosen):
             chosen.append(result.grown.arm)
     return tuple(chosen)
+
+
+def _different(arms: Sequence[Arm]) -> int:
+    """How many mixes there are among the arms: a fitted optimum may be a dimension alone."""
+    return len({tuple(round(share, 6) for share in arm.point) for arm in arms})

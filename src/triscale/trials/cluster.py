@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
+from math import inf
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,7 @@ class Cluster:
         self._gpus = gpus
         self._needs = Needs(threads, gpus)
         try:
-            if not self._places():
+            if not self._places(self._needs):
                 raise UserError(
                     f"{_named(address)}: no node has {threads} processors"
                     + (f" and {gpus:g} GPUs" if gpus else "")
@@ -76,7 +77,7 @@ class Cluster:
     @property
     def slots(self) -> int:
         """Trials that the nodes there are now do at once; one at least: a cluster may grow with what waits."""
-        return max(1, self._places())
+        return max(1, self._places(self._needs))
 
     @property
     def widest(self) -> int:
@@ -102,10 +103,15 @@ class Cluster:
         return {}
 
     def measure(self, probes: Sequence[Probe]) -> list[float]:
-        """Seconds an image of each, as many at once as there is room. Raises `TriscaleError` where one fails."""
+        """Seconds an image of each, as many at once as there is room; infinite where no node is large enough.
+
+        Raises `TriscaleError` where one fails.
+        """
         found = []
-        for probe, task in [(probe, self._sent(probe, probe.how)) for probe in probes]:
-            said = self._said(task)
+        large = [bool(self._places(self._take(probe.how))) for probe in probes]  # else they would wait for ever
+        tasks = [self._sent(probe, probe.how) if fits else None for probe, fits in zip(probes, large, strict=True)]
+        for probe, task in zip(probes, tasks, strict=True):
+            said = Pace(inf) if task is None else self._said(task)
             if not isinstance(said, Pace):
                 why = said if isinstance(said, str) else "its node died"
                 raise TriscaleError(f"a training step of {probe.architecture.name} cannot be measured: {why}")
@@ -122,11 +128,14 @@ class Cluster:
         with _own_signals():
             self._ray.shutdown()
 
-    def _places(self) -> int:
-        return sum(self._needs.times(node["Resources"]) for node in self._ray.nodes() if node["Alive"])
+    def _places(self, needs: Needs) -> int:
+        return sum(needs.times(node["Resources"]) for node in self._ray.nodes() if node["Alive"])
+
+    def _take(self, how: How) -> Needs:
+        return Needs(how.threads, self._gpus if how.device.startswith("cuda") else 0.0)
 
     def _sent(self, asked: Trial | Probe, how: How) -> "Task":
-        self._needs = Needs(how.threads, self._gpus if how.device.startswith("cuda") else 0.0)
+        self._needs = self._take(how)
         task = self._ray.remote(_carry_out).options(
             num_cpus=self._needs.cpus, num_gpus=self._needs.gpus, max_retries=RETRIES, name=type(asked).__name__.lower()
         )

@@ -39,7 +39,8 @@ class Executor(Protocol):
         """Ticket → share that is done, of those that run and say so."""
 
     def measure(self, probes: Sequence[Probe]) -> list[float]:
-        """Seconds an image of each; as many at once as there are slots, so that they compete as trials do."""
+        """Seconds an image of each; as many at once as there are slots, so that they compete as trials do. Infinite
+        where nobody has room for it."""
 
     def close(self) -> None:
         """Ends everything that still runs."""
