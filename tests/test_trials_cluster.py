@@ -18,7 +18,7 @@ from triscale.data import Data, read
 from triscale.errors import TriscaleError, UserError
 from triscale.studies import DESIGNS, study
 from triscale.training.recipe import Cosine
-from triscale.trials import LEDGER, Cluster, Ledger, Pictures, Probe, Progress, Workers, run_trial
+from triscale.trials import LEDGER, Cluster, Ledger, Pictures, Probe, Progress, Workers, driving, run_trial
 from triscale.trials.cluster import Needs, import_ray
 
 
@@ -31,6 +31,12 @@ def data(digits: Path) -> Data:
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     with closing(Ledger(tmp_path / "ledger.db", "study")) as ledger:
         yield ledger
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver looks so often that small trials are met in their middle."""
+    monkeypatch.setattr(driving, "LOOKED", 0.02)
 
 
 @pytest.fixture(scope="module")
@@ -133,10 +139,10 @@ def test_a_node_that_dies_in_the_middle_changes_no_outcome(
                 nodes.remove_node(other, allow_graceful=False)
 
         done = carry_out(ledger, pool, wanted, told)
+        assert killed
         patiently(lambda: pool.slots == 1)
         nodes.add_node(num_cpus=1)
         patiently(lambda: pool.slots == 2)
-    assert killed
     assert capfd.readouterr().out == "", "standard output is for the answer"
     assert ledger.finished() == done
     with closing(Ledger(tmp_path / "local.db", "study")) as own, closing(Workers(data, 1)) as workers:
