@@ -23,6 +23,7 @@ settings.register_profile(
     "steady",
     settings.get_profile("ci" if "CI" in os.environ else "default"),
     deadline=None,
+    max_examples=50,  # of a test that does not say how many; all tests together shall take minutes
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("steady")

@@ -22,6 +22,8 @@ from PIL import Image
 
 import triscale
 
+pytestmark = pytest.mark.slow  # an example: hundreds of glyphs are drawn
+
 ROOT = Path(__file__).parent.parent
 EXAMPLE = runpy.run_path(str(ROOT / "examples/letters.py"))
 LETTERS = EXAMPLE["CHARACTERS"]

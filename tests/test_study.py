@@ -187,7 +187,6 @@ def test_a_study_is_no_fit_and_a_fit_no_study(triscale: Run, studied: Path, fitt
         (("--out", "S", "--time", "1h", "--address", "auto"), "--address auto: of a Ray cluster"),
         (("--out", "S", "--time", "1h", "--baseline", "b0"), "b0"),
         (("--out", "S", "--time", "1h", "--images", "0"), "--images 0"),
-        (("--out", "S", "--time", "1s"), "the least study, 5 arms × 3 seeds"),
     ],
 )
 def test_what_is_asked_wrongly_is_one_line_and_leaves_nothing(
@@ -199,6 +198,17 @@ def test_what_is_asked_wrongly_is_one_line_and_leaves_nothing(
     assert said in err.strip().splitlines()[-1]
     assert out == ""
     assert not (tmp_path / "S").exists()
+
+
+@pytest.mark.slow
+def test_too_little_time_is_refused_with_what_the_least_study_takes(
+    triscale: Run, digits: Path, tmp_path: Path
+) -> None:
+    code, out, err = triscale("study", digits, "--time", "1s", "--out", tmp_path / "study")
+    assert (code, out) == (2, "")
+    assert "--time" in err
+    assert "the least study, 5 arms × 3 seeds of" in err
+    assert not (tmp_path / "study").exists()
 
 
 def test_the_example_of_the_help_names_what_there_is(triscale: Run) -> None:

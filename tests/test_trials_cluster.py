@@ -5,7 +5,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -18,7 +18,7 @@ from triscale.data import Data, read
 from triscale.errors import TriscaleError, UserError
 from triscale.studies import DESIGNS, study
 from triscale.training.recipe import Cosine
-from triscale.trials import LEDGER, Cluster, Ledger, Pictures, Probe, Progress, Workers, driving, run_trial
+from triscale.trials import LEDGER, Cluster, Ledger, Pictures, Probe, Progress, Workers, cluster, driving, run_trial
 from triscale.trials.cluster import Needs, import_ray
 
 
@@ -150,18 +150,33 @@ def test_a_node_that_dies_in_the_middle_changes_no_outcome(
     assert {key: found(one) for key, one in done.items()} == {key: found(one) for key, one in local.items()}
 
 
+def training(nodes: Any) -> list[int]:
+    """The processes of the nodes in which a trial runs."""
+    raylets = {node.all_processes["raylet"][0].process.pid for node in nodes.list_all_nodes()}
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parent = int((place / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent in raylets and (place / "cmdline").read_bytes().startswith(b"ray::trial"):
+                found.append(int(place.name))
+    return found
+
+
 @pytest.mark.slow
-def test_a_process_that_is_killed_on_a_node_changes_no_outcome(data: Data, nodes: Any, ledger: Ledger) -> None:
+@pytest.mark.parametrize("retries", [2, 0])
+def test_a_process_that_is_killed_on_a_node_changes_no_outcome(
+    retries: int, data: Data, nodes: Any, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "RETRIES", retries)
     wanted = entries(data, 4, LONG)
-    killed: list[str] = []
+    killed: list[int] = []
     with closing(Cluster(data, nodes.address)) as pool:
 
         def told(progress: Progress) -> None:
-            if progress.last is not None and progress.running and not killed:
-                host, _, process = progress.last[1].worker.rpartition(":")
-                assert host == socket.gethostname()
-                os.kill(int(process), signal.SIGKILL)
-                killed.append(process)
+            if not killed:
+                killed.extend(training(nodes)[:1])
+                for process in killed:
+                    os.kill(process, signal.SIGKILL)
 
         done = carry_out(ledger, pool, wanted, told)
     assert killed
@@ -169,6 +184,9 @@ def test_a_process_that_is_killed_on_a_node_changes_no_outcome(data: Data, nodes
     assert {key: found(one) for key, one in done.items()} == {
         one.trial.key: found(run_trial(one.trial, pictures)) for one in wanted
     }
+    lost = [row["why"] for row in ledger.rows() if row["state"] == "FAIL"]
+    assert len(lost) == (not retries), "Ray does it again; else the driver"
+    assert all("its node died too often" in why for why in lost)
 
 
 @pytest.mark.slow

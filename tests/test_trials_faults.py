@@ -4,17 +4,22 @@ import json
 import os
 import random
 import signal
+import socket
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
+import urllib.request
 from collections.abc import Iterator
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from small_trials import LONG, SHORT, carry_out, entries, entry, found, patiently, trial
-from trainings import ENVIRONMENT, LONGEST, started
+from trainings import ENVIRONMENT, LONGEST, started, until
 
 from triscale.data import Data, read
 from triscale.errors import TriscaleError
@@ -247,3 +252,61 @@ def test_a_driver_that_is_killed_at_random_moments_ends_with_the_outcomes_of_one
     assert {key: found(one) for key, one in done.items()} == {
         one.trial.key: found(run_trial(one.trial, pictures)) for one in wanted
     }
+
+
+def fetched(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=LONGEST) as answer:
+        assert answer.status == 200
+        content: bytes = answer.read()
+        return content
+
+
+@pytest.mark.slow
+def test_the_dashboard_shows_the_ledger_while_trials_run_and_does_not_disturb_them(
+    data: Data, pool: Workers, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody reads all the time, every page that reads many trials at once; the writer neither waits nor fails."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    wanted = entries(data, 12, LONG)  # for longer than the two seconds that it keeps an answer
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    line = [str(Path(sys.executable).parent / "optuna-dashboard"), f"sqlite:///{ledger.path}", "--port", str(port)]
+    pages = ["/dashboard", "/api/studies", "/api/studies/1", "/api/studies/1/param_importances", "/csv/1"]
+    states: list[set[str]] = []
+    with started(line=[*line, "--server", "wsgiref", "--quiet"]) as dashboard:
+
+        def answers() -> bool:
+            with suppress(OSError), closing(socket.create_connection(("127.0.0.1", port), 1)):
+                return True
+            return False
+
+        assert until(answers, dashboard), dashboard.communicate()
+        ended = threading.Event()
+
+        def look() -> None:
+            while not ended.is_set():
+                contents = [fetched(f"http://127.0.0.1:{port}{page}") for page in pages]
+                states.append({one["state"] for one in json.loads(contents[2])["trials"]})
+
+        with ThreadPoolExecutor(1) as reader:
+            looking = reader.submit(look)
+            try:
+                done = carry_out(ledger, pool, wanted)
+            finally:
+                ended.set()
+            looking.result()
+
+        def shown() -> list[float]:  # it looks anew every few seconds
+            trials = json.loads(fetched(f"http://127.0.0.1:{port}/api/studies/1"))["trials"]
+            return sorted(one["values"][0] for one in trials if one["state"] == "Complete")
+
+        patiently(lambda: shown() == sorted(one.selection for one in done.values()))
+    assert len(done) == len(wanted)
+    assert ledger.finished() == done
+    assert {"Waiting", "Running"} <= set.union(*states), "it was looked at in the middle"
+    assert ledger.counts() == {"COMPLETE": 12, "FAIL": 0, "RUNNING": 0, "WAITING": 0, "PRUNED": 0}
+    with closing(sqlite3.connect(ledger.path)) as file:
+        assert file.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert file.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    print(f"looked at {len(states)} times")

@@ -71,8 +71,12 @@ def _set(surface: Values) -> str:
     ranges = [(min(column), max(column)) for column in zip(*surface["compatible"], strict=True)]
     words = [f"{_range(*bounds)} {each}" for each, bounds in zip(DIMENSIONS, ranges, strict=True)]
     letters = zip("αβγ", surface["ranges"].values(), strict=True)
-    coefficients = _and([f"{letter} from {low:.2f} to {high:.2f}" for letter, (low, high) in letters])
+    coefficients = _and([f"{letter} {_bounds(*bounds)}" for letter, bounds in letters])
     return f"with 95 % confidence the best mix has {_and(words)}, which is {coefficients} ({count})"
+
+
+def _bounds(low: float, high: float) -> str:
+    return f"{low:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"from {low:.2f} to {high:.2f}"
 
 
 def _range(low: float, high: float) -> str:

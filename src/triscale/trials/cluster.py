@@ -149,7 +149,7 @@ class Cluster:
             return Done(ticket, outcome=said)
         if isinstance(said, str):
             return Done(ticket, failed=said)
-        return Done(ticket, lost=f"its node died too often: {said}")
+        return Done(ticket, lost=f"its node died too often: {_in_a_line(said)}")
 
     def _said(self, task: "Task") -> object:
         """The task's answer; what Ray says instead where it has none."""
@@ -190,7 +190,7 @@ def _joined(address: str) -> ModuleType:
         with _own_signals():
             ray.init(address=address or None, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:
-        raise _unreached(address, " ".join(str(error).split())[:200]) from None
+        raise _unreached(address, _in_a_line(error)) from None
     return ray
 
 
@@ -221,6 +221,10 @@ def _unreached(address: str, why: str) -> UserError:
         f"{_named(address)}: no cluster answers ({why}); begin one there by `ray start --head`, or leave --address out "
         "for one on this machine"
     )
+
+
+def _in_a_line(said: object) -> str:
+    return " ".join(str(said).split())[:200]
 
 
 def _named(address: str) -> str:
