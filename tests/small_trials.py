@@ -1,26 +1,30 @@
 """Trials of moments: tiny networks on a few digits. As a script, a driver to be killed."""
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from tiny import TINY
 from trainings import LONGEST
 
 from triscale.arch import Architecture
 from triscale.data import Data, read
 from triscale.training import Recipe
-from triscale.trials import Entry, Executor, How, Ledger, Outcome, Progress, Trial, Workers, run_trials
+from triscale.trials import Entry, Executor, How, Ledger, Outcome, Progress, Trial, Workers, pack, run_trials
 
 SMALL = replace(TINY, head=replace(TINY.head, classes=3), resolution=(8, 8), name="small")
 LARGER = replace(SMALL, resolution=(12, 12), name="larger")
 SHORT = Recipe(epochs=1, batch=16)
 LONG = replace(SHORT, epochs=40)  # long enough to be caught in the middle
-HERE = ("seconds", "preparing", "worker", "memory")  # of an outcome, what a machine decides
+MADE = Outcome(0.5, 0.7, pack(np.array([True, False, True])), (1.5, 0.75), 1000, 2.0, 0.5, "here:1", 10**8)
+
+
+def a_trial(network: Architecture = SMALL, recipe: Recipe = SHORT) -> Trial:
+    return Trial(network, recipe, "0" * 64, 30, 0, How(), version="1")
 
 
 def trial(data: Data, seed: int = 0, network: Architecture = SMALL, recipe: Recipe = SHORT, images: int = 30) -> Trial:
@@ -61,25 +65,26 @@ def patiently(ready: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def drive(digits: Path, place: Path, count: int, workers: int) -> None:
-    """A driver that says what it does, a line each: its workers, then how many outcomes the ledger has."""
+def drive(digits: Path, place: Path, count: int, workers: int, endless: bool) -> None:
+    """A driver that says what it does, a line each: its workers, then how far it is. endless: its third trial is."""
     data = read(digits)
-    pool = Workers(data, workers)
+    pool, wanted = Workers(data, workers), entries(data, count, LONG)
+    if endless:
+        wanted.insert(2, entry(trial(data, count, recipe=replace(SHORT, epochs=10**6))))
     print(json.dumps(pool.processes), flush=True)
-    done = 0
+    said = ""
 
     def told(progress: Progress) -> None:
-        nonlocal done
-        if progress.done > done:
-            done = progress.done
-            print(f"done {done} of {os.getpid()}", flush=True)
+        nonlocal said
+        if said != (said := f"done {progress.done}, {progress.running} running"):
+            print(said, flush=True)
 
     ledger = Ledger(place, "study")
     ledger.requeue()
-    carry_out(ledger, pool, entries(data, count, LONG), told)
+    carry_out(ledger, pool, wanted, told)
     ledger.close()
     pool.close()
 
 
 if __name__ == "__main__":
-    drive(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    drive(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), "endless" in sys.argv)

@@ -75,12 +75,11 @@ def test_without_ray_the_error_says_how_to_install_it(data: Data, monkeypatch: p
         Cluster(data, "")
 
 
-@pytest.mark.slow
 def test_where_no_cluster_answers_the_error_names_the_address_and_the_way_out(data: Data) -> None:
     with closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         closed = f"127.0.0.1:{free.getsockname()[1]}"
-    for address in (closed, "nowhere.invalid:6379", "127.0.0.1:99999", "nonsense", "auto"):
+    for address in (closed, "127.0.0.1:99999", "nonsense"):
         with pytest.raises(UserError, match=rf"^--address {address}: .*`ray start --head`, or leave --address out"):
             Cluster(data, address)
 
@@ -89,8 +88,6 @@ def test_where_no_cluster_answers_the_error_names_the_address_and_the_way_out(da
 def test_a_trial_that_no_node_is_large_enough_for_is_refused(data: Data, nodes: Any) -> None:
     with pytest.raises(UserError, match="no node has 3 processors"):
         Cluster(data, nodes.address, threads=3)
-    with pytest.raises(UserError, match="no node has 1 processors and 1 GPUs"):
-        Cluster(data, nodes.address, gpus=1)
 
 
 @pytest.mark.slow
@@ -112,6 +109,8 @@ def test_a_cluster_measures_and_what_fails_is_named(data: Data, nodes: Any, ledg
         assert min(pool.measure([Probe(SMALL, 16, wanted.how)] * 3)) > 0
         wide = Probe(SMALL, 16, replace(wanted.how, threads=2))
         assert pool.measure([wide]) == [inf], "no node has two processors"
+        with pytest.raises(UserError, match="--device cuda: no node of the cluster has 1 GPUs; say --device cpu"):
+            pool.measure([Probe(SMALL, 16, replace(wanted.how, device="cuda"))])
         broken = replace(wanted.how, device="nowhere")
         with pytest.raises(TriscaleError, match="small cannot be measured: RuntimeError"):
             pool.measure([Probe(SMALL, 16, broken)])

@@ -28,7 +28,8 @@ def fastest_way(pool: Executor, baseline: Architecture, batch: int, device: torc
     if device.type == "cuda":
         precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
         how = How(str(device), precision, 1)
-        return Way(how, pool.slots, pool.measure([Probe(baseline, batch, how)])[0])
+        pace = pool.measure([Probe(baseline, batch, how)])[0]
+        return Way(how, pool.slots, pace)
     kernels = (False,) if status().isa is None else (False, True)
     tried = [How("cpu", precision, 1, own) for precision in cpu_precisions() for own in kernels]
     ways = [_measured(pool, baseline, batch, how, pool.slots) for how in tried]

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from statistics import fmean, stdev
@@ -286,5 +286,5 @@ def _again(sitting: Sitting, grown: Sequence[Grown], choice: Choice) -> list[Gro
 @contextmanager
 def opened(run: RunDirectory) -> Iterator[Ledger]:
     """The run's ledger, with the run held alone."""
-    with run.alone():
-        yield Ledger(run.path / LEDGER, "study")
+    with run.alone(), closing(Ledger(run.path / LEDGER, "study")) as ledger:
+        yield ledger

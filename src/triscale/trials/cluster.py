@@ -51,7 +51,7 @@ class Cluster:
     The images travel once to every node, as the bytes of their files; what a node needs is this version of Triscale.
     """
 
-    def __init__(self, data: Data, address: str, threads: int = 1, gpus: float = 0.0) -> None:
+    def __init__(self, data: Data, address: str, threads: int = 1, gpus: float = 1.0) -> None:
         """address: host:port, "auto", or "" for the cluster of this machine, begun here where there is none. threads:
         of a trial, until one says otherwise. gpus: of a trial that computes on one; a part lets several share it.
 
@@ -61,14 +61,10 @@ class Cluster:
         self._ray = _joined(address)
         self._running: dict[Task, int] = {}
         self._gpus = gpus
-        self._needs = Needs(threads, gpus)
+        self._needs = Needs(threads, 0.0)
         try:
             if not self._places(self._needs):
-                raise UserError(
-                    f"{_named(address)}: no node has {threads} processors"
-                    + (f" and {gpus:g} GPUs" if gpus else "")
-                    + " for a trial; add a larger node, or take less for each"
-                )
+                raise UserError(f"{_named(address)}: no node has {threads} processors for a trial; add a larger node")
             self._images = self._ray.put(images)
         except BaseException:
             self.close()
@@ -103,13 +99,12 @@ class Cluster:
         return {}
 
     def measure(self, probes: Sequence[Probe]) -> list[float]:
-        """Seconds an image of each, as many at once as there is room; infinite where no node is large enough.
+        """Seconds an image of each, as many at once as there is room; infinite where no node has so many processors.
 
-        Raises `TriscaleError` where one fails.
+        Raises `UserError` where none has the GPU, `TriscaleError` where one fails.
         """
+        tasks = [self._sent(probe, probe.how) if self._large_enough(probe.how) else None for probe in probes]
         found = []
-        large = [bool(self._places(self._take(probe.how))) for probe in probes]  # else they would wait for ever
-        tasks = [self._sent(probe, probe.how) if fits else None for probe, fits in zip(probes, large, strict=True)]
         for probe, task in zip(probes, tasks, strict=True):
             said = Pace(inf) if task is None else self._said(task)
             if not isinstance(said, Pace):
@@ -130,6 +125,14 @@ class Cluster:
 
     def _places(self, needs: Needs) -> int:
         return sum(needs.times(node["Resources"]) for node in self._ray.nodes() if node["Alive"])
+
+    def _large_enough(self, how: How) -> bool:
+        """Whether a node is, and a task would not wait for ever."""
+        needs = self._take(how)
+        fits = self._places(needs) > 0
+        if needs.gpus and not fits:
+            raise UserError(f"--device {how.device}: no node of the cluster has {needs.gpus:g} GPUs; say --device cpu")
+        return fits
 
     def _take(self, how: How) -> Needs:
         return Needs(how.threads, self._gpus if how.device.startswith("cuda") else 0.0)
