@@ -345,7 +345,7 @@ def test_images_without_more_pixels_are_said_to_show_nothing_new(studied: Path, 
 
 def test_a_person_can_watch(studied: Path, heard: Listening) -> None:
     assert heard.progressed[-1].done == heard.progressed[-1].wanted
-    assert max(progress.running for progress in heard.progressed) == 2
+    assert 1 <= max(progress.running for progress in heard.progressed) <= 2
     assert any(progress.left is not None and progress.last is not None for progress in heard.progressed)
     assert all(0 <= progress.share <= 1 for progress in heard.progressed)
 
