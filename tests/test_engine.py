@@ -1,9 +1,11 @@
 """A training that was stopped, killed or torn down anywhere ends in the same bytes as one that was not."""
 
 import json
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -28,6 +30,7 @@ from triscale.training import (
     StoppedError,
     Validation,
     Watch,
+    engine,
     train,
 )
 from triscale.training.checkpoints import Snapshot, read_snapshot, to_bytes
@@ -339,3 +342,24 @@ def test_every_epoch_says_how_long_steps_waited_and_how_much_memory_was_taken(im
         assert row.memory > 10_000_000
         assert row.images_per_second > 0
         assert set(CLOCK) < set(asdict(row))
+
+
+def test_the_peak_of_memory_is_the_processs_own_where_the_system_says_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert 2**26 < engine.peak_memory(torch.device("cpu")) < 2**40
+    (tmp_path / "status").write_bytes(b"Name:\t\xff\nVmPeak:\t  900 kB\nVmHWM:\t  300 kB\nVmRSS:\t  200 kB\n")
+    monkeypatch.setattr(engine, "STATUS", tmp_path / "status")
+    assert engine.peak_memory(torch.device("cpu")) == 300 * 1024
+
+
+@pytest.mark.parametrize("status", [None, "Name:\tpython\n"])
+def test_elsewhere_it_is_what_getrusage_says(
+    status: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resource = pytest.importorskip("resource")
+    if status is not None:
+        (tmp_path / "status").write_text(status)
+    monkeypatch.setattr(engine, "STATUS", tmp_path / "status")
+    scale = 1 if sys.platform == "darwin" else 1024
+    assert engine.peak_memory(torch.device("cpu")) == scale * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

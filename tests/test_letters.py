@@ -1,13 +1,12 @@
 """`examples/letters.py`: whole families to a split, nothing twice, nothing that is no letter."""
 
+import importlib
 import os
 import re
-import runpy
 import shutil
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -25,8 +24,9 @@ import triscale
 pytestmark = pytest.mark.slow  # an example: hundreds of glyphs are drawn
 
 ROOT = Path(__file__).parent.parent
-EXAMPLE = runpy.run_path(str(ROOT / "examples/letters.py"))
-LETTERS = EXAMPLE["CHARACTERS"]
+sys.path.insert(0, str(ROOT / "examples"))
+letters, letters_fonts = map(importlib.import_module, ("letters", "letters_fonts"))
+LETTERS = letters_fonts.CHARACTERS
 FONTS = Path(matplotlib.get_data_path()) / "fonts/ttf"
 # Four groups: two families that share their first word, one with two styles, two more. The last has no letters.
 USED = (
@@ -123,22 +123,17 @@ def test_no_picture_is_there_twice(made: Path) -> None:
     assert len(pixels) == len(set(pixels))
 
 
-def test_a_picture_whose_pixels_are_there_already_is_left_out(made: Path, tmp_path: Path) -> None:
+def test_a_picture_whose_pixels_are_there_already_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same face twice, against all sorting out, with no luck in its size and place: train keeps what test loses."""
-    draw = EXAMPLE["draw"]
-    asked = EXAMPLE["Asked"]((), tmp_path, 32)
-    face = next(EXAMPLE["faces_of"](FONTS / "cmr10.ttf"))
+    face = next(letters_fonts.faces_of(FONTS / "cmr10.ttf"))
 
     class Luck:
         def uniform(self, low: float, high: float) -> float:
             return (low + high) / 2
 
-    chance: Callable[..., Any] = draw.__globals__["chance"]
-    draw.__globals__["chance"] = lambda *_: Luck()
-    try:
-        counts, again = draw({"train": [[face]], "val": [], "test": [[face]]}, tmp_path, asked)
-    finally:
-        draw.__globals__["chance"] = chance
+    monkeypatch.setattr(letters, "chance", lambda *_: Luck())
+    splits = {"train": [[face]], "val": [], "test": [[face]]}
+    counts, again = letters.draw(splits, tmp_path, letters.Asked((), tmp_path, 32))
     assert (counts["train"], counts["test"], again) == (62, 0, 62)
     assert not (tmp_path / "test").exists()
 
@@ -223,7 +218,7 @@ def test_a_copy_under_another_name_is_left_out_and_one_of_other_width_stays_in_i
 
 
 def test_letters_in_the_places_of_others_are_not_recognised() -> None:
-    faces_of, rng = EXAMPLE["faces_of"], np.random.default_rng(0)
+    faces_of, rng = letters_fonts.faces_of, np.random.default_rng(0)
     plain = [next(faces_of(FONTS / f"{name}.ttf")) for name in USED[:6]]
     faces = [
         replace(face, looks=np.clip(face.looks + rng.normal(0, 20, face.looks.shape), 0, 255).astype(np.uint8))
@@ -232,16 +227,16 @@ def test_letters_in_the_places_of_others_are_not_recognised() -> None:
     ]
     shuffled = replace(plain[0], looks=rng.permutation(plain[0].looks))
     capitals = replace(plain[0], looks=plain[0].looks[[*range(36), *range(10, 36)]])
-    shares = EXAMPLE["recognised"]([*faces, shuffled, capitals])
+    shares = letters_fonts.recognised([*faces, shuffled, capitals])
     assert shares[:-2].min() > 0.9
-    assert shares[-2:].max() < EXAMPLE["RECOGNISED"]
+    assert shares[-2:].max() < letters_fonts.RECOGNISED
 
 
 def test_a_web_font_looks_as_its_original(tmp_path: Path) -> None:
     font = TTFont(FONTS / "cmr10.ttf")
     font.flavor = "woff"
     font.save(tmp_path / "web.woff")
-    ours, theirs = (next(EXAMPLE["faces_of"](path)) for path in (FONTS / "cmr10.ttf", tmp_path / "web.woff"))
+    ours, theirs = (next(letters_fonts.faces_of(path)) for path in (FONTS / "cmr10.ttf", tmp_path / "web.woff"))
     assert ours.order == theirs.order
 
 
@@ -273,7 +268,7 @@ def test_what_is_in_the_way_is_said_in_one_line_and_nothing_is_left_behind(tmp_p
 
 
 def test_the_largest_tenth_of_the_groups_goes_to_train() -> None:
-    face, asked = EXAMPLE["Face"], EXAMPLE["Asked"]
+    face, asked = letters_fonts.Face, letters.Asked
     none = np.zeros((62, 324), np.uint8)
 
     def members(number: int, count: int) -> list[Any]:
@@ -281,7 +276,7 @@ def test_the_largest_tenth_of_the_groups_goes_to_train() -> None:
 
     groups = [members(0, 40), members(1, 30), *(members(k, 2) for k in range(2, 20))]
     for seed in range(20):
-        splits = EXAMPLE["split"](groups, asked((), Path(), seed=seed))
+        splits = letters.split(groups, asked((), Path(), seed=seed))
         counts = {name: sum(map(len, found)) for name, found in splits.items()}
         assert counts["test"] == 22
         assert counts["val"] == 10
@@ -289,19 +284,19 @@ def test_the_largest_tenth_of_the_groups_goes_to_train() -> None:
 
 
 def test_a_group_that_would_overfill_a_split_goes_elsewhere() -> None:
-    face, asked = EXAMPLE["Face"], EXAMPLE["Asked"]
+    face, asked = letters_fonts.Face, letters.Asked
     none = np.zeros((62, 324), np.uint8)
     sizes = (8, 7, 2, 2, 1, 1, 1)
     groups = [[face(Path(), 0, f"family {k}", str(n), none, none[:, 0]) for n in range(k)] for k in sizes]
     for seed in range(20):
-        splits = EXAMPLE["split"](groups, asked((), Path(), seed=seed))
+        splits = letters.split(groups, asked((), Path(), seed=seed))
         assert 1 <= sum(map(len, splits["test"])) <= 5
         assert 1 <= sum(map(len, splits["val"])) <= 3
         assert sum(map(len, splits.values())) == len(groups)
 
 
 def test_names_tell_families_apart_from_styles() -> None:
-    family = EXAMPLE["family_of"]
+    family = letters_fonts.family_of
     assert family("Lato Black") == family("Lato") == family("Lato Semibold Condensed") == "lato"
     assert family("DejaVu Sans Mono").split()[0] == family("DejaVuSerif").split()[0]
     assert family("Bold") == "bold"

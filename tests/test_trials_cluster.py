@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_trials import LONG, SHORT, SMALL, carry_out, entries, entry, found, patiently, trial
+from fake_ray import FakeRay, install
+from small_trials import LONG, MADE, SHORT, SMALL, carry_out, entries, entry, found, patiently, trial
 
 from triscale.data import Data, read
 from triscale.errors import TriscaleError, UserError
 from triscale.studies import DESIGNS, study
 from triscale.training.recipe import Cosine
 from triscale.trials import LEDGER, Cluster, Ledger, Pictures, Probe, Progress, Workers, cluster, driving, run_trial
-from triscale.trials.cluster import Needs, import_ray
+from triscale.trials.attempting import Pace
+from triscale.trials.cluster import ROOMLESS, Needs, import_ray
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +69,72 @@ def test_a_node_does_as_many_trials_as_its_processors_and_gpus_allow(
     needs: Needs, resources: dict[str, float], times: int
 ) -> None:
     assert needs.times(resources) == times
+
+
+def test_what_a_trial_needs_is_said_in_words() -> None:
+    assert [str(Needs(1, 0)), str(Needs(4, 1)), str(Needs(2, 0.5))] == [
+        "1 processor",
+        "4 processors and 1 GPU",
+        "2 processors and 0.5 GPU",
+    ]
+
+
+def test_no_more_trials_and_measurements_at_once_than_were_asked_for(
+    data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = install(FakeRay([3, 5], lambda asked: Pace(0.5)), monkeypatch)
+    probes = [Probe(SMALL, 16, trial(data).how)] * 9
+    for most, slots, measured in ((3, 3, 3), (20, 8, 9), (None, 8, 9)):
+        ray.most = 0
+        with closing(Cluster(data, "", most=most)) as pool:
+            assert pool.slots == slots
+            assert pool.measure(probes) == [0.5] * 9
+        assert ray.most == measured, "where nobody limits it, Ray itself does what there is room for"
+
+
+def test_where_no_node_has_room_for_what_runs_the_set_ends_after_a_while_and_finished_trials_are_kept(
+    data: Data, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short, endless = entry(trial(data)), entry(trial(data, seed=1))
+    ray = install(FakeRay([1], lambda asked: MADE if asked == short.trial else None), monkeypatch)
+    ray.leaving = True
+    with closing(Cluster(data, "")) as pool:
+        with pytest.raises(
+            TriscaleError,
+            match=r"^for 300 s no node of the cluster has had 1 processor for a trial; finished trials are kept: add "
+            "such a node, and go on with --resume$",
+        ):
+            carry_out(ledger, pool, [short, endless])
+        assert ROOMLESS < ray.now < ROOMLESS + 1
+    assert ledger.finished().keys() == {short.trial.key}
+
+
+def test_a_node_that_comes_in_time_is_waited_for(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = install(FakeRay([4, 2], lambda asked: None), monkeypatch)
+    wide = trial(data)
+    with closing(Cluster(data, "")) as pool:
+        pool.submit(0, replace(wide, how=replace(wide.how, threads=4)))
+        for _ in range(3):
+            ray.processors = [2]
+            assert pool.wait(1) == pool.wait(ROOMLESS) == []
+            ray.processors = [2, 4]
+            assert pool.wait(1) == pool.wait(2 * ROOMLESS) == [], "as long as it computes"
+        ray.processors = [2, 3]
+        assert pool.wait(1) == []
+        with pytest.raises(TriscaleError, match="has had 4 processors"):
+            pool.wait(ROOMLESS + 1)
+
+
+def test_a_measurement_whose_node_leaves_ends_too(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = install(FakeRay([1], lambda asked: None), monkeypatch)
+    ray.leaving = True
+    with (
+        closing(Cluster(data, "")) as pool,
+        pytest.raises(
+            TriscaleError, match=r"^for 300 s no node .* 1 processor for a trial; add such a node, and begin"
+        ),
+    ):
+        pool.measure([Probe(SMALL, 16, trial(data).how)])
 
 
 def test_without_ray_the_error_says_how_to_install_it(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:

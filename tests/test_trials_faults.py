@@ -18,16 +18,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from small_trials import LONG, SHORT, carry_out, entries, entry, found, patiently, trial
 from trainings import ENVIRONMENT, LONGEST, started, until
 
 from triscale.data import Data, read
 from triscale.errors import TriscaleError
+from triscale.training.engine import peak_memory
 from triscale.training.recipe import Cosine
 from triscale.trials import Ledger, Outcome, Pictures, Probe, Progress, Workers, driving, run_trial
 
 DRIVER = Path(__file__).parent / "small_trials.py"
 COUNT = 4
+HALF = 2**29  # bytes
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,8 @@ def data(digits: Path) -> Data:
 
 @pytest.fixture(scope="module")
 def pool(data: Data) -> Iterator[Workers]:
-    """One worker, which most of these tests kill: it is replaced."""
+    """One worker, which most of these tests kill: it is replaced. Who starts it has had more memory than it takes."""
+    bytearray(b"x") * HALF
     pool = Workers(data, 1)
     yield pool
     pool.close()
@@ -90,6 +94,15 @@ def test_a_trial_whose_worker_is_killed_in_its_middle_is_done_again_and_comes_ou
     lost, kept = ledger.rows()
     assert (lost["state"], kept["state"]) == ("FAIL", "COMPLETE")
     assert "SIGKILL" in lost["why"]
+
+
+def test_the_memory_of_an_outcome_is_that_of_its_worker_and_not_of_its_driver(
+    data: Data, pool: Workers, ledger: Ledger
+) -> None:
+    (outcome,) = carry_out(ledger, pool, [entry(trial(data))]).values()
+    drivers = peak_memory(torch.device("cpu"))
+    assert drivers > HALF
+    assert 2**26 < outcome.memory < drivers - HALF // 2
 
 
 def test_after_three_deaths_the_set_ends_by_naming_the_trial_and_finished_ones_are_kept(

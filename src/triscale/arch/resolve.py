@@ -9,6 +9,7 @@ from triscale.arch.spec import Architecture, SpecError
 from triscale.arch.zoo import ZOO, published
 
 MODEL_FILE = "model.safetensors"
+FOUND = "network.json"  # what a search leaves behind
 MAX_HEADER = 100_000_000  # bytes; what the safetensors format itself allows
 
 
@@ -19,9 +20,12 @@ def resolve(name: str | Path) -> Architecture:
     path = Path(name)
     try:
         if path.is_dir():
-            path = path / MODEL_FILE
+            place = path
+            path = place / MODEL_FILE
             if not path.is_file():
-                raise SpecError(f"{path.parent}: a directory without {MODEL_FILE}; name a finished run, or a JSON file")
+                path = place / FOUND
+            if not path.is_file():
+                raise SpecError(f"{place}: a directory without {MODEL_FILE}; name a finished run, or a JSON file")
         is_file = path.is_file()
     except OSError as error:  # a name too long for a file, or a folder that may not be entered
         raise SpecError(f"{str(name)[:200]!r} is no network: {error.strerror or error}") from None

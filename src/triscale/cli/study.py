@@ -67,9 +67,7 @@ def command(
         str | None, typer.Option(help="How to train: a name or a JSON file.", show_default="quick")
     ] = None,
     seed: arguments.Seed = 0,
-    workers: Annotated[
-        int | None, typer.Option(help="Trials at once on this machine.", show_default="measured")
-    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Trials at once.", show_default="measured")] = None,
     executor: Annotated[str, typer.Option(help="Who carries trials out: local, or ray, a cluster.")] = "local",
     address: Annotated[
         str | None, typer.Option(help="Of the Ray cluster: auto, or host:port.", show_default="one begun here")
@@ -143,7 +141,7 @@ def command(
         except Interrupted as stop:
             raise Interrupted(stop.number, _kept(out) if watcher.begun else "") from None
         except TriscaleError as error:
-            raise (TriscaleError(f"{error}; {_kept(out)}") if watcher.begun else error) from None
+            raise (TriscaleError(_with_the_way_on(str(error), out)) if watcher.begun else error) from None
     report, values = studied.run.report, studied.values
     output.result({"study": str(out), "report": str(report), **values}, lambda console: show(console, values, report))
     if values["recommended"]["fitted"] is not None:
@@ -161,7 +159,17 @@ def _said(context: typer.Context) -> frozenset[str]:
 
 
 def _kept(out: Path) -> str:
-    return f"finished trials are kept; go on with: triscale study --resume --out {out}"
+    return f"finished trials are kept; {_way_on(out)}"
+
+
+def _way_on(out: Path) -> str:
+    return f"go on with: triscale study --resume --out {out}"
+
+
+def _with_the_way_on(error: str, out: Path) -> str:
+    """What went wrong, and the command that goes on: in the place where the library names its option, if it does."""
+    named = "go on with --resume"
+    return error.replace(named, _way_on(out)) if named in error else f"{error}; {_kept(out)}"
 
 
 def show_ladder(console: Console, lines: Sequence["Line"], chosen: int) -> None:

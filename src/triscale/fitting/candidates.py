@@ -9,13 +9,14 @@ import torch
 from triscale.arch import Architecture, adapt
 from triscale.costing import cost
 from triscale.data import Data, image_resolution
-from triscale.engines import Latency, measure_latency, measure_memory
+from triscale.engines import Latency, measure_latency
 from triscale.errors import UserError, is_out_of_memory
 from triscale.fitting.wish import Wish
 from triscale.nn import build
-from triscale.scaling import RULES, Budget, Rule, Scaled, TooSmallError, grow, solve
+from triscale.scaling import RULES, Scaled, TooSmallError, grow, scale_to
 from triscale.scaling.budget import MEASURED, show
 from triscale.training import Machine, fastest_machine
+from triscale.training.budgets import GUARD, measured_budget
 from triscale.training.machine import total_memory
 from triscale.training.recipe import regularised
 from triscale.units import format_bytes, format_count, format_seconds
@@ -24,7 +25,6 @@ OVERHEAD = 1.5  # a real step with optimizer, average and batches, and its share
 EQUAL = 0.95  # of the most MACs: candidates of at least so many count as equally large
 ROUNDS = 3  # of measuring all candidates in turns until all hold the latency
 ATTEMPTS = 5  # to shrink a candidate until it completes the fewest epochs
-GUARD = 0.95  # of a measured limit is what is solved for: the same network measures a little differently each time
 
 
 @dataclass(frozen=True)
@@ -211,42 +211,6 @@ def _as_it_is(baseline: Architecture, images: Data, wish: Wish) -> Scaled:
                 "the network; raise the budget, take smaller weights (see triscale models) or leave --weights out"
             )
     return replace(grow(network, RULES["compound"], factor=1), rule="none", limits=dict(wish.limits), values=values)
-
-
-def scale_to(baseline: Architecture, rule: Rule | None, budget: Budget) -> Scaled:
-    """The baseline scaled to the budget by the rule; without one, by what suits the direction.
-
-    Growing takes the paper's compound rule. Shrinking takes `slim`, which keeps every pixel of images that have few,
-    and `tiny` where the slimmest network is still too large. Raises `UserError` for an impossible budget.
-    """
-    if rule is not None:
-        return solve(baseline, rule, budget)
-    if budget.used(budget.values(baseline)) <= 1:
-        return solve(baseline, RULES["compound"], budget)
-    try:
-        return solve(baseline, RULES["slim"], budget)
-    except TooSmallError:
-        return solve(baseline, RULES["tiny"], budget)
-
-
-def measured_budget(limits: Mapping[str, float], device: torch.device) -> Budget:
-    """The limits; latency and memory measured on that device with random weights, and taken for a little more.
-
-    A network that the device could not hold is over every limit, and is not built.
-    """
-    room = total_memory(device) / 2
-
-    def latency(network: Architecture) -> float:
-        if cost(network).memory.inference > room:
-            return float("inf")
-        return measure_latency([build(network)], device=device)[0].median / GUARD
-
-    def memory(network: Architecture) -> float:
-        if cost(network).memory.inference > room:
-            return float("inf")
-        return measure_memory(build(network), device=device) / GUARD
-
-    return Budget(limits, {"latency": latency, "memory": memory})
 
 
 def _timed(baseline: Architecture, scaled: Scaled, wish: Wish, course: Course) -> Candidate:

@@ -4,6 +4,7 @@ from triscale.scaling.budget import Budget
 from triscale.scaling.multipliers import Coefficients, Exponents, Multipliers
 from triscale.scaling.rules import RULES, Power, Rule, Tiny, find_rule
 from triscale.scaling.solver import Scaled, TooSmallError, grow, solve
+from triscale.scaling.suiting import scale_to
 from triscale.scaling.trim import Step
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "TooSmallError",
     "find_rule",
     "grow",
+    "scale_to",
     "solve",
 ]

@@ -89,7 +89,7 @@ def begin_study(data: str | Path, asked: Asked, out: str | Path, listener: Study
     images = read(data, seed=asked.seed, on_bad=asked.on_bad, progress=listener.reading)
     listener.read(images)
     device = find_device(asked.device)
-    with _pool(images, asked, device) as (pool, keep):
+    with carriers(images, asked.workers, asked.cluster, device) as (pool, keep):
         listener.measuring()
         setup = prepare_study(images, asked, pool, keep, device, started)
         run = RunDirectory.create(out)
@@ -134,7 +134,7 @@ def resume_study(
     setup = Setup.from_json(settings.get("setup", {}), source)
     images = read_again(settings.get("data"), source, seed=setup.seed, place=data, progress=listener.reading)
     with opened(run) as ledger:
-        pool = make_executor(images, workers or setup.workers, setup.how.threads, cluster)
+        pool = make_executor(images, workers or setup.workers, setup.how.threads, cluster, most=workers)
         try:
             listener.planned(setup, run)
             return write_study(go_through(Sitting(run, settings, setup, ledger, pool, listener), anew))
@@ -143,14 +143,15 @@ def resume_study(
 
 
 @contextmanager
-def _pool(images: Data, asked: Asked, device: torch.device) -> Iterator[tuple[Executor, Callable[[int], None]]]:
-    """Who carries the trials out, and how it is left fewer places."""
+def carriers(
+    images: Data, workers: int | None, cluster: str | None, device: torch.device
+) -> Iterator[tuple[Executor, Callable[[int], None]]]:
+    """Who carries trials out, with a place for every core where nobody has said how many; and how it is left fewer."""
     cores = 1 if device.type == "cuda" else usable_cores()
-    count = asked.workers or cores
-    pool = make_executor(images, count, 1, asked.cluster)
+    pool = make_executor(images, workers or cores, 1, cluster, most=workers)
 
     def keep(wanted: int) -> None:
-        if isinstance(pool, Workers) and asked.workers is None:
+        if isinstance(pool, Workers) and workers is None:
             pool.keep(wanted)
 
     try:
@@ -159,8 +160,9 @@ def _pool(images: Data, asked: Asked, device: torch.device) -> Iterator[tuple[Ex
         pool.close()
 
 
-def make_executor(images: Data, count: int, threads: int, cluster: str | None) -> Executor:
-    """Processes of this machine, or a Ray cluster at an address."""
+def make_executor(images: Data, count: int, threads: int, cluster: str | None, most: int | None = None) -> Executor:
+    """So many processes of this machine, or a Ray cluster at an address. most: trials at once on a cluster, where
+    somebody has said so; what it has room for is not to be counted here."""
     if cluster is None:
         return Workers(images, count)
-    return Cluster(images, cluster, threads)
+    return Cluster(images, cluster, threads, most=most)

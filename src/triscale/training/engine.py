@@ -5,9 +5,10 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import fmean
 
 import torch
@@ -25,6 +26,7 @@ from triscale.training.watching import DivergedError, EpochMetrics, Step, Stoppe
 
 REHEARSED = 5  # steps at least, and epochs at most
 ROLLBACKS = 3
+STATUS = Path("/proc/self/status")  # on Linux
 
 
 def train(
@@ -120,6 +122,9 @@ def peak_memory(device: torch.device) -> int:
     """Bytes at the peak so far: that PyTorch took of a CUDA device, or this process of the machine."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
+    with suppress(OSError, StopIteration):  # ru_maxrss of a new process begins at the peak of who started it
+        lines = STATUS.read_text(encoding="utf-8", errors="replace").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
     try:
         import resource
     except ImportError:  # Windows

@@ -1,7 +1,7 @@
 """Many trainings, safely: what a trial is, where its outcome is kept, who carries it out."""
 
 from triscale.trials.cluster import Cluster
-from triscale.trials.driving import Progress, run_trials
+from triscale.trials.driving import Asking, Progress, run_asked, run_trials
 from triscale.trials.executors import Done, Executor
 from triscale.trials.ledger import LEDGER, Entry, Ledger
 from triscale.trials.running import Pictures, Probe, as_machine, passes, run_trial, stratified
@@ -10,6 +10,7 @@ from triscale.trials.workers import Workers, usable_cores
 
 __all__ = [
     "LEDGER",
+    "Asking",
     "Cluster",
     "Done",
     "Entry",
@@ -25,6 +26,7 @@ __all__ = [
     "as_machine",
     "pack",
     "passes",
+    "run_asked",
     "run_trial",
     "run_trials",
     "stratified",

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     Task = ObjectRef[Any]
 
 RETRIES = 2  # of a task whose node died, before the driver hears of it
+ROOMLESS = 300.0  # seconds without a large enough node: one that a cluster orders anew is minutes on its way
+LOOKED = 1.0  # seconds between two looks at the nodes while a pace is measured
 REACHED = 10  # seconds for a first answer from an address; Ray itself would try for minutes
 
 
@@ -44,6 +46,10 @@ class Needs:
         cpus = int(resources.get("CPU", 0.0) / self.cpus + 1e-9)
         return min(cpus, int(resources.get("GPU", 0.0) / self.gpus + 1e-9)) if self.gpus else cpus
 
+    def __str__(self) -> str:
+        gpus = f" and {self.gpus:g} GPU{'s' * (self.gpus > 1)}" if self.gpus else ""
+        return f"{self.cpus} processor{'s' * (self.cpus > 1)}{gpus}"
+
 
 class Cluster:
     """The nodes of a Ray cluster: as many trials at once as their processors allow, as nodes come and go.
@@ -51,20 +57,22 @@ class Cluster:
     The images travel once to every node, as the bytes of their files; what a node needs is this version of Triscale.
     """
 
-    def __init__(self, data: Data, address: str, threads: int = 1, gpus: float = 1.0) -> None:
+    def __init__(self, data: Data, address: str, threads: int = 1, gpus: float = 1.0, most: int | None = None) -> None:
         """address: host:port, "auto", or "" for the cluster of this machine, begun here where there is none. threads:
         of a trial, until one says otherwise. gpus: of a trial that computes on one; a part lets several share it.
+        most: trials at once, also where there is room for more; None takes all of it.
 
         Raises `UserError` where Ray is not installed, no cluster answers, or no node is large enough for a trial.
         """
         images = shipped(data)
         self._ray = _joined(address)
         self._running: dict[Task, int] = {}
-        self._gpus = gpus
+        self._gpus, self._most = gpus, most
         self._needs = Needs(threads, 0.0)
+        self._roomless: float | None = None  # since when no node has room for what is needed
         try:
             if not self._places(self._needs):
-                raise UserError(f"{_named(address)}: no node has {threads} processors for a trial; add a larger node")
+                raise UserError(f"{_named(address)}: no node has {self._needs} for a trial; add a larger node")
             self._images = self._ray.put(images)
         except BaseException:
             self.close()
@@ -72,8 +80,10 @@ class Cluster:
 
     @property
     def slots(self) -> int:
-        """Trials that the nodes there are now do at once; one at least: a cluster may grow with what waits."""
-        return max(1, self._places(self._needs))
+        """Trials that the nodes there are now do at once, as many as were asked for; one at least: a cluster may grow
+        with what waits."""
+        places = self._places(self._needs)
+        return max(1, places if self._most is None else min(places, self._most))
 
     @property
     def widest(self) -> int:
@@ -85,13 +95,18 @@ class Cluster:
         self._running[self._sent(trial, trial.how)] = ticket
 
     def wait(self, seconds: float) -> list[Done]:
-        """What ended since the last time, after at most so many seconds."""
+        """What ended since the last time, after at most so many seconds.
+
+        Raises `TriscaleError` where nothing can end: for `ROOMLESS` seconds no node has had room for what runs.
+        """
         if not self._running:
             time.sleep(seconds)
             return []
-        ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=seconds)
-        if ready:
-            ready, _ = self._ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
+        if not self._any_ready(list(self._running), seconds):
+            if (missing := self._missing()) is not None:
+                raise TriscaleError(f"{missing}; finished trials are kept: add such a node, and go on with --resume")
+            return []
+        ready, _ = self._ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
         return [self._ended(task) for task in ready]
 
     def progress(self) -> dict[int, float]:
@@ -99,18 +114,18 @@ class Cluster:
         return {}
 
     def measure(self, probes: Sequence[Probe]) -> list[float]:
-        """Seconds an image of each, as many at once as there is room; infinite where no node has so many processors.
+        """Seconds an image of each, as many at once as there is room and as were asked for; infinite where no node has
+        so many processors.
 
-        Raises `UserError` where none has the GPU, `TriscaleError` where one fails.
+        Raises `UserError` where none has the GPU, `TriscaleError` where one fails, or where the nodes that have room
+        have left.
         """
-        tasks = [self._sent(probe, probe.how) if self._large_enough(probe.how) else None for probe in probes]
-        found = []
-        for probe, task in zip(probes, tasks, strict=True):
-            said = Pace(inf) if task is None else self._said(task)
-            if not isinstance(said, Pace):
-                why = said if isinstance(said, str) else "its node died"
-                raise TriscaleError(f"a training step of {probe.architecture.name} cannot be measured: {why}")
-            found.append(said.seconds)
+        found: list[float] = []
+        at_once = self._most or max(1, len(probes))
+        for first in range(0, len(probes), at_once):
+            asked = probes[first : first + at_once]
+            tasks = [self._sent(probe, probe.how) if self._large_enough(probe.how) else None for probe in asked]
+            found += [self._pace(probe, task) for probe, task in zip(asked, tasks, strict=True)]
         return found
 
     def close(self) -> None:
@@ -122,6 +137,35 @@ class Cluster:
         self._running.clear()
         with _own_signals():
             self._ray.shutdown()
+
+    def _pace(self, probe: Probe, task: "Task | None") -> float:
+        if task is None:
+            return inf
+        while not self._any_ready([task], LOOKED):
+            if (missing := self._missing()) is not None:
+                raise TriscaleError(f"{missing}; add such a node, and begin again")
+        said = self._said(task)
+        if not isinstance(said, Pace):
+            why = said if isinstance(said, str) else "its node died"
+            raise TriscaleError(f"a training step of {probe.architecture.name} cannot be measured: {why}")
+        return said.seconds
+
+    def _any_ready(self, tasks: list["Task"], seconds: float) -> bool:
+        ready, _ = self._ray.wait(tasks, num_returns=1, timeout=seconds)
+        if ready:
+            self._roomless = None
+        return bool(ready)
+
+    def _missing(self) -> str | None:
+        """What no node has had for too long; None while one has it, or may still come."""
+        now = time.monotonic()
+        if self._places(self._needs):
+            self._roomless = None
+        elif self._roomless is None:
+            self._roomless = now
+        elif now - self._roomless > ROOMLESS:
+            return f"for {ROOMLESS:g} s no node of the cluster has had {self._needs} for a trial"
+        return None
 
     def _places(self, needs: Needs) -> int:
         return sum(needs.times(node["Resources"]) for node in self._ray.nodes() if node["Alive"])

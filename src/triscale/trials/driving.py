@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
+from typing import Protocol
 
 from triscale.errors import TriscaleError
 from triscale.trials.executors import Done, Executor
@@ -78,6 +79,38 @@ def run_trials(
     return state.found
 
 
+class Asking(Protocol):
+    """Decides which trial is next by what came out of others: a search."""
+
+    def next(self) -> tuple[Entry, float] | None:
+        """A trial that the ledger does not know, and its expected seconds; None where there is none now."""
+
+    def ended(self, entry: Entry, outcome: Outcome) -> None:
+        """What came out of one that it asked for."""
+
+
+def run_asked(ledger: Ledger, executor: Executor, asking: Asking, told: Told) -> None:
+    """Carries out what is asked for, one trial after the other in every slot, until nothing is and nothing runs.
+
+    `Progress.wanted` counts what was asked for so far. Raises as `run_trials` does.
+    """
+    state = _State(ledger, executor, {}, Effort({}), told, 0)
+    while True:
+        while len(state.running) < executor.slots and (asked := asking.next()) is not None:
+            state.want(*asked)
+            state.begin()
+        if not state.running:
+            return
+        for done in sorted(executor.wait(LOOKED), key=lambda done: done.outcome is None):
+            entry = state.running[done.ticket]
+            state.end(done)
+            if done.outcome is not None:
+                asking.ended(entry, done.outcome)
+            elif entry.trial.key in state.waiting:  # its worker died: before anything else it is begun again
+                state.begin()
+        state.tell()
+
+
 @dataclass
 class _State:
     """Where a set of trials stands."""
@@ -93,6 +126,12 @@ class _State:
     attempts: dict[str, int] = field(default_factory=dict)
     last: tuple[str, Outcome] | None = None
     newest: str = ""
+
+    def want(self, entry: Entry, seconds: float) -> None:
+        self.effort.expected[entry.trial.key] = seconds
+        self.ledger.want([entry])
+        self.waiting[entry.trial.key] = entry
+        self.total += 1
 
     def begin(self) -> None:
         begun = self.ledger.start(self.waiting)

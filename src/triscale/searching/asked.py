@@ -1,0 +1,128 @@
+"""What a search is called with, checked before a single image is looked at."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from triscale import kernels
+from triscale.arch import ZOO, Architecture, resolve, to_dict
+from triscale.errors import UserError
+from triscale.plain import to_plain
+from triscale.searching.networks import SPACES, space_file
+from triscale.searching.objectives import EXPONENT, KINDS, Objective
+from triscale.searching.strategies import STRATEGIES
+from triscale.training import NamedRecipe, Recipe, find_recipe
+from triscale.training.machine import find_device
+
+DEFAULT = {"around": "efficientnet_b0", "mnasnet": "mobilenet_v2"}  # whom a space lies around, unless told
+FEWEST = 8  # candidates of a search: fewer are no search
+
+
+@dataclass(frozen=True)
+class Asked:
+    """None leaves it to the images, the machine or the time. limits: by term. reference: what the space lies around.
+    candidates: how many are tried. cluster: the address of a Ray cluster; "" for one that is begun here. beside: run
+    directories of other searches that the page shows."""
+
+    limits: Mapping[str, float]
+    reference: str | Path | Architecture | None = None
+    space: str | Path = "around"
+    objective: str = "constraint"
+    exponent: float = EXPONENT
+    strategy: str = "evolution"
+    time: float | None = None
+    candidates: int | None = None
+    images: int | None = None
+    epochs: int | None = None
+    resolution: tuple[int, int] | None = None
+    recipe: NamedRecipe | None = None
+    seed: int = 0
+    workers: int | None = None
+    device: str | None = None
+    cluster: str | None = None
+    on_bad: Literal["error", "skip"] = "error"
+    beside: tuple[Path, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.wanted()
+        if self.strategy not in STRATEGIES:
+            raise UserError(f"--strategy {self.strategy!r}: is none; take {', '.join(STRATEGIES)}")
+        if self.time is None and self.candidates is None:
+            raise UserError("say how long it may take: --time 1h; or how many networks to try: --candidates 50")
+        if self.time is not None and not 0 < self.time < float("inf"):
+            raise UserError(f"--time of {self.time:g} seconds is not positive; write for example 1h")
+        if self.candidates is not None and self.candidates < FEWEST:
+            raise UserError(f"--candidates {self.candidates}: at least {FEWEST}; fewer are no search")
+        for option, value in {"images": self.images, "epochs": self.epochs, "workers": self.workers}.items():
+            if value is not None and value < 1:
+                raise UserError(f"--{option} {value}: at least 1")
+        if not 0 <= self.seed < 2**31:
+            raise UserError(f"--seed {self.seed}: a seed is from 0 to {2**31 - 1}")
+        if str(self.space) not in SPACES:
+            space_file(self.space)
+            if self.reference is not None:
+                raise UserError(f"--space {self.space}: a file brings its own reference; leave --reference out")
+        _ = self.network
+        find_device(self.device)
+        kernels.status()  # names a wrong setting of them
+        Recipe(epochs=1 if self.epochs is None else self.epochs)
+
+    def wanted(self) -> Objective:
+        """The objective. Raises `UserError`."""
+        if self.objective not in KINDS:
+            raise UserError(f"--objective {self.objective!r}: is none; take {', '.join(KINDS)}")
+        return Objective(self.limits, self.objective, self.exponent)
+
+    @property
+    def named(self) -> str | Path | Architecture:
+        """The reference, by default the one that the space is usual around."""
+        return self.reference if self.reference is not None else DEFAULT.get(str(self.space), DEFAULT["around"])
+
+    @property
+    def published(self) -> bool:
+        """Whether the reference is one of the zoo, which is adapted to the images."""
+        return not isinstance(self.named, Architecture) and str(self.named) in ZOO
+
+    @property
+    def network(self) -> Architecture:
+        """The reference as named; of a space that is a file, its own. Raises `UserError`."""
+        if str(self.space) not in SPACES:
+            return space_file(self.space).reference
+        return self.named if isinstance(self.named, Architecture) else resolve(self.named)
+
+    @property
+    def recipe_named(self) -> NamedRecipe:
+        """The recipe, `quick` if none is named."""
+        return self.recipe or find_recipe("quick")
+
+    def fixed(self) -> dict[str, Any]:
+        """What all trials share, as JSON: a search that goes on cannot change it."""
+        return {
+            "verb": "search",
+            "limits": dict(self.limits),
+            "reference": to_dict(self.network),
+            "space": str(self.space) if str(self.space) in SPACES else space_file(self.space).to_dict(),
+            "objective": self.objective,
+            "exponent": self.exponent,
+            "strategy": self.strategy,
+            "images": self.images,
+            "epochs": self.epochs,
+            "resolution": None if self.resolution is None else list(self.resolution),
+            "recipe": to_plain(self.recipe_named.recipe),
+            "seed": self.seed,
+            "on_bad": self.on_bad,
+        }
+
+
+def check_same(asked: Asked, before: Mapping[str, Any], given: frozenset[str], place: Path) -> None:
+    """Raises `UserError` where what is given now differs from what the search was begun with."""
+    options = {"macs", "params", "activations", "size", "latency", "memory"}
+    for key, value in asked.fixed().items():
+        said = key in given or (key == "limits" and given & options)
+        if said and value != before.get(key):
+            option = min(given & options) if key == "limits" else key
+            raise UserError(
+                f"--{option.replace('_', '-')} is not what {place} was begun with; all trials share it: leave it out "
+                "to go on, or name another --out"
+            )

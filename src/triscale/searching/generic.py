@@ -1,0 +1,148 @@
+"""The verb `search`: the best point of any discrete space by any objective that Python can compute."""
+
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from statistics import fmean
+from typing import Any
+
+from triscale.errors import UserError
+from triscale.searching.space import Codes, Space
+from triscale.searching.strategies import Known, Scored, Strategy, find_strategy, fresh
+
+FINALISTS, SEEDS = 5, 3  # of the best so many are evaluated so often before one is named
+SHARE = 0.25  # of the evaluations, at most, that go into that
+WORST = -math.inf  # of an evaluation that came to nothing: not a number
+
+Choice = Mapping[str, Hashable]
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A point and what it was worth.
+
+    values: of each evaluation, in the order of their seeds; -inf where one came to nothing. cost: None without one.
+    order: which point it was, from 0.
+    """
+
+    choice: Mapping[str, Any]
+    values: tuple[float, ...]
+    cost: float | None
+    order: int
+
+    @property
+    def value(self) -> float:
+        """The mean of its evaluations."""
+        return fmean(self.values)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found. history: ranked: points that were evaluated more often stand first, then by their mean
+    value, then by their cost. evaluations: how many were made, repeated ones included."""
+
+    history: tuple[Evaluated, ...]
+    evaluations: int
+
+    @property
+    def best(self) -> Evaluated:
+        """The first of the history."""
+        return self.history[0]
+
+    @property
+    def front(self) -> tuple[Evaluated, ...]:
+        """The points that none is better than at no more cost, from the cheapest on; without costs, the best."""
+        front: list[Evaluated] = []
+        for one in sorted(self.history, key=lambda one: (one.cost or 0.0, -one.value)):
+            if not front or one.value > front[-1].value:
+                front.append(one)
+        return tuple(front)
+
+
+def search(
+    space: Mapping[str, Sequence[Hashable]],
+    evaluate: Callable[[dict[str, Any], int], float],
+    *,
+    evaluations: int,
+    feasible: Callable[[dict[str, Any]], bool] | None = None,
+    cost: Callable[[dict[str, Any]], float] | None = None,
+    strategy: str | Strategy = "evolution",
+    seed: int = 0,
+) -> Found:
+    """The ranked history, and the best, of so many evaluations of points of a discrete space.
+
+    space: choice name → its values. evaluate: what a choice (name → value) is worth by a seed, larger is better; it may
+    be noisy, and what is not a number counts as worst. evaluations: all of them, repeated ones too: the best five are
+    evaluated with three seeds in the end, as far as a quarter of the evaluations allows; the seeds are `seed`,
+    `seed` + 1 and `seed` + 2. feasible: whether a choice may be tried; asked before it is evaluated. cost: of a choice,
+    for the front and between equals. strategy: one of `STRATEGIES`, or your own. No choice is tried twice until all
+    have been; then the best are evaluated again. Raises `UserError` where no choice is feasible.
+    """
+    if isinstance(evaluations, bool) or not isinstance(evaluations, int) or evaluations < 1:
+        raise UserError(f"evaluations must be a whole number, at least 1, not {evaluations!r}")
+    one = _Search(Space.of(space), evaluate, feasible, cost, find_strategy(strategy), seed)
+    kept = min(FINALISTS * (SEEDS - 1), int(SHARE * evaluations))
+    while one.made < evaluations - kept and one.explore():
+        pass
+    if not one.points:
+        raise UserError("no choice of the space is feasible: none of those that were drawn; loosen the condition")
+    while one.made < evaluations:
+        one.repeat()
+    ranked = sorted(one.points.values(), key=lambda p: (-min(len(p.values), SEEDS), -p.value, p.cost or 0.0, p.order))
+    return Found(tuple(ranked), one.made)
+
+
+class _Search:
+    """One search in progress."""
+
+    def __init__(
+        self,
+        space: Space,
+        evaluate: Callable[[dict[str, Any], int], float],
+        feasible: Callable[[dict[str, Any]], bool] | None,
+        cost: Callable[[dict[str, Any]], float] | None,
+        strategy: Strategy,
+        seed: int,
+    ) -> None:
+        self.space, self.strategy, self.seed = space, strategy, seed
+        self._evaluate, self._feasible, self._cost = evaluate, feasible, cost
+        self._rng = Random(seed)
+        self._looked: dict[Codes, bool] = {}
+        self.points: dict[Codes, Evaluated] = {}
+        self.history: list[Scored] = []
+        self.made = 0
+
+    def explore(self) -> bool:
+        """One more point; False where there is none."""
+        codes = fresh(self.strategy, self.space, Known(self.history), self._rng, self._admissible)
+        if codes is None:
+            return False
+        choice = self.space.decode(codes)
+        cost = None if self._cost is None else float(self._cost(dict(choice)))
+        value = self._valued(choice, 0)
+        self.points[codes] = Evaluated(choice, (value,), cost, len(self.points))
+        self.history.append(Scored(codes, value))
+        return True
+
+    def repeat(self) -> None:
+        """One more evaluation of the best five, in turns: first all of them twice, then three times, …"""
+        best = sorted(self.points, key=lambda codes: -self.points[codes].values[0])[:FINALISTS]
+        codes = min(best, key=lambda codes: len(self.points[codes].values))
+        point = self.points[codes]
+        value = self._valued(point.choice, len(point.values))
+        self.points[codes] = replace(point, values=(*point.values, value))
+
+    def _valued(self, choice: Choice, repeat: int) -> float:
+        self.made += 1
+        value = float(self._evaluate(dict(choice), self.seed + repeat))
+        return WORST if math.isnan(value) else value
+
+    def _admissible(self, codes: Codes) -> bool:
+        if codes in self.points:
+            return False
+        if self._feasible is None:
+            return True
+        if codes not in self._looked:  # it may be dear to ask
+            self._looked[codes] = bool(self._feasible(self.space.decode(codes)))
+        return self._looked[codes]

@@ -1,0 +1,249 @@
+"""A search in progress: which trial is next. Successive halving in three rungs (Li et al. 2018, asynchronous: of what
+ended in a rung the best third goes on to the next), then the best five with three seeds.
+
+Everything follows from the ledger: a search that was killed is rebuilt from it and goes on.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from random import Random
+from statistics import fmean
+
+from triscale.arch import Architecture
+from triscale.errors import UserError
+from triscale.searching.costs import Costs
+from triscale.searching.setup import REFERENCE, Setup
+from triscale.searching.space import Codes
+from triscale.searching.strategies import Known, Scored, Strategy, fresh
+from triscale.trials import Entry, Outcome
+
+ETA = 3  # one of so many goes on to the next rung
+FINALISTS, SEEDS = 5, 3
+SPREAD = 1.15  # trials of one kind differ; the last ones decide when a search ends
+
+Run = tuple[int, int]
+"""Epochs and the position of the seed."""
+
+
+@dataclass(eq=False)
+class Candidate:
+    """A network that was tried, and what came out so far. costs: by term."""
+
+    codes: Codes | None
+    network: Architecture
+    costs: Mapping[str, float]
+    order: int
+    outcomes: dict[Run, Outcome] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """As people see it."""
+        return REFERENCE if self.codes is None else f"candidate {self.order}"
+
+    def rung(self, rungs: Sequence[int]) -> int:
+        """The highest rung that it ended; -1 before the first."""
+        return max((place for place, epochs in enumerate(rungs) if (epochs, 0) in self.outcomes), default=-1)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a search stands. tried: candidates that ended the first rung. rungs: how many ended each. best: the one
+    that leads, with its accuracy and its epochs. last: the final runs are being made."""
+
+    tried: int
+    rungs: tuple[int, ...]
+    best: tuple[str, float, int] | None
+    last: bool
+
+
+class Search:
+    """See the module. `next` and `ended` are what `trials.run_asked` calls."""
+
+    def __init__(
+        self,
+        setup: Setup,
+        strategy: Strategy,
+        costs: Costs,
+        left: Callable[[], float],
+        choose: Callable[[Sequence[Codes]], None],
+    ) -> None:
+        """left: seconds until the asked time is over; infinite without one. choose: told the finalists, once."""
+        self.setup, self.strategy, self.costs = setup, strategy, costs
+        self._left, self._choose = left, choose
+        self.candidates: dict[Codes, Candidate] = {}
+        reference = setup.entry(None, setup.top, 0, REFERENCE).trial.architecture
+        self.reference = Candidate(None, reference, costs.of(reference), -1)
+        self.networks = {reference: self.reference}
+        self.ends: list[tuple[Candidate, Run]] = []
+        self.finalists: list[Candidate] | None = None
+        self._begun: set[tuple[Codes | None, Run]] = set()
+        self._again: list[tuple[Candidate, Run]] = []
+        self._expected = self._took = 0.0
+        self._exhausted = False
+
+    # --- from the ledger ---
+
+    def restore(
+        self, told: Sequence[tuple[Mapping[str, float], Outcome | None]], finalists: Sequence[Codes] | None
+    ) -> None:
+        """What the ledger says: finished trials in the order in which they ended, then those that came to nothing,
+        which are done before anything else."""
+        for parameters, outcome in told:
+            candidate = self._candidate(self.setup.codes(parameters))
+            run = int(parameters["epochs"]), int(parameters["seed"])
+            if outcome is not None:
+                self._learn(candidate, run, outcome)
+            elif run not in candidate.outcomes and (candidate, run) not in self._again:
+                self._again.append((candidate, run))
+        self._begun |= {(candidate.codes, run) for candidate, run in self._again}
+        if finalists is not None:
+            self.finalists = [self._candidate(codes) for codes in finalists]
+
+    # --- what is next ---
+
+    def next(self) -> tuple[Entry, float] | None:
+        """See `trials.Asking`."""
+        if self._again:
+            return self._asked(*self._again.pop(0))
+        if self.finalists is None:
+            if self._time_for_more():
+                found = self._promoted() or self._new()
+                if found is not None:
+                    return self._asked(*found)
+                if any(run not in self._of(codes).outcomes for codes, run in self._begun):
+                    return None  # what runs may be promoted yet
+            self.finalists = self._leading()
+            self._choose([one.codes for one in self.finalists if one.codes is not None])
+        missing = next((run for run in self._final_runs(self.finalists) if self._key(run) not in self._begun), None)
+        return None if missing is None else self._asked(*missing)
+
+    def ended(self, entry: Entry, outcome: Outcome) -> None:
+        """See `trials.Asking`."""
+        candidate = self._of(self.setup.codes(entry.parameters))
+        self._learn(candidate, (int(entry.parameters["epochs"]), int(entry.parameters["seed"])), outcome)
+
+    def _learn(self, candidate: Candidate, run: Run, outcome: Outcome) -> None:
+        candidate.outcomes[run] = outcome
+        self.ends.append((candidate, run))
+        self._begun.add((candidate.codes, run))
+        self._took += outcome.seconds
+        self._expected += self.setup.seconds(candidate.network, run[0])
+
+    def _asked(self, candidate: Candidate, run: Run) -> tuple[Entry, float]:
+        self._begun.add((candidate.codes, run))
+        entry = self.setup.entry(candidate.codes, *run, candidate.label)
+        return entry, self.setup.seconds(candidate.network, run[0])
+
+    def _promoted(self) -> tuple[Candidate, Run] | None:
+        """Of the best third of what ended a rung the best that is not in the next; the highest rung first."""
+        rungs = self.setup.rungs
+        for low, high in reversed(list(pairwise(rungs))):
+            ended = sorted(
+                (one for one in self.candidates.values() if (low, 0) in one.outcomes),
+                key=lambda one: (-self.value(one, (low, 0)), one.order),
+            )
+            for one in ended[: len(ended) // ETA]:
+                if (one.codes, (high, 0)) not in self._begun:
+                    return one, (high, 0)
+        return None
+
+    def _new(self) -> tuple[Candidate, Run] | None:
+        """A candidate that nobody tried; the n-th draws by the n-th random numbers, whoever asks for it."""
+        limit = self.setup.candidates
+        if self._exhausted or (limit is not None and len(self.candidates) >= limit):
+            return None
+        rng = Random(f"{self.setup.seed}:{len(self.candidates)}")
+        codes = fresh(self.strategy, self.setup.space.space, self.known(), rng, self._admissible)
+        if codes is None:
+            if not self.candidates:
+                low, high = self.setup.objective.band
+                raise UserError(
+                    f"the space has no network that uses {low:.0%} to {high:.0%} of the limits; take another "
+                    "--reference or --space, or another limit"
+                )
+            self._exhausted = True
+            return None
+        return self._candidate(codes), (self.setup.rungs[0], 0)
+
+    def _admissible(self, codes: Codes) -> bool:
+        if codes in self.candidates:
+            return False
+        network = self.setup.network(codes)
+        return self.costs.admitted(network) is not None and network not in self.networks
+
+    def _candidate(self, codes: Codes | None) -> Candidate:
+        if codes is None:
+            return self.reference
+        if codes not in self.candidates:
+            network = self.setup.network(codes)
+            costs = self.costs.admitted(network)
+            made = Candidate(codes, network, costs or self.costs.of(network), len(self.candidates))
+            self.candidates[codes] = self.networks[network] = made
+        return self.candidates[codes]
+
+    def _of(self, codes: Codes | None) -> Candidate:
+        return self.reference if codes is None else self.candidates[codes]
+
+    def known(self) -> Known:
+        """What the strategy is told. A candidate that went on is worth what it reached, less what the step to those
+        epochs brought on average to all that made it: so all values are those of the first rung."""
+        gains, rungs = self._gains(), self.setup.rungs
+        seen: list[Scored] = []
+        for candidate, run in self.ends:
+            if run == (rungs[0], 0) and candidate.codes is not None:
+                rung = candidate.rung(rungs)
+                value = self.value(candidate, (rungs[rung], 0)) - sum(gains[:rung])
+                seen.append(Scored(candidate.codes, value))
+        done = {scored.codes for scored in seen}
+        return Known(seen, [codes for codes in self.candidates if codes not in done])
+
+    def _gains(self) -> list[float]:
+        rungs = self.setup.rungs
+        found = []
+        for low, high in pairwise(rungs):
+            both = [one for one in self.candidates.values() if (high, 0) in one.outcomes and (low, 0) in one.outcomes]
+            found.append(fmean(self.value(o, (high, 0)) - self.value(o, (low, 0)) for o in both) if both else 0.0)
+        return found
+
+    def value(self, candidate: Candidate, run: Run) -> float:
+        """What a run says the candidate is worth."""
+        return self.setup.objective.value(candidate.outcomes[run].selection, candidate.costs)
+
+    # --- the end ---
+
+    def _leading(self) -> list[Candidate]:
+        """The best five by the highest rung that each ended."""
+        rungs = self.setup.rungs
+        tried = [one for one in self.candidates.values() if one.rung(rungs) >= 0]
+        place = {one.order: one.rung(rungs) for one in tried}
+        tried.sort(key=lambda one: (-place[one.order], -self.value(one, (rungs[place[one.order]], 0)), one.order))
+        return tried[:FINALISTS]
+
+    def _final_runs(self, finalists: Sequence[Candidate]) -> Iterator[tuple[Candidate, Run]]:
+        """The reference's too: a search that found nothing better has to say so."""
+        return ((one, (self.setup.top, seed)) for seed in range(SEEDS) for one in (*finalists, self.reference))
+
+    def _key(self, asked: tuple[Candidate, Run]) -> tuple[Codes | None, Run]:
+        return asked[0].codes, asked[1]
+
+    def _time_for_more(self) -> bool:
+        """Whether another trial fits before the final runs have to begin."""
+        left = self._left()
+        if left == float("inf"):
+            return True
+        leading = self._leading() or [self.reference] * FINALISTS
+        ahead = [one for one in self._final_runs(leading) if one[1] not in one[0].outcomes]
+        pace = self._took / self._expected if self._expected else 1.0
+        final = sum(self.setup.seconds(one.network, run[0]) for one, run in ahead) / self.setup.workers
+        full = self.setup.seconds(self.reference.network, self.setup.top)
+        return left > pace * SPREAD * (final + full)
+
+    @property
+    def standing(self) -> Standing:
+        """For whoever watches."""
+        rungs = self.setup.rungs
+        ended = tuple(sum((r, 0) in one.outcomes for one in self.candidates.values()) for r in rungs)
+        leading = self._leading()[:1]
+        best = [(one.label, self.value(one, (e, 0)), e) for one in leading for e in (rungs[one.rung(rungs)],)]
+        return Standing(ended[0], ended, best[0] if best else None, self.finalists is not None)

@@ -1,0 +1,295 @@
+"""The verb `search` for networks: begins a search on images, or goes on with one."""
+
+import time as clock
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from triscale.arch import Architecture
+from triscale.data import Data, check_apart, data_values, read, read_again
+from triscale.errors import UserError
+from triscale.plain import from_plain, to_plain
+from triscale.runs import RunDirectory
+from triscale.searching.asked import Asked, check_same
+from triscale.searching.costs import Costs
+from triscale.searching.halving import Search
+from triscale.searching.listening import SearchListener
+from triscale.searching.objectives import EXPONENT
+from triscale.searching.preparing import prepare_search
+from triscale.searching.setup import Setup
+from triscale.searching.space import Codes
+from triscale.searching.strategies import find_strategy
+from triscale.searching.writing import Searched, write_page, write_search
+from triscale.studies.studying import carriers, make_executor
+from triscale.training import describe, find_recipe
+from triscale.training.machine import find_device
+from triscale.trials import LEDGER, Executor, Ledger, Progress, run_asked
+
+PAGE_EVERY, PAGE_SHARE = 60.0, 100  # seconds between two pages; and so many times what one takes
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a sitting took. seconds: of all of it; busy: of those in which trials ran. trials: that it carried out;
+    fresh: their seconds, added up. slots: how many at once."""
+
+    seconds: float
+    busy: float
+    trials: int
+    fresh: float
+    slots: int
+
+
+def search_network(
+    data: str | Path,
+    *,
+    out: str | Path,
+    macs: float | None = None,
+    params: float | None = None,
+    activations: float | None = None,
+    size: float | None = None,
+    latency: float | None = None,
+    memory: float | None = None,
+    time: float | None = None,
+    candidates: int | None = None,
+    reference: str | Path | Architecture | None = None,
+    space: str | Path = "around",
+    objective: str = "constraint",
+    exponent: float = EXPONENT,
+    strategy: str = "evolution",
+    images: int | None = None,
+    epochs: int | None = None,
+    resolution: int | tuple[int, int] | None = None,
+    recipe: str | Path | None = None,
+    seed: int = 0,
+    workers: int | None = None,
+    device: str | None = None,
+    cluster: str | None = None,
+    on_bad: Literal["error", "skip"] = "error",
+    beside: Sequence[Path] = (),
+    listener: SearchListener | None = None,
+) -> Searched:
+    """A baseline found on images, under limits: candidates from the space around a reference are trained in three rungs
+    of successive halving, the best five and the reference with three seeds, and the best of those is named.
+
+    data: class folders, a manifest or IDX files. out: a new or empty directory. macs, params, activations, size,
+    latency, memory: the limits, at least one; see `fit`. time: seconds for all of it; candidates: how many are tried;
+    one of both. reference: what the space lies around, scaled to the limits. space: one of `SPACES` or a JSON file.
+    objective: one of `KINDS`, with `exponent` as w. strategy: one of `STRATEGIES`. images, epochs: of a full training.
+    cluster: the address of a Ray cluster, "" for one that is begun here. beside: other searches for the page. Test
+    images are never looked at. Trials run in processes of their own: a script calls this under
+    ``if __name__ == "__main__":``. Raises `UserError` for what was asked wrongly, `TriscaleError` where a trial fails;
+    what is finished is kept, and `resume_search` goes on.
+    """
+    limits = {"macs": macs, "params": params, "activations": activations, "size": size}
+    limits |= {"latency": latency, "memory": memory}
+    asked = Asked(
+        limits={term: limit for term, limit in limits.items() if limit is not None},
+        reference=reference,
+        space=space,
+        objective=objective,
+        exponent=exponent,
+        strategy=strategy,
+        time=time,
+        candidates=candidates,
+        images=images,
+        epochs=epochs,
+        resolution=(resolution, resolution) if isinstance(resolution, int) else resolution,
+        recipe=None if recipe is None else find_recipe(recipe),
+        seed=seed,
+        workers=workers,
+        device=device,
+        cluster=cluster,
+        on_bad=on_bad,
+        beside=tuple(beside),
+    )
+    return begin_search(data, asked, out, listener)
+
+
+def begin_search(data: str | Path, asked: Asked, out: str | Path, listener: SearchListener | None = None) -> Searched:
+    """The same for everything that is asked as one value."""
+    listener, started = listener or SearchListener(), clock.monotonic()
+    check_apart(Path(data), RunDirectory.check_free(out))
+    asked.fixed()
+    images = read(data, seed=asked.seed, on_bad=asked.on_bad, progress=listener.reading)
+    listener.read(images)
+    device = find_device(asked.device)
+    with carriers(untested(images), asked.workers, asked.cluster, device) as (pool, keep):
+        listener.measuring()
+        setup = prepare_search(images, asked, pool, keep, device, started)
+        run = RunDirectory.create(out)
+        with run.alone():
+            if run.begun():
+                raise UserError(f"--out {out}: another process began this run meanwhile; name another directory")
+            settings = _begin(run, images, setup, asked)
+        listener.planned(setup, run)
+        with _opened(run) as ledger:
+            return _Sitting(run, settings, setup, ledger, pool, listener, started).go_through()
+
+
+def resume_search(
+    out: str | Path,
+    *,
+    data: str | Path | None = None,
+    asked: Asked | None = None,
+    given: frozenset[str] = frozenset(),
+    workers: int | None = None,
+    cluster: str | None = None,
+    beside: Sequence[Path] = (),
+    listener: SearchListener | None = None,
+) -> Searched:
+    """The search there, to its end: no trial that is in its ledger is done again.
+
+    data: where its images are, if they have moved. asked: where the time or the number of candidates is to be another:
+    the search is extended; the time is that of the whole search. given: which of its fields were said. beside: other
+    searches that its page shows. Raises `UserError` where there is no search, where another process works on it, where
+    the images are others, or where what all trials share is asked to be something else.
+    """
+    listener, run = listener or SearchListener(), RunDirectory.open(out)
+    settings, source = run.settings(), f"{run.path}/run.json"
+    before = settings.get("asked", {})
+    if before.get("verb") != "search":
+        raise UserError(f"{run.path}: is no search; go on with it by triscale fit, train or study --resume")
+    if asked is not None:
+        check_same(asked, before, given, run.path)
+    setup = Setup.from_json(settings.get("setup", {}), source)
+    if asked is not None and (asked.time, asked.candidates) != (setup.time, setup.candidates):
+        setup = replace(setup, time=asked.time, candidates=asked.candidates)
+        settings |= {"finalists": None}
+    if beside:
+        setup = replace(setup, beside=tuple(map(str, beside)))
+    images = read_again(settings.get("data"), source, seed=setup.seed, place=data, progress=listener.reading)
+    with _opened(run) as ledger:
+        settings |= {"setup": setup.to_json()}
+        run.write_settings(settings)
+        pool = make_executor(untested(images), workers or setup.workers, setup.how.threads, cluster, most=workers)
+        try:
+            listener.planned(setup, run)
+            return _Sitting(run, settings, setup, ledger, pool, listener, clock.monotonic()).go_through()
+        finally:
+            pool.close()
+
+
+def untested(images: Data) -> Data:
+    """The same without its test images: a search that cannot see them cannot choose by them."""
+    return replace(images, test=images.test.select([]))
+
+
+def _begin(run: RunDirectory, images: Data, setup: Setup, asked: Asked) -> dict[str, Any]:
+    """run.json of a search before its first trial."""
+    run.write_splits(
+        (name, split, digest.hex())
+        for split, pictures in images.splits().items()
+        for name, digest in zip(pictures.names, pictures.digests, strict=True)
+    )
+    settings = {
+        "triscale": version("triscale"),
+        "versions": describe(),
+        "data": data_values(images, asked.on_bad),
+        "asked": asked.fixed(),
+        "setup": setup.to_json(),
+        "finalists": None,
+    }
+    run.write_settings(settings)
+    return settings
+
+
+@contextmanager
+def _opened(run: RunDirectory) -> Iterator[Ledger]:
+    with run.alone(), closing(Ledger(run.path / LEDGER, "search")) as ledger:
+        yield ledger
+
+
+@dataclass(eq=False)
+class _Sitting:
+    """A search in progress, and who carries its trials out and who is told."""
+
+    run: RunDirectory
+    settings: dict[str, Any]
+    setup: Setup
+    ledger: Ledger
+    pool: Executor
+    listener: SearchListener
+    started: float
+    before: float = 0.0  # seconds that earlier sittings spent on trials
+    busy: float = 0.0
+    paged: float = field(default_factory=clock.monotonic)
+    page_took: float = 0.0
+
+    def go_through(self) -> Searched:
+        """To the end, from wherever the ledger stands."""
+        self.ledger.requeue()
+        told = self.ledger.told()
+        self.before = sum(outcome.seconds for _, outcome in told if outcome is not None) / self.setup.workers
+        device = torch.device(self.setup.how.device)
+        costs = Costs(self.setup.objective, self.setup.reference, device, self.setup.quiet)
+        search = Search(self.setup, find_strategy(self.setup.strategy), costs, self._left, self._choose)
+        finalists = self.settings.get("finalists")
+        chosen: list[Codes] | None = None if finalists is None else [tuple(codes) for codes in finalists]
+        search.restore(told, chosen)
+        known = len(search.ends)
+
+        def heard(progress: Progress) -> None:
+            self.listener.progress(progress, search.standing)
+            self._page(search)
+
+        begun = clock.monotonic()
+        try:
+            run_asked(self.ledger, self.pool, search, heard)
+        finally:
+            self.busy = clock.monotonic() - begun
+            self.settings["sittings"] = [to_plain(one) for one in self._spent(search, known)]
+            self.run.write_settings(self.settings)
+        return write_search(self.run, search, time_values(self._spent(search, known), len(search.ends)))
+
+    def _left(self) -> float:
+        """Seconds of the asked time; what earlier sittings spent counts by their trials, for one that was killed could
+        not say how long it took."""
+        if self.setup.time is None:
+            return float("inf")
+        return 0.95 * self.setup.time - self.before - (clock.monotonic() - self.started)
+
+    def _choose(self, finalists: Sequence[Codes]) -> None:
+        self.settings["finalists"] = [list(codes) for codes in finalists]
+        self.run.write_settings(self.settings)
+
+    def _spent(self, search: Search, known: int) -> tuple[Spent, ...]:
+        """What all sittings took, this one so far included. A repeated call does not count it twice."""
+        source = f"{self.run.path}/run.json"
+        said = self.settings.get("sittings", [])
+        if self._said is None:
+            self._said = [from_plain(Spent, one, source, "sittings") for one in said]
+        new = search.ends[known:]
+        fresh = sum(one.outcomes[run].seconds for one, run in new)
+        seconds = clock.monotonic() - self.started
+        return *self._said, Spent(seconds, self.busy, len(new), fresh, self.pool.slots)
+
+    _said: list[Spent] | None = None
+
+    def _page(self, search: Search) -> None:
+        """What is known so far, where it is time to say so."""
+        if clock.monotonic() - self.paged < max(PAGE_EVERY, PAGE_SHARE * self.page_took):
+            return
+        began = clock.monotonic()
+        write_page(self.run, search)
+        self.paged = clock.monotonic()
+        self.page_took = self.paged - began
+
+
+def time_values(spent: Sequence[Spent], trials: int) -> dict[str, Any]:
+    """Of all sittings that ended by themselves; no shares where a killed one carried out trials too."""
+    seconds, counted = sum(one.seconds for one in spent), sum(one.trials for one in spent)
+    room, whole = sum(one.seconds * one.slots for one in spent), counted >= trials and seconds > 0
+    return {
+        "seconds": seconds,
+        "trials": trials,
+        "trained": sum(one.fresh for one in spent),
+        "workers": spent[-1].slots,
+        "share_of_trials": sum(one.fresh for one in spent) / room if whole else None,
+        "share_without_trials": 1 - sum(one.busy for one in spent) / seconds if whole else None,
+    }

@@ -1,0 +1,264 @@
+"""Spaces of networks: what may stand in each stage of a reference network. A space is data, and every point of it is a
+valid `Architecture`."""
+
+import math
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from copy import copy
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from triscale.arch import (
+    Architecture,
+    Basic,
+    Block,
+    Bottleneck,
+    Conv,
+    DepthwiseSeparable,
+    FusedMBConv,
+    MBConv,
+    Skip,
+    SpecError,
+    Stage,
+    from_dict,
+    resolve,
+    to_dict,
+)
+from triscale.arch.spec import MAX_CHANNELS, MAX_REPEATS
+from triscale.errors import UserError
+from triscale.plain import from_plain, read_json, read_small, to_plain
+from triscale.searching.space import Codes, Space
+
+SCHEMA = 1
+MOST_VALUES = 64  # of one choice, in a file
+
+Kind = Literal["conv", "depthwise_separable", "mbconv", "fused_mbconv", "basic", "bottleneck"]
+INVERTED = ("mbconv", "fused_mbconv")  # the kinds that have an expansion and squeeze-excite
+
+
+@dataclass(frozen=True, slots=True)
+class StageChoices:
+    """What may stand in a stage. channels: times the reference's, to the nearest multiple of its divisor. repeats:
+    added to the reference's, never below one block. Kinds without expansion and squeeze-excite ignore theirs."""
+
+    kind: tuple[Kind, ...]
+    kernel: tuple[int, ...]
+    expansion: tuple[int, ...]
+    squeeze_excite: tuple[float, ...]
+    skip: tuple[Skip, ...]
+    channels: tuple[float, ...]
+    repeats: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            values = getattr(self, name)
+            if not values or len(values) > MOST_VALUES:
+                raise UserError(f"{name}: give from 1 to {MOST_VALUES} values, not {len(values)}")
+        for kind in self.kind:
+            for kernel in self.kernel:
+                for expansion in self.expansion:
+                    for ratio in self.squeeze_excite:
+                        block_of(kind, kernel, expansion, ratio, "relu", 4)  # raises for what no block can have
+        for times in self.channels:
+            if not 0.01 <= times <= 100:
+                raise UserError(f"channels: {times:g} times the reference's; from 0.01 to 100")
+        for added in self.repeats:
+            if abs(added) > MAX_REPEATS:
+                raise UserError(f"repeats: {added} more than the reference's; from -{MAX_REPEATS} to {MAX_REPEATS}")
+
+
+@dataclass(frozen=True)
+class NetworkSpace:
+    """Networks around a reference. stages: for each of the reference's stages what may stand there; None keeps it."""
+
+    reference: Architecture
+    stages: tuple[StageChoices | None, ...]
+    name: str = "space"
+    _built: dict[tuple[object, ...], Stage] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if len(self.stages) != len(self.reference.stages):
+            raise UserError(
+                f"a space says for every stage of its reference what may stand there: {len(self.reference.stages)}, "
+                f"not {len(self.stages)}"
+            )
+        if not any(self.stages):
+            raise UserError("a space that keeps every stage has one network; give choices for a stage")
+
+    @cached_property
+    def space(self) -> Space:
+        """The same as choices by name: `stages.2.kernel`, …; those with a single value too."""
+        names: list[str] = []
+        values: list[tuple[Hashable, ...]] = []
+        for place, choices in self._chosen():
+            names += [f"stages.{place}.{name}" for name in choices.__slots__]
+            values += points(choices).values
+        return Space(tuple(names), tuple(values))
+
+    def network(self, codes: Codes, name: str = "found") -> Architecture:
+        """The network of a point; every point has one."""
+        stages, at = [], 0
+        for place, choices in enumerate(self.stages):
+            if choices is None:
+                stages.append(self.reference.stages[place])
+                continue
+            width = len(choices.__slots__)
+            key = (place, *codes[at : at + width])
+            if key not in self._built:
+                self._built[key] = self._stage(place, choices, codes[at : at + width])
+            stages.append(self._built[key])
+            at += width
+        # Every stage was checked as it was made, and no point moves a stride: there is nothing left to check, which
+        # would take longer than counting the costs.
+        made = copy(self.reference)
+        object.__setattr__(made, "stages", tuple(stages))
+        object.__setattr__(made, "name", name)
+        return made
+
+    @cached_property
+    def networks(self) -> int:
+        """How many different networks there are: fewer than points, for an expansion says nothing of blocks that have
+        none, and no stage has less than one block."""
+        return math.prod(len({self._stage(place, one, c) for c in points(one).all()}) for place, one in self._chosen())
+
+    def _chosen(self) -> Iterator[tuple[int, StageChoices]]:
+        return ((place, choices) for place, choices in enumerate(self.stages) if choices is not None)
+
+    def nearest(self, network: Architecture) -> Codes | None:
+        """The point whose network equals this one, where the space has one (found stage by stage)."""
+        made: list[int] = []
+        for place, choices in self._chosen():
+            fitting = (c for c in points(choices).all() if self._stage(place, choices, c) == network.stages[place])
+            found = next(fitting, None)
+            if found is None:
+                return None
+            made += found
+        codes = tuple(made)
+        return codes if self.network(codes) == network else None
+
+    def _stage(self, place: int, choices: StageChoices, codes: Codes) -> Stage:
+        old = self.reference.stages[place]
+        chosen = {name: getattr(choices, name)[code] for name, code in zip(choices.__slots__, codes, strict=True)}
+        block = block_of(
+            chosen["kind"],
+            chosen["kernel"],
+            chosen["expansion"],
+            chosen["squeeze_excite"],
+            old.block.activation,
+            getattr(old.block, "reduction", 4),
+        )
+        divisor = self.reference.rounding.divisor
+        channels = max(divisor, int(old.channels * chosen["channels"] / divisor + 0.5) * divisor)
+        return replace(
+            old,
+            block=block,
+            channels=min(MAX_CHANNELS, old.channels if chosen["channels"] == 1 else channels),
+            repeats=min(MAX_REPEATS, max(1, old.repeats + chosen["repeats"])),
+            skip=chosen["skip"],
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; `space_from_dict` gives an equal space back."""
+        stages = [None if one is None else to_plain(one) for one in self.stages]
+        return {"schema": SCHEMA, "name": self.name, "reference": to_dict(self.reference), "stages": stages}
+
+
+def points(choices: StageChoices) -> Space:
+    """The same as a space of a stage alone."""
+    return Space(tuple(choices.__slots__), tuple(getattr(choices, name) for name in choices.__slots__))
+
+
+@lru_cache(maxsize=4096)
+def block_of(kind: Kind, kernel: int, expansion: int, squeeze_excite: float, activation: str, reduction: int) -> Block:
+    """A block of the kind. Raises `SpecError` for what no block can have."""
+    if kind == "mbconv":
+        return MBConv(kernel, expansion, squeeze_excite, activation)  # type: ignore[arg-type]
+    if kind == "fused_mbconv":
+        return FusedMBConv(kernel, expansion, squeeze_excite, activation)  # type: ignore[arg-type]
+    if kind == "bottleneck":
+        return Bottleneck(kernel, reduction, activation)  # type: ignore[arg-type]
+    plain: dict[str, type[Conv | DepthwiseSeparable | Basic]]
+    plain = {"conv": Conv, "depthwise_separable": DepthwiseSeparable, "basic": Basic}
+    if kind not in plain:
+        raise SpecError(f"kind must be one of mbconv, fused_mbconv, bottleneck, {', '.join(plain)}, not {kind!r}")
+    return plain[kind](kernel, activation)  # type: ignore[arg-type]
+
+
+def around(reference: Architecture) -> NetworkSpace:
+    """The space around a network: for every stage kernels of 3, 5 and 7, expansions of 1, 3, 4 and 6, squeeze-excite or
+    not, a shortcut or not, channels × 0.75, 1 and 1.25, a block less or more; and as kinds of blocks MBConv, fused
+    MBConv, the basic block of ResNets and the reference's own. What the reference has is always among the choices."""
+    return NetworkSpace(reference, tuple(map(_around, reference.stages)), f"around {reference.name}"[:120])
+
+
+def _around(stage: Stage) -> StageChoices:
+    block = stage.block
+    own = {name: getattr(block, name) for name in ("kernel", "expansion", "squeeze_excite") if hasattr(block, name)}
+    kinds: tuple[Kind, ...] = ("mbconv", "fused_mbconv", "basic")
+    return StageChoices(
+        kind=kinds if block.kind in kinds else (*kinds, block.kind),
+        kernel=_with((3, 5, 7), own.get("kernel", 3)),
+        expansion=_with((1, 3, 4, 6), own.get("expansion", 6)),
+        squeeze_excite=_with((0.0, 0.25), own.get("squeeze_excite", 0.0)),
+        skip=("identity", "none") if stage.skip != "pool" else ("identity", "none", "pool"),
+        channels=(0.75, 1.0, 1.25),
+        repeats=(-1, 0, 1),
+    )
+
+
+def _with(values: tuple[Any, ...], own: Any) -> tuple[Any, ...]:  # noqa: ANN401
+    return values if own in values else tuple(sorted((*values, own)))
+
+
+def mnasnet(reference: Architecture) -> NetworkSpace:
+    """The factorised space of MnasNet (Tan et al. 2019, arXiv 1807.11626, section 4.1) around any reference; in the
+    paper around MobileNetV2: a convolution, a depthwise separable one or MBConv of expansion 3 or 6, kernels of 3 or 5,
+    squeeze-excite or not, three kinds of shortcut, channels × 0.75, 1, 1.25, a block less or more. Stages of a single
+    block stay: five of MobileNetV2's seven are left, and 324⁵ = 3.6 × 10¹² different networks. (The paper counts 432 a
+    stage, and about 10¹³ in all: with squeeze-excite in blocks that have none here.)
+    """
+    choices = StageChoices(
+        kind=("conv", "depthwise_separable", "mbconv"),
+        kernel=(3, 5),
+        expansion=(3, 6),
+        squeeze_excite=(0.0, 0.25),
+        skip=("identity", "pool", "none"),
+        channels=(0.75, 1.0, 1.25),
+        repeats=(-1, 0, 1),
+    )
+    stages = tuple(None if stage.repeats == 1 else choices for stage in reference.stages)
+    return NetworkSpace(reference, stages, f"mnasnet around {reference.name}"[:120])
+
+
+SPACES: Mapping[str, Callable[[Architecture], NetworkSpace]] = {"around": around, "mnasnet": mnasnet}
+
+
+def space_file(path: str | Path) -> NetworkSpace:
+    """The space of a JSON file. Raises `UserError`."""
+    place = Path(path)
+    if place.suffix != ".json" and not place.is_file():
+        raise UserError(f"--space {path}: neither {' nor '.join(SPACES)} nor a JSON file")
+    return space_from_dict(read_json(read_small(place, "--space", "space"), str(place)), str(place))
+
+
+def space_from_dict(values: object, source: str) -> NetworkSpace:
+    """Raises `UserError` naming `source` and the place for what is no space. Its reference is a network's values, or a
+    name that `resolve` knows."""
+    if not isinstance(values, dict) or values.get("schema") != SCHEMA:
+        raise UserError(f'{source}: not a space: no "schema": {SCHEMA} in it')
+    unknown = set(values) - {"schema", "name", "reference", "stages"}
+    if unknown:
+        raise UserError(f"{source}: unknown key {min(unknown)!r}; the keys are schema, name, reference, stages")
+    named, stages, name = values.get("reference"), values.get("stages"), values.get("name", "space")
+    if not isinstance(stages, list) or not isinstance(name, str) or not isinstance(named, str | dict):
+        raise UserError(f"{source}: a space has a reference, and stages: an object or null for each of its stages")
+    reference = resolve(named) if isinstance(named, str) else from_dict(named, source)
+    choices = (
+        None if one is None else from_plain(StageChoices, one, source, f"stages.{place}")
+        for place, one in enumerate(stages)
+    )
+    try:
+        return NetworkSpace(reference, tuple(choices), name)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None

@@ -1,0 +1,152 @@
+"""Before the first trial: the reference at the limits, how trials compute here, how much each of them trains."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from time import monotonic
+
+import torch
+
+from triscale.arch import Architecture, adapt
+from triscale.costing import cost
+from triscale.data import Data, image_resolution
+from triscale.errors import UserError
+from triscale.scaling import scale_to
+from triscale.searching.asked import FEWEST, Asked
+from triscale.searching.costs import quiet_latency
+from triscale.searching.halving import ETA, FINALISTS, SEEDS
+from triscale.searching.networks import SPACES, NetworkSpace, space_file
+from triscale.searching.setup import Setup
+from triscale.studies.choosing import fastest_way
+from triscale.studies.planning import FEWEST_STEPS, PART, usable
+from triscale.studies.preparing import JUDGING, OVERHEAD
+from triscale.training import regularised
+from triscale.training import resolve as resolve_recipe
+from triscale.training.budgets import measured_budget
+from triscale.training.recipe import Recipe
+from triscale.trials import Executor
+from triscale.units import format_seconds
+
+EPOCHS = 9  # of a full training: rungs of 1, 3 and 9
+MOST_EPOCHS = 81
+MANY = 100  # candidates: where there is time for more, trainings become longer first
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """How much a search trains. images: of a trial. rungs: epochs. candidates: about how many it tries."""
+
+    images: int
+    rungs: tuple[int, ...]
+    candidates: int
+
+
+def prepare_search(
+    images: Data, asked: Asked, pool: Executor, keep: Callable[[int], None], device: torch.device, started: float
+) -> Setup:
+    """Everything that all trials share. pool: a worker for every core; `keep` leaves it so many. started: the
+    `time.monotonic()` from which on the asked time counts.
+
+    Raises `UserError` where no network holds the limits, or the time is too short for `FEWEST` candidates.
+    """
+    objective = asked.wanted()
+    space = _space(images, asked, device)
+    reference = space.reference
+    recipe = resolve_recipe(asked.recipe_named.recipe, images, epochs=asked.epochs)
+    quiet = quiet_latency(objective, reference, device)
+    way = fastest_way(pool, reference, recipe.batch, device)
+    keep(way.workers)
+    judged = JUDGING * len(images.val)
+    pace = way.pace * way.workers * OVERHEAD / cost(reference).macs
+    left = None if asked.time is None else usable(max(1.0, asked.time - (monotonic() - started)))
+    passes = math.inf if left is None else left * way.workers / (pace * cost(reference).macs)
+    amount = _amount(passes, images, asked, recipe, judged)
+    if asked.time is not None and amount.candidates < FEWEST:
+        least = _passes(FEWEST, amount.images, amount.rungs, judged) * pace * cost(reference).macs / way.workers
+        raise UserError(
+            f"--time {format_seconds(asked.time)}: the least search, {FEWEST} candidates of {amount.images:,} images × "
+            f"{amount.rungs[-1]} epochs, takes about {format_seconds(least / usable(1.0))}; give it that time, or a "
+            "smaller limit"
+        )
+    return Setup(
+        space=space,
+        objective=objective,
+        strategy=asked.strategy,
+        recipe=recipe,
+        images=amount.images,
+        rungs=amount.rungs,
+        how=way.how,
+        workers=way.workers,
+        seed=asked.seed,
+        data=images.fingerprint,
+        pace=pace,
+        judged=judged,
+        time=asked.time,
+        candidates=asked.candidates,
+        quiet=quiet,
+        beside=tuple(str(path) for path in asked.beside),
+    )
+
+
+def _space(images: Data, asked: Asked, device: torch.device) -> NetworkSpace:
+    """Around the reference for these images and at the limits. One that people bring as a file keeps its size where it
+    is within them; the reference of a space that is a file always does."""
+    channels, classes = images.channels, len(images.classes)
+    if str(asked.space) not in SPACES:
+        space = space_file(asked.space)
+        changed = adapt(space.reference, resolution=asked.resolution, channels=channels, classes=classes)
+        return replace(space, reference=changed)
+    named = asked.network
+    resolution = asked.resolution or (image_resolution(images) if asked.published else None)
+    fitted = adapt(named, resolution=resolution, channels=channels, classes=classes)
+    budget = measured_budget(asked.limits, device)
+    low, _ = asked.wanted().band
+    if not asked.published and low <= budget.used(budget.values(fitted)) <= 1:
+        return SPACES[str(asked.space)](fitted)
+    scaled: Architecture = replace(scale_to(fitted, None, budget).architecture, name=fitted.name)
+    return SPACES[str(asked.space)](regularised(scaled, fitted))
+
+
+def _amount(passes: float, images: Data, asked: Asked, recipe: Recipe, judged: float) -> Amount:
+    """How much a trial trains: as asked; else nine epochs of so many images that a hundred candidates take the time,
+    then more epochs of all images; never less than 300 steps, and 8,000 images where there are more."""
+    most = len(images.train) if asked.images is None else min(asked.images, len(images.train))
+    part = most if asked.images is not None else min(most, PART)
+    epochs = asked.epochs or _enough(part, recipe.batch)
+    rungs = rungs_of(epochs)
+    if not math.isfinite(passes):
+        return Amount(most if asked.images is not None else part, rungs, asked.candidates or FEWEST)
+    wanted = min(MANY, asked.candidates or MANY)
+    if asked.images is None:
+        grown = int((passes - wanted * judged * 2) / (_passes(wanted, 1, rungs, 0.0))) // 100 * 100
+        part = min(most, max(part, grown))
+    while asked.epochs is None and part == most and epochs + EPOCHS <= MOST_EPOCHS:
+        if _passes(wanted, part, rungs_of(epochs + EPOCHS), judged) > passes:
+            break
+        epochs += EPOCHS
+        rungs = rungs_of(epochs)
+    tried = 0
+    while tried < (asked.candidates or 100_000) and _passes(tried + 1, part, rungs, judged) <= passes:
+        tried += 1
+    return Amount(part, rungs, tried)
+
+
+def _enough(images: int, batch: int) -> int:
+    """The least epochs of a full training, in nines."""
+    steps = EPOCHS * max(1, images // batch)
+    return min(MOST_EPOCHS, EPOCHS * max(1, math.ceil(FEWEST_STEPS / steps)))
+
+
+def rungs_of(epochs: int) -> tuple[int, ...]:
+    """Epochs of the rungs: a ninth, a third, all; fewer rungs where these are the same."""
+    return tuple(sorted({max(1, epochs // ETA**2), max(1, epochs // ETA), epochs}))
+
+
+def _passes(candidates: int, images: int, rungs: tuple[int, ...], judged: float) -> float:
+    """Images that a search trains on, judging included: halving, then the final runs with the reference's."""
+    found, count = 0.0, float(candidates)
+    for epochs in rungs:
+        found += count * (epochs * images + judged)
+        count /= ETA
+    again = FINALISTS * (SEEDS - 1) + SEEDS
+    return found + again * (rungs[-1] * images + judged)

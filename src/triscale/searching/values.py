@@ -1,0 +1,163 @@
+"""A search as plain values: what search.json holds and its page is made from."""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from statistics import fmean, stdev
+from typing import Any
+
+from scipy import stats  # type: ignore[import-untyped]
+
+from triscale.arch import to_dict
+from triscale.costing import cost
+from triscale.engines import Latency
+from triscale.plain import to_plain
+from triscale.searching.halving import Candidate, Run, Search
+from triscale.searching.setup import Setup
+
+SCHEMA = 1
+CONFIDENCE = 0.95
+
+Latencies = Mapping[int, Latency]
+"""By the order of the candidate, -1 for the reference."""
+
+
+def search_values(search: Search, latencies: Latencies, winner: Candidate | None, time: object) -> dict[str, Any]:
+    """Everything that a page or another search needs. winner: None while the search goes on."""
+    setup = search.setup
+    finalists = search.finalists or []
+    tried = [one for one in search.candidates.values() if one.outcomes]
+    return {
+        "schema": SCHEMA,
+        "triscale": version("triscale"),
+        "finished": winner is not None,
+        "objective": {
+            "kind": setup.objective.kind,
+            "limits": dict(setup.objective.limits),
+            "exponent": setup.objective.exponent,
+            "band": list(setup.objective.band),
+        },
+        "strategy": setup.strategy,
+        "seed": setup.seed,
+        "data": setup.data,
+        "space": _space_values(setup),
+        "images": setup.images,
+        "rungs": list(setup.rungs),
+        "recipe": to_plain(setup.recipe),
+        "how": asdict(setup.how),
+        "workers": setup.workers,
+        "reference": candidate_values(search, search.reference, latencies),
+        "candidates": [candidate_values(search, one, latencies) for one in tried],
+        "finalists": [one.order for one in finalists],
+        "winner": None if winner is None else winner.order,
+        "gain": None if winner is None or winner is search.reference else _gain(search, winner),
+        "curve": curve(search),
+        "learned": learned(search),
+        "time": time,
+    }
+
+
+def _space_values(setup: Setup) -> dict[str, Any]:
+    space = setup.space
+    return {"name": space.name, "points": float(space.space.size), "networks": float(space.networks)}
+
+
+def candidate_values(search: Search, one: Candidate, latencies: Latencies) -> dict[str, Any]:
+    """A network, its costs, and every run. order: -1 for the reference."""
+    total, setup = cost(one.network), search.setup
+    latency = latencies.get(one.order)
+    full = full_runs(search, one)
+    mean = fmean(search.value(one, run) for run in full) if full else None
+    return {
+        "order": one.order,
+        "label": one.label,
+        "network": to_dict(one.network),
+        "choices": None if one.codes is None else dict(setup.space.space.decode(one.codes)),
+        "macs": total.macs,
+        "params": total.params,
+        "costs": dict(one.costs),
+        "used": setup.objective.used(one.costs),
+        "latency": None if latency is None else asdict(latency),
+        "rung": one.rung(setup.rungs),
+        "runs": [
+            {"epochs": epochs, "seed": seed, "accuracy": outcome.selection, "seconds": outcome.seconds}
+            for (epochs, seed), outcome in sorted(one.outcomes.items())
+        ],
+        "accuracy": _mean([one.outcomes[run].selection for run in full]),
+        "value": mean,
+    }
+
+
+def full_runs(search: Search, one: Candidate) -> list[Run]:
+    """Its full trainings, by seed."""
+    return sorted(run for run in one.outcomes if run[0] == search.setup.top)
+
+
+def _gain(search: Search, winner: Candidate) -> list[float] | None:
+    """The winner's accuracy less the reference's, mean with its 95 % interval: paired by seed."""
+    shared = sorted(set(full_runs(search, winner)) & set(full_runs(search, search.reference)))
+    return _mean([winner.outcomes[run].selection - search.reference.outcomes[run].selection for run in shared])
+
+
+def _mean(values: Sequence[float]) -> list[float] | None:
+    """[mean, low, high] with the t interval; of a single value the bounds are infinite, and so left out."""
+    if not values:
+        return None
+    mean = fmean(values)
+    if len(values) < 2:
+        return [mean]
+    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+    return [mean, mean - half, mean + half]
+
+
+def curve(search: Search) -> list[list[float]]:
+    """[seconds spent by all workers, trials, the leader's accuracy in a full training]: after every trial that
+    changed it. The leader is the candidate whose only full training so far, with the first seed, is worth most."""
+    found: list[list[float]] = []
+    spent, best = 0.0, None
+    top = search.setup.top, 0
+    for count, (one, run) in enumerate(search.ends, start=1):
+        spent += one.outcomes[run].seconds
+        if run == top and one.codes is not None:
+            value = search.value(one, run)
+            if best is None or value > best:
+                best = value
+                found.append([spent, count, one.outcomes[run].selection])
+    return found
+
+
+def learned(search: Search) -> list[dict[str, Any]]:
+    """Of every choice with several values: for each value how many candidates had it, and their mean worth in the first
+    rung, with its 95 % interval. The choices that set candidates apart most stand first.
+
+    A description: candidates were not drawn at random, and other choices differ too.
+    """
+    known = search.known().history
+    space = search.setup.space.space
+    found = []
+    for place, (name, values) in enumerate(zip(space.names, space.values, strict=True)):
+        by_value: dict[int, list[float]] = defaultdict(list)
+        for scored in known:
+            by_value[scored.codes[place]].append(scored.value)
+        if len(by_value) < 2:
+            continue
+        rows = [
+            {"value": values[code], "n": len(by_value[code]), "mean": _mean(by_value[code])}
+            for code in sorted(by_value)
+        ]
+        found.append({"choice": name, "values": rows, "explained": _explained(list(by_value.values()))})
+    return sorted(found, key=lambda one: -one["explained"])
+
+
+def _explained(groups: Sequence[Sequence[float]]) -> float:
+    """The share of the variance between candidates that lies between the groups, corrected for their number (ω²)."""
+    everything = [value for group in groups for value in group]
+    n, k = len(everything), len(groups)
+    total = sum((value - fmean(everything)) ** 2 for value in everything)
+    within = sum((value - fmean(group)) ** 2 for group in groups for value in group)
+    if n <= k or total <= 0:
+        return 0.0
+    noise = within / (n - k)
+    return max(0.0, (total - within - (k - 1) * noise) / (total + noise))

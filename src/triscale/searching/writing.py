@@ -1,0 +1,99 @@
+"""What a search leaves behind: network.json, which every verb takes by its path; search.json, from which its page is
+made; space.json, to change and search again."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from triscale.arch import Architecture, to_json
+from triscale.arch.resolve import FOUND
+from triscale.engines import Latency, measure_latency
+from triscale.errors import UserError
+from triscale.nn import build
+from triscale.plain import read_json
+from triscale.reporting.search import write_search_page
+from triscale.runs import RunDirectory, write_whole
+from triscale.searching.halving import Candidate, Search
+from triscale.searching.values import full_runs, search_values
+
+RESULT, SPACE = "search.json", "space.json"
+TIMED = 40  # networks whose latency is measured, the best first
+
+
+@dataclass(frozen=True, eq=False)
+class Searched:
+    """A finished search. network: the best that it found; the reference where nothing was better. values: what
+    search.json holds."""
+
+    run: RunDirectory
+    network: Architecture
+    values: Mapping[str, Any]
+
+
+def write_search(run: RunDirectory, search: Search, time: object) -> Searched:
+    """Measures latencies, names the winner and writes the files."""
+    latencies = _latencies(search)
+    winner = name_winner(search, latencies)
+    name = f"{search.setup.reference.name[:100]}-searched"
+    network = search.setup.reference if winner is search.reference else replace(winner.network, name=name)
+    values = search_values(search, latencies, winner, time)
+    write_whole(run.path / FOUND, to_json(network))
+    write_whole(run.path / SPACE, json.dumps(search.setup.space.to_dict(), indent=1) + "\n")
+    write_whole(run.path / RESULT, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+    write_search_page(run.report, values, others(search.setup.beside))
+    return Searched(run, network, values)
+
+
+def write_page(run: RunDirectory, search: Search) -> None:
+    """The page of a search that goes on."""
+    write_search_page(run.report, search_values(search, {}, None, None), others(search.setup.beside))
+
+
+def others(places: tuple[str, ...]) -> list[Mapping[str, Any]]:
+    """search.json of other searches. Raises `UserError` where one is none."""
+    found: list[Mapping[str, Any]] = []
+    for place in places:
+        path = Path(place) / RESULT
+        try:
+            values = read_json(path.read_bytes(), str(path))
+        except OSError as error:
+            why = error.strerror or error
+            raise UserError(f"--beside {place}: no finished search ({why}); name the --out of one") from None
+        if not isinstance(values, dict) or not isinstance(values.get("curve"), list) or "strategy" not in values:
+            raise UserError(f"--beside {place}: {RESULT} is not of a search of this version")
+        found.append(values)
+    return found
+
+
+def name_winner(search: Search, latencies: Mapping[int, Latency]) -> Candidate:
+    """Of the finalists and the reference the one with the highest mean worth over the seeds that all were trained with;
+    where latency is limited, of those that hold it measured at rest."""
+    limit = search.setup.objective.limits.get("latency")
+    able = [*(search.finalists or []), search.reference]
+    if limit is not None and search.setup.objective.kind == "constraint":
+        held = [one for one in able if one.order in latencies and latencies[one.order].median <= limit]
+        able = held or [search.reference]
+
+    def worth(one: Candidate) -> float:
+        runs = full_runs(search, one)
+        return sum(search.value(one, run) for run in runs) / len(runs) if runs else float("-inf")
+
+    return max(able, key=lambda one: (worth(one), -one.order))
+
+
+def _latencies(search: Search) -> dict[int, Latency]:
+    """Batch 1, in turns: of the reference, the finalists and what else went furthest."""
+    rungs = search.setup.rungs
+    finalists = search.finalists or []
+    rest = sorted(
+        (one for one in search.candidates.values() if one.rung(rungs) >= 0 and one not in finalists),
+        key=lambda one: (-one.rung(rungs), one.order),
+    )
+    timed = [search.reference, *finalists, *rest][:TIMED]
+    device = torch.device(search.setup.how.device)
+    measured = measure_latency([build(one.network) for one in timed], device=device)
+    return {one.order: latency for one, latency in zip(timed, measured, strict=True)}
