@@ -1,7 +1,8 @@
 """Triscale finds the most accurate convolutional network that a budget can buy.
 
-The verbs are functions: `cost`, `scale`, `build`, `load`, `fit`, `study`, `train`, `eval`, `compare`, `predict`,
-`features`, `explain`, `doctor`, `import_weights`. Importing this imports no torch; the verbs that need it bring it.
+The verbs are functions: `cost`, `scale`, `build`, `load`, `fit`, `study`, `search`, `search_network`, `train`, `eval`,
+`compare`, `predict`, `features`, `explain`, `doctor`, `import_weights`.
+Importing this imports no torch; the verbs that need it bring it.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from triscale.fitting import fit, train
     from triscale.models import features, load, predict
     from triscale.nn import build
+    from triscale.searching import search, search_network
     from triscale.studies import study
     from triscale.weights import import_weights
 
@@ -34,6 +36,8 @@ _LATER = {
     "import_weights": "triscale.weights",
     "load": "triscale.models",
     "predict": "triscale.models",
+    "search": "triscale.searching",
+    "search_network": "triscale.searching",
     "study": "triscale.studies",
     "train": "triscale.fitting",
 }
@@ -58,6 +62,8 @@ __all__ = [
     "predict",
     "resolve",
     "scale",
+    "search",
+    "search_network",
     "study",
     "train",
 ]

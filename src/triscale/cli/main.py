@@ -13,7 +13,21 @@ from typing import NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from triscale.cli import compare, cost, demo, doctor, evaluate, explain, fit, models, predict, scale, study, train
+from triscale.cli import (
+    compare,
+    cost,
+    demo,
+    doctor,
+    evaluate,
+    explain,
+    fit,
+    models,
+    predict,
+    scale,
+    search,
+    study,
+    train,
+)
 from triscale.cli.console import write_json
 from triscale.cli.stopping import Interrupted
 from triscale.errors import TriscaleError, UserError, is_out_of_memory
@@ -33,6 +47,7 @@ app.add_typer(models.app, name="models")
 app.command("cost")(cost.command)
 app.command("scale")(scale.command)
 app.command("study")(study.command)
+app.command("search")(search.command)
 app.command("train")(train.command)
 app.command("eval")(evaluate.command)
 app.command("compare")(compare.command)

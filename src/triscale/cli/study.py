@@ -7,16 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from triscale.cli import arguments
+from triscale.cli import arguments, trials
 from triscale.cli.console import Output, print_table, table
-from triscale.cli.stopping import Interrupted
-from triscale.errors import TriscaleError, UserError
+from triscale.errors import UserError
 from triscale.units import format_count, format_seconds, parse_count, parse_seconds
 
 if TYPE_CHECKING:
     from triscale.studies import Asked, Line
-
-EXECUTORS = ("local", "ray")
 
 
 def command(
@@ -49,10 +46,7 @@ def command(
             show_default="where --time allows",
         ),
     ] = None,
-    images: Annotated[
-        int | None,
-        typer.Option(help="Training images of each trial, a stratified part.", show_default="what --time allows"),
-    ] = None,
+    images: trials.Images = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over them.", show_default="what --time allows")] = None,
     macs: Annotated[
         str | None, typer.Option(help="MACs of the baseline: 3M.", show_default="what --time allows")
@@ -63,15 +57,11 @@ def command(
             help="The baseline's, in pixels: 18, or 24x32.", show_default="below the images', so that there is room"
         ),
     ] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="How to train: a name or a JSON file.", show_default="quick")
-    ] = None,
+    recipe: trials.Recipe = None,
     seed: arguments.Seed = 0,
-    workers: Annotated[int | None, typer.Option(help="Trials at once.", show_default="measured")] = None,
-    executor: Annotated[str, typer.Option(help="Who carries trials out: local, or ray, a cluster.")] = "local",
-    address: Annotated[
-        str | None, typer.Option(help="Of the Ray cluster: auto, or host:port.", show_default="one begun here")
-    ] = None,
+    workers: trials.Workers = None,
+    executor: trials.Executor = "local",
+    address: trials.Address = None,
     device: arguments.Device = None,
     on_bad: arguments.OnBad = "error",
     resume: Annotated[
@@ -94,17 +84,11 @@ def command(
         raise UserError("say where the study shall lie: --out STUDY, a new or empty directory; or the one to --resume")
     if data is None and not resume:
         raise UserError("say which images: triscale study IMAGES --time 1h --out STUDY")
-    if executor not in EXECUTORS:
-        raise UserError(f"--executor {executor!r}: is neither local nor ray")
-    if address is not None and executor != "ray":
-        raise UserError(f"--address {address}: of a Ray cluster; say --executor ray too")
-    said = _said(context)
+    cluster, said = trials.cluster(executor, address), trials.said(context)
     seconds = None if time is None else parse_seconds(time, "--time")
     from triscale.cli.study_watching import StudyWatcher
     from triscale.studies import Asked, begin_study, make_designs, resume_study
     from triscale.training import find_recipe
-
-    cluster = (address or "") if executor == "ray" else None
 
     def asked() -> "Asked":
         named, more = make_designs(design, tuple(arms or ()))
@@ -128,48 +112,20 @@ def command(
             on_bad=arguments.on_bad(on_bad),
         )
 
-    with StudyWatcher(output) as watcher:
-        try:
-            if resume:
-                anew = asked() if said - _ABOUT_THE_SITTING else None
-                studied = resume_study(
-                    out, data=data, asked=anew, given=said, workers=workers, cluster=cluster, listener=watcher
-                )
-            else:
-                assert data is not None  # asked for above
-                studied = begin_study(data, asked(), out, watcher)
-        except Interrupted as stop:
-            raise Interrupted(stop.number, _kept(out) if watcher.begun else "") from None
-        except TriscaleError as error:
-            raise (TriscaleError(_with_the_way_on(str(error), out)) if watcher.begun else error) from None
+    with StudyWatcher(output) as watcher, trials.telling_how_to_go_on("study", out, watcher):
+        if resume:
+            anew = asked() if said - trials.ABOUT_THE_SITTING else None
+            studied = resume_study(
+                out, data=data, asked=anew, given=said, workers=workers, cluster=cluster, listener=watcher
+            )
+        else:
+            assert data is not None  # asked for above
+            studied = begin_study(data, asked(), out, watcher)
     report, values = studied.run.report, studied.values
     output.result({"study": str(out), "report": str(report), **values}, lambda console: show(console, values, report))
     if values["recommended"]["fitted"] is not None:
         rule = out / "coefficients.json"
         output.next_command("triscale", "fit", data or "IMAGES", "--macs", "20M", "--rule", rule, "--out", "RUN")
-
-
-_ABOUT_THE_SITTING = frozenset({"data", "out", "workers", "executor", "address", "device", "resume", "as_json"})
-
-
-def _said(context: typer.Context) -> frozenset[str]:
-    """The parameters that were typed, not taken by default."""
-    sources = {name: context.get_parameter_source(name) for name in context.params}
-    return frozenset(name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE")
-
-
-def _kept(out: Path) -> str:
-    return f"finished trials are kept; {_way_on(out)}"
-
-
-def _way_on(out: Path) -> str:
-    return f"go on with: triscale study --resume --out {out}"
-
-
-def _with_the_way_on(error: str, out: Path) -> str:
-    """What went wrong, and the command that goes on: in the place where the library names its option, if it does."""
-    named = "go on with --resume"
-    return error.replace(named, _way_on(out)) if named in error else f"{error}; {_kept(out)}"
 
 
 def show_ladder(console: Console, lines: Sequence["Line"], chosen: int) -> None:

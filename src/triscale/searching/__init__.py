@@ -1,6 +1,7 @@
 """Where baselines come from: spaces, objectives, strategies, and the search through them."""
 
 from triscale.searching.asked import Asked
+from triscale.searching.calibrating import Calibrated
 from triscale.searching.generic import Evaluated, Found, search
 from triscale.searching.halving import Standing
 from triscale.searching.listening import SearchListener
@@ -20,6 +21,7 @@ __all__ = [
     "SPACES",
     "STRATEGIES",
     "Asked",
+    "Calibrated",
     "Codes",
     "Evaluated",
     "Evolution",

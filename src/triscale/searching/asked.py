@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from triscale import kernels
 from triscale.arch import ZOO, Architecture, resolve, to_dict
 from triscale.errors import UserError
+from triscale.kernels import status
 from triscale.plain import to_plain
 from triscale.searching.networks import SPACES, space_file
 from triscale.searching.objectives import EXPONENT, KINDS, Objective
@@ -22,14 +22,15 @@ FEWEST = 8  # candidates of a search: fewer are no search
 @dataclass(frozen=True)
 class Asked:
     """None leaves it to the images, the machine or the time. limits: by term. reference: what the space lies around.
-    candidates: how many are tried. cluster: the address of a Ray cluster; "" for one that is begun here. beside: run
-    directories of other searches that the page shows."""
+    calibrate: w is measured before. candidates: how many are tried. cluster: the address of a Ray cluster; "" for one
+    that is begun here. beside: run directories of other searches that the page shows."""
 
     limits: Mapping[str, float]
     reference: str | Path | Architecture | None = None
     space: str | Path = "around"
     objective: str = "constraint"
     exponent: float = EXPONENT
+    calibrate: bool = False
     strategy: str = "evolution"
     time: float | None = None
     candidates: int | None = None
@@ -46,6 +47,8 @@ class Asked:
 
     def __post_init__(self) -> None:
         self.wanted()
+        if self.calibrate and self.objective != "paper":
+            raise UserError("--calibrate measures the w of the paper's objective; say --objective paper too")
         if self.strategy not in STRATEGIES:
             raise UserError(f"--strategy {self.strategy!r}: is none; take {', '.join(STRATEGIES)}")
         if self.time is None and self.candidates is None:
@@ -65,7 +68,7 @@ class Asked:
                 raise UserError(f"--space {self.space}: a file brings its own reference; leave --reference out")
         _ = self.network
         find_device(self.device)
-        kernels.status()  # names a wrong setting of them
+        status()  # names a wrong setting of them
         Recipe(epochs=1 if self.epochs is None else self.epochs)
 
     def wanted(self) -> Objective:
@@ -105,6 +108,7 @@ class Asked:
             "space": str(self.space) if str(self.space) in SPACES else space_file(self.space).to_dict(),
             "objective": self.objective,
             "exponent": self.exponent,
+            "calibrate": self.calibrate,
             "strategy": self.strategy,
             "images": self.images,
             "epochs": self.epochs,
@@ -113,16 +117,3 @@ class Asked:
             "seed": self.seed,
             "on_bad": self.on_bad,
         }
-
-
-def check_same(asked: Asked, before: Mapping[str, Any], given: frozenset[str], place: Path) -> None:
-    """Raises `UserError` where what is given now differs from what the search was begun with."""
-    options = {"macs", "params", "activations", "size", "latency", "memory"}
-    for key, value in asked.fixed().items():
-        said = key in given or (key == "limits" and given & options)
-        if said and value != before.get(key):
-            option = min(given & options) if key == "limits" else key
-            raise UserError(
-                f"--{option.replace('_', '-')} is not what {place} was begun with; all trials share it: leave it out "
-                "to go on, or name another --out"
-            )

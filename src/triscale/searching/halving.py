@@ -49,12 +49,15 @@ class Candidate:
 @dataclass(frozen=True)
 class Standing:
     """Where a search stands. tried: candidates that ended the first rung. rungs: how many ended each. best: the one
-    that leads, with its accuracy and its epochs. last: the final runs are being made."""
+    that leads, with its worth and its epochs. last: the final runs are being made. share: of all the work that is
+    done; left: seconds; None where nobody can know."""
 
     tried: int
     rungs: tuple[int, ...]
     best: tuple[str, float, int] | None
     last: bool
+    share: float = 0.0
+    left: float | None = None
 
 
 class Search:
@@ -234,10 +237,15 @@ class Search:
             return True
         leading = self._leading() or [self.reference] * FINALISTS
         ahead = [one for one in self._final_runs(leading) if one[1] not in one[0].outcomes]
-        pace = self._took / self._expected if self._expected else 1.0
+        pace = self._pace
         final = sum(self.setup.seconds(one.network, run[0]) for one, run in ahead) / self.setup.workers
         full = self.setup.seconds(self.reference.network, self.setup.top)
         return left > pace * SPREAD * (final + full)
+
+    @property
+    def _pace(self) -> float:
+        """Real seconds for an expected one."""
+        return self._took / self._expected if self._expected else 1.0
 
     @property
     def standing(self) -> Standing:
@@ -246,4 +254,22 @@ class Search:
         ended = tuple(sum((r, 0) in one.outcomes for one in self.candidates.values()) for r in rungs)
         leading = self._leading()[:1]
         best = [(one.label, self.value(one, (e, 0)), e) for one in leading for e in (rungs[one.rung(rungs)],)]
-        return Standing(ended[0], ended, best[0] if best else None, self.finalists is not None)
+        share, left = self._ahead(ended)
+        return Standing(ended[0], ended, best[0] if best else None, self.finalists is not None, share, left)
+
+    def _ahead(self, ended: Sequence[int]) -> tuple[float, float | None]:
+        """The share of the work that is done, and seconds that are left: by the clock where a time was asked for, else
+        by the candidates that are still to be tried."""
+        setup, left = self.setup, self._left()
+        if setup.time is not None:
+            return min(1.0, max(0.0, 1 - left / setup.time)), max(0.0, left)
+        wanted, ahead = float(setup.candidates or 0), 0.0
+        for count, epochs in zip(ended, setup.rungs, strict=True):
+            ahead += max(0.0, wanted - count) * setup.seconds(self.reference.network, epochs)
+            wanted /= ETA
+        leading = self._leading() or [self.reference]
+        final = (run for run in self._final_runs(leading) if run[1] not in run[0].outcomes)
+        ahead += sum(setup.seconds(one.network, run[0]) for one, run in final)
+        pace = self._pace
+        done = self._took / pace
+        return done / max(1e-9, done + ahead), pace * ahead / setup.workers

@@ -2,6 +2,7 @@
 
 from triscale.data import Data
 from triscale.runs import RunDirectory
+from triscale.searching.calibrating import Calibrated
 from triscale.searching.halving import Standing
 from triscale.searching.setup import Setup
 from triscale.trials import Progress
@@ -21,6 +22,12 @@ class SearchListener:
 
     def planned(self, setup: Setup, run: RunDirectory) -> None:
         """What all trials share is frozen; trials begin."""
+
+    def calibrating(self, progress: Progress) -> None:
+        """Something happened while w is measured, or a second went by."""
+
+    def calibrated(self, found: Calibrated) -> None:
+        """w is known, and frozen."""
 
     def progress(self, progress: Progress, standing: Standing) -> None:
         """Something happened, or a second went by."""

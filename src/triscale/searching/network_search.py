@@ -15,7 +15,8 @@ from triscale.data import Data, check_apart, data_values, read, read_again
 from triscale.errors import UserError
 from triscale.plain import from_plain, to_plain
 from triscale.runs import RunDirectory
-from triscale.searching.asked import Asked, check_same
+from triscale.searching.asked import Asked
+from triscale.searching.calibrating import FACTOR, calibrate
 from triscale.searching.costs import Costs
 from triscale.searching.halving import Search
 from triscale.searching.listening import SearchListener
@@ -61,6 +62,7 @@ def search_network(
     space: str | Path = "around",
     objective: str = "constraint",
     exponent: float = EXPONENT,
+    calibrate: bool = False,
     strategy: str = "evolution",
     images: int | None = None,
     epochs: int | None = None,
@@ -80,7 +82,8 @@ def search_network(
     data: class folders, a manifest or IDX files. out: a new or empty directory. macs, params, activations, size,
     latency, memory: the limits, at least one; see `fit`. time: seconds for all of it; candidates: how many are tried;
     one of both. reference: what the space lies around, scaled to the limits. space: one of `SPACES` or a JSON file.
-    objective: one of `KINDS`, with `exponent` as w. strategy: one of `STRATEGIES`. images, epochs: of a full training.
+    objective: one of `KINDS`, with `exponent` as w; calibrate: w is
+    measured. strategy: one of `STRATEGIES`. images, epochs: of a full training.
     cluster: the address of a Ray cluster, "" for one that is begun here. beside: other searches for the page. Test
     images are never looked at. Trials run in processes of their own: a script calls this under
     ``if __name__ == "__main__":``. Raises `UserError` for what was asked wrongly, `TriscaleError` where a trial fails;
@@ -94,6 +97,7 @@ def search_network(
         space=space,
         objective=objective,
         exponent=exponent,
+        calibrate=calibrate,
         strategy=strategy,
         time=time,
         candidates=candidates,
@@ -136,8 +140,9 @@ def resume_search(
     out: str | Path,
     *,
     data: str | Path | None = None,
-    asked: Asked | None = None,
-    given: frozenset[str] = frozenset(),
+    time: float | None = None,
+    candidates: int | None = None,
+    changed: frozenset[str] | None = None,
     workers: int | None = None,
     cluster: str | None = None,
     beside: Sequence[Path] = (),
@@ -145,21 +150,24 @@ def resume_search(
 ) -> Searched:
     """The search there, to its end: no trial that is in its ledger is done again.
 
-    data: where its images are, if they have moved. asked: where the time or the number of candidates is to be another:
-    the search is extended; the time is that of the whole search. given: which of its fields were said. beside: other
-    searches that its page shows. Raises `UserError` where there is no search, where another process works on it, where
-    the images are others, or where what all trials share is asked to be something else.
+    data: where its images are, if they have moved. time, candidates: where they are to be others, of the whole search:
+    it is extended. changed: other settings that somebody named, which is an error: all trials share them. beside: other
+    searches that its page shows. Raises `UserError` where there is no search, where another process works on it, or
+    where the images are others.
     """
     listener, run = listener or SearchListener(), RunDirectory.open(out)
     settings, source = run.settings(), f"{run.path}/run.json"
-    before = settings.get("asked", {})
-    if before.get("verb") != "search":
+    if settings.get("asked", {}).get("verb") != "search":
         raise UserError(f"{run.path}: is no search; go on with it by triscale fit, train or study --resume")
-    if asked is not None:
-        check_same(asked, before, given, run.path)
+    if changed:
+        option = min(changed - {"time", "candidates"}).replace("_", "-")
+        raise UserError(
+            f"--{option}: {run.path} goes on as it was begun, for all its trials share that; leave it out, or name "
+            "another --out"
+        )
     setup = Setup.from_json(settings.get("setup", {}), source)
-    if asked is not None and (asked.time, asked.candidates) != (setup.time, setup.candidates):
-        setup = replace(setup, time=asked.time, candidates=asked.candidates)
+    if time is not None or candidates is not None:
+        setup = replace(setup, time=time, candidates=candidates)
         settings |= {"finalists": None}
     if beside:
         setup = replace(setup, beside=tuple(map(str, beside)))
@@ -224,7 +232,8 @@ class _Sitting:
     def go_through(self) -> Searched:
         """To the end, from wherever the ledger stands."""
         self.ledger.requeue()
-        told = self.ledger.told()
+        self._calibrate()
+        told = [row for row in self.ledger.told() if FACTOR not in row[0]]
         self.before = sum(outcome.seconds for _, outcome in told if outcome is not None) / self.setup.workers
         device = torch.device(self.setup.how.device)
         costs = Costs(self.setup.objective, self.setup.reference, device, self.setup.quiet)
@@ -246,6 +255,17 @@ class _Sitting:
             self.settings["sittings"] = [to_plain(one) for one in self._spent(search, known)]
             self.run.write_settings(self.settings)
         return write_search(self.run, search, time_values(self._spent(search, known), len(search.ends)))
+
+    def _calibrate(self) -> None:
+        """Where it is asked for: w by measurement, frozen before the first candidate."""
+        if not self.settings["asked"].get("calibrate") or self.settings.get("calibrated") is not None:
+            return
+        found = calibrate(self.setup, self.ledger, self.pool, self.listener.calibrating)
+        objective = replace(self.setup.objective, exponent=max(-10.0, min(0.0, found.exponent)))
+        self.setup = replace(self.setup, objective=objective)
+        self.settings |= {"calibrated": found.to_json(), "setup": self.setup.to_json()}
+        self.run.write_settings(self.settings)
+        self.listener.calibrated(found)
 
     def _left(self) -> float:
         """Seconds of the asked time; what earlier sittings spent counts by their trials, for one that was killed could

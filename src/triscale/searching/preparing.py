@@ -13,6 +13,8 @@ from triscale.data import Data, image_resolution
 from triscale.errors import UserError
 from triscale.scaling import scale_to
 from triscale.searching.asked import FEWEST, Asked
+from triscale.searching.calibrating import FACTORS
+from triscale.searching.calibrating import SEEDS as CALIBRATION_SEEDS
 from triscale.searching.costs import quiet_latency
 from triscale.searching.halving import ETA, FINALISTS, SEEDS
 from triscale.searching.networks import SPACES, NetworkSpace, space_file
@@ -59,6 +61,9 @@ def prepare_search(
     judged = JUDGING * len(images.val)
     pace = way.pace * way.workers * OVERHEAD / cost(reference).macs
     left = None if asked.time is None else usable(max(1.0, asked.time - (monotonic() - started)))
+    if left is not None and asked.calibrate:
+        left -= _calibration(images, asked, recipe, judged) * pace * cost(reference).macs / way.workers
+        left = max(1.0, left)
     passes = math.inf if left is None else left * way.workers / (pace * cost(reference).macs)
     amount = _amount(passes, images, asked, recipe, judged)
     if asked.time is not None and amount.candidates < FEWEST:
@@ -129,6 +134,13 @@ def _amount(passes: float, images: Data, asked: Asked, recipe: Recipe, judged: f
     while tried < (asked.candidates or 100_000) and _passes(tried + 1, part, rungs, judged) <= passes:
         tried += 1
     return Amount(part, rungs, tried)
+
+
+def _calibration(images: Data, asked: Asked, recipe: Recipe, judged: float) -> float:
+    """Images that the calibration trains on at least, in those of the reference."""
+    part = min(len(images.train), asked.images or PART)
+    epochs = asked.epochs or _enough(part, recipe.batch)
+    return sum(FACTORS) * CALIBRATION_SEEDS * (part * epochs + judged)
 
 
 def _enough(images: int, batch: int) -> int:
