@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import torch
 
-from triscale import kernels
 from triscale.arch import ZOO, Architecture, adapt, resolve, to_dict
 from triscale.data import Data, check_apart, fitting_preprocess, image_resolution, prepare, read
 from triscale.errors import UserError
@@ -22,6 +21,7 @@ from triscale.fitting.listening import Listener
 from triscale.fitting.plan import Draft, Plan
 from triscale.fitting.ready import Ready
 from triscale.fitting.resume import go_on
+from triscale.kernels import status
 from triscale.models.model import new
 from triscale.nn import build
 from triscale.plain import to_plain
@@ -171,7 +171,7 @@ def _checked(data: str | Path | None, place: Path, asked: Asked, again: bool) ->
     RunDirectory.check_free(place)
     asked.values()
     find_device(asked.device)
-    kernels.status()  # names a wrong setting of them
+    status()  # names a wrong setting of them
     Recipe(epochs=1 if asked.epochs is None else asked.epochs, batch=2 if asked.batch is None else asked.batch)
     return data
 

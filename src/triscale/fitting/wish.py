@@ -7,10 +7,10 @@ from typing import Literal
 
 import torch
 
-from triscale import kernels
 from triscale.arch import Architecture, resolve
 from triscale.arch.resolve import MODEL_FILE
 from triscale.errors import UserError
+from triscale.kernels import status
 from triscale.models import Model, learned
 from triscale.runs import RunDirectory
 from triscale.runs.directory import SETTINGS
@@ -78,7 +78,7 @@ def make_wish(
         raise UserError(f"--weights {weights}: fix the network, so there is nothing to scale; leave {given_too} out")
     if time is not None and not 0 < time < float("inf"):
         raise UserError(f"--time of {time:g} seconds is not positive; write for example 10m")
-    kernels.status()  # names a wrong setting of them
+    status()  # names a wrong setting of them
     Recipe(epochs=1 if epochs is None else epochs, batch=2 if batch is None else batch)
     started = None if weights is None else learned(weights)
     source = None if isinstance(weights, Model) or weights is None else _run_of(Path(weights))

@@ -9,6 +9,7 @@ from triscale.arch import ZOO, Architecture, resolve, to_dict
 from triscale.errors import UserError
 from triscale.kernels import status
 from triscale.plain import to_plain
+from triscale.searching.halving import FEWEST
 from triscale.searching.networks import SPACES, space_file
 from triscale.searching.objectives import EXPONENT, KINDS, Objective
 from triscale.searching.strategies import STRATEGIES
@@ -16,7 +17,6 @@ from triscale.training import NamedRecipe, Recipe, find_recipe
 from triscale.training.machine import find_device
 
 DEFAULT = {"around": "efficientnet_b0", "mnasnet": "mobilenet_v2"}  # whom a space lies around, unless told
-FEWEST = 8  # candidates of a search: fewer are no search
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from triscale.trials import Entry, Outcome
 
 ETA = 3  # one of so many goes on to the next rung
 FINALISTS, SEEDS = 5, 3
+FEWEST = 8  # candidates of a search: fewer are no search
 SPREAD = 1.15  # trials of one kind differ; the last ones decide when a search ends
 
 Run = tuple[int, int]
@@ -231,12 +232,11 @@ class Search:
         return asked[0].codes, asked[1]
 
     def _time_for_more(self) -> bool:
-        """Whether another trial fits before the final runs have to begin."""
+        """Whether another trial fits before the final runs have to begin. The fewest candidates are always tried."""
         left = self._left()
-        if left == float("inf"):
+        if left == float("inf") or len(self.candidates) < FEWEST:
             return True
-        leading = self._leading() or [self.reference] * FINALISTS
-        ahead = [one for one in self._final_runs(leading) if one[1] not in one[0].outcomes]
+        ahead = [one for one in self._final_runs(self._leading()) if one[1] not in one[0].outcomes]
         pace = self._pace
         final = sum(self.setup.seconds(one.network, run[0]) for one, run in ahead) / self.setup.workers
         full = self.setup.seconds(self.reference.network, self.setup.top)

@@ -12,11 +12,11 @@ from triscale.costing import cost
 from triscale.data import Data, image_resolution
 from triscale.errors import UserError
 from triscale.scaling import scale_to
-from triscale.searching.asked import FEWEST, Asked
+from triscale.searching.asked import Asked
 from triscale.searching.calibrating import FACTORS
 from triscale.searching.calibrating import SEEDS as CALIBRATION_SEEDS
 from triscale.searching.costs import quiet_latency
-from triscale.searching.halving import ETA, FINALISTS, SEEDS
+from triscale.searching.halving import ETA, FEWEST, FINALISTS, SEEDS, SPREAD
 from triscale.searching.networks import SPACES, NetworkSpace, space_file
 from triscale.searching.setup import Setup
 from triscale.studies.choosing import fastest_way
@@ -161,4 +161,4 @@ def _passes(candidates: int, images: int, rungs: tuple[int, ...], judged: float)
         found += count * (epochs * images + judged)
         count /= ETA
     again = FINALISTS * (SEEDS - 1) + SEEDS
-    return found + again * (rungs[-1] * images + judged)
+    return found + SPREAD * again * (rungs[-1] * images + judged)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from triscale import kernels
 from triscale.arch import ZOO, Architecture, resolve, to_dict
 from triscale.errors import UserError
+from triscale.kernels import status
 from triscale.plain import to_plain
 from triscale.studies.designs import Design, find_design, read_design
 from triscale.studies.planning import check_least
@@ -59,7 +59,7 @@ class Asked:
         if not 0 <= self.seed < 2**31:
             raise UserError(f"--seed {self.seed}: a seed is from 0 to {2**31 - 1}")
         find_device(self.device)
-        kernels.status()  # names a wrong setting of them
+        status()  # names a wrong setting of them
         Recipe(epochs=1 if self.epochs is None else self.epochs)
 
     @property
