@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from triscale.arch import to_dict
-from triscale.cli import arguments
+from triscale.cli import arguments, wholes
 from triscale.cli.console import Output, copies
 from triscale.cli.plans import show_plan
 from triscale.cli.stopping import stopping_gently
@@ -52,6 +52,12 @@ def command(
             help="How to scale it; see triscale scale --help.", show_default="compound to grow, slim to shrink"
         ),
     ] = None,
+    search: Annotated[
+        bool, typer.Option("--search", help="Search the network to scale on these images first; needs --macs, --time.")
+    ] = False,
+    study: Annotated[
+        bool, typer.Option("--study", help="Measure first how to scale it on these images; needs --macs, --time.")
+    ] = False,
     weights: Annotated[
         str | None,
         typer.Option(
@@ -81,16 +87,39 @@ def command(
 ) -> None:
     """Find, train and test the best network that holds the budget.
 
-    Example: triscale fit IMAGES --macs 10M --time 10m --out RUN
+    Example: triscale fit IMAGES --macs 10M --time 10m --out RUN. All that the paper does: triscale fit IMAGES --search
+    --study --macs 10M --time 2h --out RUN
     """
     output = Output(as_json)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("fit runs in one process; what torchrun starts is triscale train --architecture NAME|FILE")
     if resume:
-        _go_on(output, out, data)
+        if wholes.is_begun(out):
+            wholes.go_on(output, out, data)
+        else:
+            _go_on(output, out, data)
         return
     if data is None:
         raise UserError("say which images: triscale fit IMAGES --macs 10M --out RUN")
+    if search or study:
+        others: dict[str, object] = {"--params": params, "--activations": activations, "--size": size}
+        others |= {"--latency": latency, "--memory": memory, "--rule": rule, "--weights": weights, "--epochs": epochs}
+        others |= {"--batch": batch, "--flip": flip, "--balance": balance or None, "--dry-run": dry_run or None}
+        wholes.check_alone(others, baseline or [])
+        wholes.begin(
+            output,
+            data,
+            out,
+            macs=macs,
+            time=time,
+            search=search,
+            study=study,
+            baseline=baseline[0] if baseline else None,
+            seed=arguments.seed(seed),
+            device=device,
+            on_bad=on_bad,
+        )
+        return
     limits = arguments.budgets(macs, params, activations, size, latency, memory)
     if not limits and weights is None:
         raise UserError(

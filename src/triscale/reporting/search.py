@@ -4,11 +4,314 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
+from triscale.arch import from_dict
+from triscale.reporting.search_curves import SEVERAL, Course, bands, course, different, incomparable, together
+from triscale.reporting.search_networks import COLUMNS, changes, pairs
+from triscale.reporting.search_plots import Learned, Spot, Standing, fronts, learned, progress, seen_of
+from triscale.reporting.search_words import (
+    REFERENCE,
+    aim,
+    answer,
+    best_finalist,
+    by_order,
+    cost_of,
+    highest,
+    large,
+    leader,
+    limited,
+    longest,
+    said,
+    strategy,
+    value,
+)
+from triscale.reporting.templating import render
 from triscale.runs import write_whole
+from triscale.scaling.budget import label, show
+from triscale.units import format_count, format_seconds, parse_count
 
 Values = Mapping[str, Any]
+Row = tuple[str, str]
+
+STRONGEST = 8  # choices that are drawn
+TOLD = 0.005  # of the variance that a choice explains, to be drawn
 
 
 def write_search_page(path: Path, values: Values, others: Sequence[Values] = ()) -> None:
-    """report.html, whole. others: search.json of other searches, whose curves stand beside this one's."""
-    write_whole(path, f"<p>{values['strategy']}</p>")
+    """One self-contained page, whole. others: search.json of other searches, whose curves stand beside this one's.
+    Raises `TriscaleError` where the disk refuses."""
+    write_whole(path, search_page(values, others))
+
+
+def search_page(values: Values, others: Sequence[Values] = ()) -> str:
+    """The page of a search, finished or not. values: what search.json holds; the page depends on nothing else than it
+    and the others."""
+    return render("search.html.j2", _view(values, others))
+
+
+def _view(values: Values, others: Sequence[Values]) -> dict[str, Any]:
+    terms = [term for term in values["objective"]["limits"] if term not in ("macs", "params")]
+    every = [values["reference"], *values["candidates"]]
+    return {
+        "search": values,
+        "finished": values["finished"],
+        "reference": values["reference"]["network"]["name"],
+        "answer": answer(values),
+        "searched": _searched(values),
+        "commands": _commands(values) if values["finished"] else [],
+        "fronts": [Markup(drawn) for drawn in (_front(values, "macs"), _front(values, "latency")) if drawn],
+        "earlier": list(reversed(values["rungs"][:-1])),
+        "beside": _beside(values),
+        "columns": COLUMNS,
+        "learned": _learned(values),
+        "progress": _progress(values, others),
+        "weighed": values["objective"]["kind"] != "constraint",
+        "terms": [(term, label(term)) for term in terms if term != "latency"],
+        "show": show,
+        "seeds": [values["seed"] + place for place in range(_seeds(values))],
+        "finalists": _finalists(values),
+        "timed": any(one["latency"] is not None for one in every),
+        "candidates": _candidates(values),
+        "how": _how(values),
+    }
+
+
+def _searched(values: Values) -> list[Row]:
+    """What was asked, and what became of it."""
+    space, rungs, tried = values["space"], values["rungs"], values["candidates"]
+    ended = [sum(one["rung"] >= place for one in tried) for place in range(len(rungs))]
+    reached = ", ".join(f"{count:,} of {_epochs(epochs)}" for count, epochs in zip(ended, rungs, strict=True))
+    networks = f"{large(space['points'])} points, {large(space['networks'])} different networks"
+    return [
+        ("space", f"{space['name']}: {networks}"),
+        ("limits", limited(values)),
+        ("objective", aim(values)),
+        ("strategy", strategy(values)),
+        ("candidates", f"{len(tried):,} tried; trainings ended: {reached}; the best of each rung went on to the next"),
+        ("images", f"{values['images']:,} to train on, the same for every trial; judged on the validation images"),
+        *_time(values["time"], values["workers"]),
+    ]
+
+
+def _epochs(count: int) -> str:
+    return f"{count:,} {'epoch' if count == 1 else 'epochs'}"
+
+
+def _time(time: Values | None, workers: int) -> list[Row]:
+    """Of all sittings. Where one of them was killed its time is not known, and no shares follow."""
+    if time is None:
+        return [("workers", str(workers))]
+    trials = f"{time['trials']:,} trials, {time['workers']} at a time"
+    share, without = time["share_of_trials"], time["share_without_trials"]
+    took = format_seconds(time["seconds"])
+    if share is None or without is None or share > 1:
+        told = f"{took} for {trials}, without the sittings that were killed, whose trials count as well"
+        return [("time", told), ("time of all trials", f"{format_seconds(time['trained'])} together")]
+    return [
+        ("time", f"{took} for {trials}; {100 * without:.1f} % of it without trials: measuring, planning, concluding"),
+        ("time of all trials", f"{format_seconds(time['trained'])} together, {100 * share:.1f} % of the workers' time"),
+    ]
+
+
+def _commands(values: Values) -> list[tuple[str, tuple[str, ...]]]:
+    """What to do with network.json: what for, and the command."""
+    limits = values["objective"]["limits"]
+    asked = [word for term, limit in limits.items() for word in (f"--{term}", _typed(term, limit))]
+    baseline = "--baseline", "network.json"
+    return [
+        (
+            "train it, and judge it by test images",
+            ("triscale", "fit", "IMAGES", *baseline, *asked, "--time", "1h", "--out", "RUN"),
+        ),
+        (
+            "learn how it is best grown on your images",
+            ("triscale", "study", "IMAGES", *baseline, "--factor", "2", "--time", "1h", "--out", "STUDY"),
+        ),
+        ("grow it", ("triscale", "scale", "network.json", "--rule", "compound", "--factor", "2")),
+    ]
+
+
+def _typed(term: str, limit: float) -> str:
+    """A limit as the command line takes it, and as long as it has to be."""
+    if term in ("macs", "params", "activations"):
+        short = format_count(limit)
+        return short if parse_count(short) == limit else f"{limit:.0f}"
+    return f"{1e3 * limit:g}ms" if term == "latency" else f"{limit:.0f}B"
+
+
+def _standing(values: Values, one: Values) -> Standing:
+    if one["order"] == values["winner"]:
+        return "winner"
+    if one["order"] == REFERENCE:
+        return "reference"
+    return "finalist" if one["order"] in values["finalists"] else "full"
+
+
+def _front(values: Values, term: str) -> str | None:
+    """None where nothing is known of that cost."""
+    spots = []
+    for one in (values["reference"], *values["candidates"]):
+        timed = one["latency"] is not None
+        if not one["runs"] or (term == "latency" and not timed):
+            continue
+        at = float(one["latency"]["median"] if term == "latency" else one["macs"])
+        rung = len(values["rungs"]) - 1 - one["rung"]
+        spots.append(Spot(at, highest(one), tuple(longest(one)), rung, _standing(values, one)))
+    return fronts(spots, term, values["objective"]["limits"].get(term)) if spots else None
+
+
+def _beside(values: Values) -> dict[str, Any] | None:
+    """The reference and the winner, stage by stage; where the reference won, and before anything did, the candidate
+    that came nearest. None without one."""
+    reference = values["reference"]
+    winner = None if values["winner"] in (None, REFERENCE) else by_order(values, values["winner"])
+    shown = winner or best_finalist(values) or leader(values)
+    if shown is None:
+        return None
+    found = pairs(from_dict(reference["network"]), from_dict(shown["network"]))
+    return {
+        "label": shown["label"],
+        "won": shown is winner,
+        "pairs": found,
+        "most": max(part.share for pair in found for part in (pair.before, pair.after)),
+        "idle": any(part.idle for pair in found for part in (pair.before, pair.after)),
+        "macs": (reference["macs"], shown["macs"]),
+    }
+
+
+def _learned(values: Values) -> dict[str, Any]:
+    """The strongest choices as plots, all of them as rows; before two values of a choice were tried there are none."""
+    known = values["learned"]
+    drawn = [one for one in known[:STRONGEST] if one["explained"] >= TOLD]
+    choices = [(f"{one['choice']}: {100 * one['explained']:.0f} %", _worths(one)) for one in drawn]
+    half = (len(choices) + 1) // 2
+    weighed = values["objective"]["kind"] != "constraint"
+    title = f"mean {'worth' if weighed else 'validation accuracy'} after {_epochs(values['rungs'][0])}"
+    seen = seen_of([one for _, each in choices for one in each]) if choices else (0.0, 1.0)
+    plots = [Markup(learned(each, seen, title)) for each in (choices[:half], choices[half:]) if each]
+    return {"plots": plots, "title": title, "rows": known, "said": said}
+
+
+def _worths(choice: Values) -> list[Learned]:
+    rows = []
+    for one in choice["values"]:
+        mean, low, high = (*one["mean"], None, None)[:3]
+        rows.append(Learned(said(choice["choice"], one["value"]), one["n"], mean, low, high))
+    return rows
+
+
+def _progress(values: Values, others: Sequence[Values]) -> dict[str, Any]:
+    """The curves with what is known of the searches that they are of."""
+    fit = [other for other in others if not incomparable(values, other)]
+    shown = [(values, course(values, own=True)), *((other, course(other)) for other in fit)]
+    courses = [one for _, one in shown if one is not None]
+    title = "the leader's validation accuracy in a full training"
+    return {
+        "plot": Markup(progress(courses, bands(courses), title)) if courses else None,
+        "title": title,
+        "rows": [_course_row(values, other, one) for other, one in shown],
+        "common": _common(courses),
+        "banded": bool(bands(courses)),
+        "refused": [
+            (str(other["strategy"]), ", ".join(why)) for other in others if (why := incomparable(values, other))
+        ],
+    }
+
+
+def _course_row(values: Values, other: Values, one: Course | None) -> dict[str, Any]:
+    winner = by_order(other, other["winner"]) if other["finished"] else None
+    return {
+        "strategy": other["strategy"],
+        "own": other is values,
+        "seed": other["seed"],
+        "tried": len(other["candidates"]),
+        "end": None if one is None else one.end,
+        "leader": None if one is None else one.steps[-1][1],
+        "winner": None if winner is None else winner["label"],
+        "accuracy": None if winner is None else winner["accuracy"],
+        "different": different(values, other),
+    }
+
+
+def _common(courses: Sequence[Course]) -> dict[str, Any] | None:
+    """Every strategy's leaders after the most work that all searches have done. None where one is alone."""
+    at = together(courses) if len(courses) > 1 else None
+    if at is None:
+        return None
+    reached: dict[str, list[float]] = {}
+    for one in courses:
+        reached.setdefault(one.strategy, []).append(one.at(at))
+    return {"at": at, "reached": reached, "several": all(len(each) >= SEVERAL for each in reached.values())}
+
+
+def _seeds(values: Values) -> int:
+    """How many seeds full trainings had, at most."""
+    top = values["rungs"][-1]
+    every = [values["reference"], *values["candidates"]]
+    return 1 + max((run["seed"] for one in every for run in one["runs"] if run["epochs"] == top), default=-1)
+
+
+def _finalists(values: Values) -> list[dict[str, Any]]:
+    """With the reference, what is worth most first. Empty before any full training."""
+    top = values["rungs"][-1]
+    among = [values["reference"], *(by_order(values, order) for order in values["finalists"])]
+    rows = []
+    for one in sorted(among, key=lambda one: -value(one)):
+        by_seed = {run["seed"]: run["accuracy"] for run in one["runs"] if run["epochs"] == top}
+        runs = [by_seed.get(place) for place in range(_seeds(values))]
+        rows.append({"values": one, "standing": _standing(values, one), "runs": runs, "costs": _costs(values, one)})
+    return rows if values["finalists"] or values["reference"]["runs"] else []
+
+
+def _costs(values: Values, one: Values) -> dict[str, float]:
+    return {term: cost_of(one, term) for term in values["objective"]["limits"]}
+
+
+def _candidates(values: Values) -> list[dict[str, Any]]:
+    """All that were tried: what went furthest first, and of those the best."""
+    reference = from_dict(values["reference"]["network"])
+    rows = sorted(values["candidates"], key=lambda one: (-one["rung"], -highest(one), one["order"]))
+    return [
+        {
+            "values": one,
+            "epochs": values["rungs"][one["rung"]],
+            "accuracy": highest(one),
+            "runs": len(longest(one)),
+            "standing": _standing(values, one),
+            "changes": changes(reference, from_dict(one["network"])),
+        }
+        for one in rows
+    ]
+
+
+def _how(values: Values) -> list[Row]:
+    """How all trials computed."""
+    how, recipe, seeds = values["how"], values["recipe"], _seeds(values)
+    optimizer, rate = recipe["optimizer"], recipe["rate"]
+    last = values["seed"] + max(0, seeds - 1)
+    used = "" if last == values["seed"] else f" to {last}"
+    return [
+        ("epochs", " → ".join(f"{epochs:,}" for epochs in values["rungs"])),
+        ("batch", str(recipe["batch"])),
+        ("optimizer", f"{optimizer['kind']} with a decay of {optimizer['decay']:g}"),
+        ("rate", f"{rate['kind']}, up to {rate['peak']:.3g}"),
+        ("label smoothing", f"{recipe['smoothing']:g}"),
+        ("augmentation", _augmentation(recipe["augment"])),
+        ("precision", how["precision"]),
+        ("device", how["device"]),
+        ("threads of a trial", str(how["threads"])),
+        ("kernels", "Triscale's own, where a layer has one" if how["kernels"] else "PyTorch's"),
+        ("workers", str(values["workers"])),
+        ("seeds", f"{values['seed']}{used}: rungs are trained with the first, finalists and the reference with all"),
+    ]
+
+
+def _augmentation(augment: Values) -> str:
+    crop, policy = augment["crop_scale"], augment["policy"]
+    said = [f"shifts up to {100 * augment['shift']:g} %"] if augment["shift"] and not crop else []
+    said += ["mirroring"] if augment["flip"] else []
+    said += [f"crops from {100 * crop[0]:g} % of the area"] if crop else []
+    said += [str(policy)] if policy else []
+    said += [f"{name} {augment[name]:g}" for name in ("erase", "mixup", "cutmix") if augment[name]]
+    return ", ".join(said) or "none"

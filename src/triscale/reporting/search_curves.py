@@ -42,8 +42,7 @@ def course(values: Values, *, own: bool = False) -> Course | None:
     steps = tuple((float(seconds), float(accuracy)) for seconds, _, accuracy in values["curve"])
     if not steps:
         return None
-    candidates = values.get("candidates", ())
-    end = sum(run["seconds"] for one in candidates for run in one["runs"] if run["seed"] == 0)
+    end = sum(run["seconds"] for one in values["candidates"] for run in one["runs"] if run["seed"] == 0)
     return Course(str(values["strategy"]), own, steps, max(end, steps[-1][0]))
 
 
@@ -75,13 +74,9 @@ def incomparable(values: Values, other: Values) -> list[str]:
 
 def different(values: Values, other: Values) -> list[str]:
     """In what else another search differs, so that its curve is to be read with care."""
-    found = []
-    for key, words in (("images", "training images"), ("rungs", "epochs"), ("space", "the space"), ("how", "how")):
-        if other.get(key) != values[key]:
-            found.append(words if key != "how" else "how trials compute")
-    if _recipe(other) != _recipe(values):
-        found.append("the recipe")
-    return found
+    names = {"space": "space", "images": "training images", "rungs": "epochs", "how": "how trials compute"}
+    found = [words for key, words in names.items() if other[key] != values[key]]
+    return found + (["recipe"] if _recipe(other) != _recipe(values) else [])
 
 
 def _aim(values: Values) -> tuple[object, ...]:
@@ -92,4 +87,4 @@ def _aim(values: Values) -> tuple[object, ...]:
 
 def _recipe(values: Values) -> dict[str, Any]:
     """Without its epochs, which the rungs decide."""
-    return {key: value for key, value in values.get("recipe", {}).items() if key != "epochs"}
+    return {key: value for key, value in values["recipe"].items() if key != "epochs"}

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 
 from triscale.arch import Architecture, Block, Bottleneck, Stage
 from triscale.costing import cost
@@ -22,12 +21,14 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The stem, a stage or the head. words: by column. macs: its multiply-accumulates; share: of the network's."""
+    """The stem, a stage or the head. words: by column. macs: its own; share: of the network's. idle: it has a shortcut
+    that no block of it can add."""
 
     name: str
     words: Mapping[str, str]
     macs: int
     share: float
+    idle: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +40,10 @@ class Pair:
 
     @property
     def differing(self) -> frozenset[str]:
-        """Without the output, which follows from the strides."""
+        """Without the output, which follows from strides that no search moves, and without what the other kind of
+        block has none of."""
         before, after = self.before.words, self.after.words
-        return frozenset(column for column in COLUMNS[:-1] if before[column] != after[column])
+        return frozenset(column for column in COLUMNS[:-1] if before[column] != after[column] != NONE)
 
 
 def parts(network: Architecture) -> tuple[Part, ...]:
@@ -51,9 +53,9 @@ def parts(network: Architecture) -> tuple[Part, ...]:
         name: sum(layer.macs for layer in layers if layer.name.startswith(f"{name}."))
         for name in ("stem", *(f"stages.{place}" for place in range(len(network.stages))), "head")
     }
-    words = [_stem(network), *_stages(network), _head(network)]
+    words, idle = [_stem(network), *_stages(network), _head(network)], _idle(network)
     return tuple(
-        Part(name, dict(zip(COLUMNS, row, strict=True)), count, count / total)
+        Part(name, dict(zip(COLUMNS, row, strict=True)), count, count / total, name in idle)
         for (name, count), row in zip(macs.items(), words, strict=True)
     )
 
@@ -68,7 +70,8 @@ def changes(before: Architecture, after: Architecture) -> list[tuple[str, str]]:
     found = []
     for place, (old, new) in enumerate(zip(before.stages, after.stages, strict=True)):
         was, now = _of(old), _of(new)
-        said = [_said(column, now[column]) for column in COLUMNS[:-2] if was[column] != now[column]]
+        differs = [column for column in COLUMNS[:-2] if was[column] != now[column] != NONE]
+        said = [_said(column, now[column]) for column in differs]
         if said:
             found.append((f"stages.{place}", ", ".join(said)))
     return found
@@ -77,9 +80,11 @@ def changes(before: Architecture, after: Architecture) -> list[tuple[str, str]]:
 def _said(column: str, word: str) -> str:
     if column in ("block", "kernel"):
         return word
-    if word in (NONE, "none"):
+    if word == "none":
         return f"no {column}"
-    return {"channels": f"{word} channels", "blocks": f"×{word}"}.get(column, f"{column} {word}")
+    if column == "blocks":
+        return f"{word} {'block' if word == '1' else 'blocks'}"
+    return f"{word} channels" if column == "channels" else f"{column} {word}"
 
 
 def _stem(network: Architecture) -> tuple[str, ...]:
@@ -92,30 +97,30 @@ def _stem(network: Architecture) -> tuple[str, ...]:
 def _head(network: Architecture) -> tuple[str, ...]:
     """Its output is what the pooling sees."""
     channels = network.head.channels
-    linear = f"pooling, linear layer to {network.classes:,}"
+    linear = f"linear to {network.classes:,}"
     if channels is None:
         return linear, NONE, NONE, NONE, NONE, NONE, "1", NONE, _size(_maps(network)[-1])
     return f"convolution, {linear}", "1×1", NONE, NONE, NONE, str(channels), "1", "1", _size(_maps(network)[-1])
 
 
 def _stages(network: Architecture) -> list[tuple[str, ...]]:
-    inputs = [network.stem.channels, *(stage.channels for stage in network.stages)]
     rows = []
-    for stage, channels, size in zip(network.stages, inputs, _maps(network)[1:], strict=False):
+    for stage, size in zip(network.stages, _maps(network)[1:], strict=True):
         words = _of(stage) | {"output": _size(size)}
-        if stage.skip != "none" and not _adds(stage, channels):
-            words["shortcut"] += ", idle"
         rows.append(tuple(words[column] for column in COLUMNS))
     return rows
 
 
-def _adds(stage: Stage, inputs: int) -> bool:
-    """Whether any block of it has a shortcut that adds something."""
-    steps = pairwise([inputs, *[stage.channels] * stage.repeats])
-    return any(
-        adds_input(stage.block, stage.skip, before, after, stage.stride if place == 0 else 1)
-        for place, (before, after) in enumerate(steps)
-    )
+def _idle(network: Architecture) -> set[str]:
+    """Stages whose shortcut adds nothing, for all their blocks change what they are given."""
+    inputs, found = network.stem.channels, set()
+    for place, stage in enumerate(network.stages):
+        blocks = [(inputs, stage.stride), *[(stage.channels, 1)] * (stage.repeats - 1)]
+        added = (adds_input(stage.block, stage.skip, each, stage.channels, stride) for each, stride in blocks)
+        if stage.skip != "none" and not any(added):
+            found.add(f"stages.{place}")
+        inputs = stage.channels
+    return found
 
 
 def _of(stage: Stage) -> dict[str, str]:

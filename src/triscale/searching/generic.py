@@ -53,6 +53,8 @@ class Found:
     @property
     def front(self) -> tuple[Evaluated, ...]:
         """The points that none is better than at no more cost, from the cheapest on; without costs, the best."""
+        if all(one.cost is None for one in self.history):
+            return (self.best,)
         front: list[Evaluated] = []
         for one in sorted(self.history, key=lambda one: (one.cost or 0.0, -one.value)):
             if not front or one.value > front[-1].value:

@@ -60,14 +60,17 @@ def baseline_for(
     channels, classes = data.channels, len(data.classes)
     if not published and resolution is None:
         return adapt(named, channels=channels, classes=classes)
-    if resolution is None:
-        height, width = image_resolution(data)
-        shares = [ROOM / math.sqrt(wanted) for wanted in (factor, 2.0)]
-        share = next((s for s in shares if min(height, width) * s >= SMALLEST_SIDE), None)
-        if share is None:
-            share = min(1.0, SMALLEST_SIDE / min(height, width))
-        resolution = _even(height * share), _even(width * share)
-    return adapt(named, resolution=resolution, channels=channels, classes=classes)
+    return adapt(named, resolution=resolution or roomy_resolution(data, factor), channels=channels, classes=classes)
+
+
+def roomy_resolution(data: Data, factor: float) -> tuple[int, int]:
+    """(h, w) so far below the images' that resolution alone can take the factor; see `baseline_for`."""
+    height, width = image_resolution(data)
+    shares = [ROOM / math.sqrt(wanted) for wanted in (factor, 2.0)]
+    share = next((s for s in shares if min(height, width) * s >= SMALLEST_SIDE), None)
+    if share is None:
+        share = min(1.0, SMALLEST_SIDE / min(height, width))
+    return _even(height * share), _even(width * share)
 
 
 def _even(side: float) -> int:

@@ -15,8 +15,8 @@ from typing import Any
 from urllib.parse import quote
 
 import optuna
-from optuna.distributions import FloatDistribution
-from optuna.trial import FrozenTrial, TrialState
+from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from triscale.errors import UserError
 from triscale.trials.trial import Outcome, Trial
@@ -85,14 +85,21 @@ class Ledger:
         for entry in entries:
             if entry.trial.key not in waiting:
                 attributes = {"label": entry.label, KEY: entry.trial.key, INPUTS: entry.trial.to_json()}
-                self._study.enqueue_trial(dict(entry.parameters), user_attrs=attributes)
+                ranges: dict[str, BaseDistribution] = dict.fromkeys(entry.parameters, PARAMETER)
+                # With its parameters, in one transaction: Optuna's enqueueing takes one for each as the trial is begun.
+                waiting_trial = create_trial(
+                    state=TrialState.WAITING,
+                    params=dict(entry.parameters),
+                    distributions=ranges,
+                    user_attrs=attributes,
+                )
+                self._study.add_trial(waiting_trial)
 
     def start(self, entries: Mapping[str, Entry]) -> tuple[int, Entry] | None:
         """The first that waits is begun: its number, and which of the entries (by key) it is. What an earlier driver
         wanted and this one does not is closed. None where nothing waits."""
         while self._trials(TrialState.WAITING):
-            names = {name for entry in entries.values() for name in entry.parameters}
-            trial = self._study.ask(dict.fromkeys(sorted(names), PARAMETER))
+            trial = self._study.ask()
             entry = entries.get(trial.user_attrs.get(KEY, ""))
             if entry is not None:
                 return trial.number, entry
@@ -154,7 +161,10 @@ class Ledger:
 
 
 def _connected(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(path, timeout=LOCKED, check_same_thread=False)
+    file = sqlite3.connect(path, timeout=LOCKED, check_same_thread=False)
+    # In WAL mode that is safe for the file, whoever is killed; the disk is waited for at checkpoints only.
+    file.execute("PRAGMA synchronous=NORMAL")
+    return file
 
 
 def _check(path: Path, name: str) -> None:

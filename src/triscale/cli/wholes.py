@@ -1,0 +1,131 @@
+"""`triscale fit --search --study`: all stages in one run."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from triscale.cli import arguments
+from triscale.cli.bars import Bar
+from triscale.cli.console import Output, print_table, table
+from triscale.cli.stopping import stopping_gently
+from triscale.errors import UserError
+from triscale.units import format_count, format_seconds, parse_count, parse_seconds
+
+if TYPE_CHECKING:
+    from triscale.fitting.whole import Grown, Told
+
+MANIFEST = "whole.json"
+STAGES = {
+    "search": "searching a baseline",
+    "study": "measuring how it pays off to grow it",
+    "fit": "growing it, and training what came out",
+    "zoo": "training networks of the zoo, to compare",
+}
+
+
+def is_begun(out: Path | None) -> bool:
+    """Whether a run of all stages lies there."""
+    return out is not None and (out / MANIFEST).is_file()
+
+
+def check_alone(others: Mapping[str, object], baselines: Sequence[str]) -> None:
+    """Raises `UserError` for options that the stages decide, or that only a single fit takes."""
+    for option, value in others.items():
+        if value is not None:
+            raise UserError(
+                f"{option} does not go with --search or --study, which decide what is trained; leave it out"
+            )
+    if len(baselines) > 1:
+        raise UserError("--search and --study take one --baseline; name the one to begin with")
+
+
+def begin(
+    output: Output,
+    data: Path,
+    out: Path | None,
+    *,
+    macs: str | None,
+    time: str | None,
+    search: bool,
+    study: bool,
+    baseline: str | None,
+    seed: int,
+    device: str | None,
+    on_bad: str,
+) -> None:
+    """All stages in a new directory."""
+    if macs is None or time is None:
+        raise UserError("--search and --study need a budget and a time: --macs 10M --time 2h")
+    if out is None:
+        raise UserError("say where the run shall lie: --out RUN, a new or empty directory")
+    from triscale.fitting.whole import Whole, fit_whole
+
+    asked = Whole(
+        macs=parse_count(macs, "--macs"),
+        time=parse_seconds(time, "--time"),
+        search=search,
+        study=study,
+        baseline=baseline or Whole.baseline,
+        seed=seed,
+        device=device,
+        on_bad=arguments.on_bad(on_bad),
+    )
+    _carry_out(output, out, lambda told: fit_whole(data, asked, out, told))
+
+
+def go_on(output: Output, out: Path | None, data: Path | None) -> None:
+    """The run there, to its end."""
+    assert out is not None  # it has been looked into
+    from triscale.fitting.whole import resume_whole
+
+    _carry_out(output, out, lambda told: resume_whole(out, data, told))
+
+
+def _carry_out(output: Output, out: Path, work: "Callable[[Told], Grown]") -> None:
+    from triscale.cli.search_watching import SearchWatcher
+    from triscale.cli.study_watching import StudyWatcher
+    from triscale.cli.watching import Watcher
+    from triscale.fitting.whole import Told
+
+    again = ("triscale", "fit", "--resume", "--out", out)
+    with stopping_gently(again) as asked, ExitStack() as shown:
+        fitting = Watcher(output, asked)
+        search, study = SearchWatcher(output), StudyWatcher(output)
+        bars: dict[str, Bar] = {"search": search, "study": study}
+
+        def stage(name: str) -> None:
+            shown.close()  # only one bar at a time
+            asked.begun, asked.gentle = True, False
+            output.notes.print(f"— {STAGES[name]}")
+            shown.enter_context(bars.get(name, fitting))
+
+        grown = work(Told(search, study, fitting, stage))
+    values = grown.values
+    output.result(
+        {"run": str(out), "report": str(out / "report.html"), **values}, lambda console: show(console, values, out)
+    )
+    output.next_command("triscale", "predict", out, "PICTURE")
+
+
+def show(console: Console, values: Mapping[str, Any], out: Path) -> None:
+    """What it answers to a person."""
+    made = table("network", "pixels", "MACs", "parameters", "latency", "test", "95 % interval", "to the grown one")
+    for row in values["result"]["networks"]:
+        apart = row["apart"]
+        made.add_row(
+            row["name"],
+            "×".join(map(str, row["resolution"])),
+            format_count(row["macs"]),
+            format_count(row["params"]),
+            format_seconds(row["latency"]),
+            f"{row['test'][0]:.2%}",
+            f"{row['test'][1]:.2%} to {row['test'][2]:.2%}",
+            "" if apart is None else f"{100 * apart[0]:+.2f} ({100 * apart[1]:+.2f} to {100 * apart[2]:+.2f})",
+        )
+    print_table(console, made)
+    took = ", ".join(f"{name} {format_seconds(seconds)}" for name, seconds in values["seconds"].items())
+    console.print(f"took {took}")
+    console.print(f"report: {out / 'report.html'}")

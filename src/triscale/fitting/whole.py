@@ -1,0 +1,256 @@
+"""The whole paper in one run: a baseline searched, its coefficients measured, the network grown, trained and tested,
+beside networks of the zoo at the same MACs."""
+
+import json
+import shutil
+import time as clock
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from triscale.arch.resolve import FOUND, MODEL_FILE
+from triscale.data import check_apart, read
+from triscale.errors import UserError
+from triscale.evaluating import compare
+from triscale.fitting.carrying import Fitted, How
+from triscale.fitting.fit import fit
+from triscale.fitting.listening import Listener
+from triscale.fitting.resume import resume
+from triscale.plain import read_json
+from triscale.reporting.whole import write_whole_page
+from triscale.runs import RunDirectory, write_whole
+from triscale.runs.directory import SETTINGS
+from triscale.searching import SearchListener, resume_search, search_network
+from triscale.searching.writing import RESULT as SEARCHED
+from triscale.studies import StudyListener, resume_study, study
+from triscale.studies.growing import roomy_resolution
+from triscale.studies.writing import BASELINE, COEFFICIENTS
+from triscale.studies.writing import RESULT as STUDIED
+
+WHOLE, SEARCH, STUDY, FIT, ZOO = "whole.json", "search", "study", "fit", "zoo"
+BESIDE = ("efficientnet_b0", "mobilenet_v2", "resnet18")  # of the zoo, scaled to the same MACs
+GROWTH = 4.0  # from the baseline to the budget: two steps of φ, the study's factor twice
+SHARES: Mapping[str, float] = {SEARCH: 0.35, STUDY: 0.3, FIT: 0.35}  # of the time, as far as a stage is asked for
+MOST_EPOCHS = 60
+
+
+@dataclass(frozen=True)
+class Whole:
+    """What is asked of all stages. search, study: whether there is that stage. baseline: what the search lies around,
+    or, without one, what is studied."""
+
+    macs: float
+    time: float
+    search: bool
+    study: bool
+    baseline: str = "efficientnet_b0"
+    seed: int = 0
+    device: str | None = None
+    on_bad: Literal["error", "skip"] = "error"
+
+    def __post_init__(self) -> None:
+        if not self.macs > 0:
+            raise UserError(f"--macs {self.macs:g} is not positive; write for example 10M")
+        if not 0 < self.time < float("inf"):
+            raise UserError(f"--time of {self.time:g} seconds is not positive; write for example 2h")
+
+
+@dataclass(frozen=True)
+class Told:
+    """Who is told what the stages do."""
+
+    search: SearchListener = field(default_factory=SearchListener)
+    study: StudyListener = field(default_factory=StudyListener)
+    fit: Listener = field(default_factory=Listener)
+    stage: Callable[[str], None] = lambda _: None
+
+
+@dataclass(frozen=True, eq=False)
+class Grown:
+    """A finished run of all stages. fitted: the network that came out; values: what whole.json holds."""
+
+    out: Path
+    fitted: Fitted
+    values: Mapping[str, Any]
+
+
+def fit_whole(data: str | Path, asked: Whole, out: str | Path, told: Told | None = None) -> Grown:
+    """All stages in a new directory: OUT/search, OUT/study, OUT/fit, OUT/zoo, and the model and the page in OUT itself.
+
+    data: class folders, a manifest or IDX files. Raises `UserError` where something lies in OUT, and where the time is
+    too short for a stage; what is finished is kept, and `resume_whole` goes on.
+    """
+    place = RunDirectory.check_free(out)
+    check_apart(Path(data), place)
+    place.mkdir(parents=True, exist_ok=True)
+    values = {"triscale": version("triscale"), "asked": asdict(asked), "data": str(data), "seconds": {}}
+    return _Stages(place, Path(data), asked, values, told or Told()).go_through()
+
+
+def resume_whole(out: str | Path, data: str | Path | None = None, told: Told | None = None) -> Grown:
+    """The run there, to its end. data: where its images are, if they have moved."""
+    place = Path(out)
+    values = read_json((place / WHOLE).read_bytes(), str(place / WHOLE))
+    try:
+        asked = Whole(**values["asked"])
+        images = Path(data if data is not None else values["data"])
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{place / WHOLE}: not a run that this version can go on with ({error!r})") from None
+    return _Stages(place, images, asked, values, told or Told()).go_through()
+
+
+def is_whole(out: Path | None) -> bool:
+    """Whether a directory is of a run of all stages."""
+    return out is not None and (out / WHOLE).is_file()
+
+
+class _Stages:
+    """A run in progress: every stage is a run of its own, done once, and gone on with where it was ended."""
+
+    def __init__(self, out: Path, data: Path, asked: Whole, values: dict[str, Any], told: Told) -> None:
+        self.out, self.data, self.asked, self.values, self.told = out, data, asked, values, told
+        self.seconds: dict[str, float] = values["seconds"]
+
+    def go_through(self) -> Grown:
+        """All that is not finished yet."""
+        self._write()
+        baseline = self._searched() if self.asked.search else None
+        rule = self._studied(baseline) if self.asked.study else None
+        fitted = self._fitted(baseline, rule)
+        zoo = self._zoo(fitted)
+        shutil.copyfile(fitted.run.model, self.out / MODEL_FILE)
+        self.values["result"] = self._result(fitted, zoo)
+        self._write()
+        write_whole_page(self.out / "report.html", self.values, self._of(SEARCH, SEARCHED), self._of(STUDY, STUDIED))
+        return Grown(self.out, fitted, self.values)
+
+    def _searched(self) -> Path:
+        place, asked = self.out / SEARCH, self.asked
+        if not (place / SEARCHED).is_file():
+            with self._stage(SEARCH):
+                if (place / SETTINGS).is_file():
+                    resume_search(place, data=self.data, listener=self.told.search)
+                else:
+                    images = read(self.data, seed=asked.seed, on_bad=asked.on_bad)
+                    search_network(
+                        self.data,
+                        out=place,
+                        macs=asked.macs / GROWTH,
+                        time=self._time(SEARCH),
+                        reference=asked.baseline,
+                        resolution=roomy_resolution(images, GROWTH),
+                        seed=asked.seed,
+                        device=asked.device,
+                        on_bad=asked.on_bad,
+                        listener=self.told.search,
+                    )
+        return place / FOUND
+
+    def _studied(self, baseline: Path | None) -> Path | None:
+        """The rule; None where the study could not fit a surface."""
+        place, asked = self.out / STUDY, self.asked
+        if not (place / STUDIED).is_file():
+            with self._stage(STUDY):
+                if (place / SETTINGS).is_file():
+                    resume_study(place, data=self.data, listener=self.told.study)
+                else:
+                    study(
+                        self.data,
+                        out=place,
+                        baseline=baseline or asked.baseline,
+                        macs=asked.macs / GROWTH,
+                        time=self._time(STUDY),
+                        seed=asked.seed,
+                        device=asked.device,
+                        on_bad=asked.on_bad,
+                        listener=self.told.study,
+                    )
+        rule = place / COEFFICIENTS
+        return rule if rule.is_file() else None
+
+    def _fitted(self, baseline: Path | None, rule: Path | None) -> Fitted:
+        studied = self.out / STUDY / BASELINE
+        start = baseline or (studied if studied.is_file() else self.asked.baseline)
+        with self._stage(FIT):
+            time = self._time(FIT) / (1 + len(BESIDE))
+            return self._run(self.out / FIT, start, rule=None if rule is None else str(rule), time=time)
+
+    def _zoo(self, fitted: Fitted) -> dict[str, Fitted]:
+        """Each for as many epochs as the network that was grown."""
+        found = {}
+        with self._stage(ZOO):
+            for name in BESIDE:
+                found[name] = self._run(self.out / ZOO / name, name, epochs=fitted.plan.recipe.epochs)
+        return found
+
+    def _run(self, place: Path, baseline: str | Path, **how: Any) -> Fitted:  # noqa: ANN401
+        if (place / SETTINGS).is_file():
+            fitted = resume(place, How(self.told.fit), self.data)
+            assert fitted is not None  # alone, this process leads
+            return fitted
+        return fit(
+            self.data,
+            out=place,
+            macs=self.asked.macs,
+            baseline=baseline,
+            seed=self.asked.seed,
+            device=self.asked.device,
+            on_bad=self.asked.on_bad,
+            listener=self.told.fit,
+            **how,
+        )
+
+    def _time(self, stage: str) -> float:
+        """A stage's share of what is left of the time, among those that are still to come."""
+        wanted = {SEARCH: self.asked.search, STUDY: self.asked.study, FIT: True}
+        ahead = [one for one in SHARES if wanted[one]]
+        ahead = ahead[ahead.index(stage) :]
+        left = self.asked.time - sum(self.seconds.get(one, 0.0) for one in SHARES if one not in ahead)
+        return max(1.0, left * SHARES[stage] / sum(SHARES[one] for one in ahead))
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        """Its seconds are counted, however it ends."""
+        self.told.stage(name)
+        started = clock.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + clock.monotonic() - started
+            self._write()
+
+    def _write(self) -> None:
+        write_whole(self.out / WHOLE, json.dumps(self.values, indent=1) + "\n")
+
+    def _of(self, stage: str, name: str) -> Mapping[str, Any] | None:
+        place = self.out / stage / name
+        found: Mapping[str, Any] | None = read_json(place.read_bytes(), str(place)) if place.is_file() else None
+        return found
+
+    def _result(self, fitted: Fitted, zoo: Mapping[str, Fitted]) -> dict[str, Any]:
+        rows = [_row("grown", fitted, None)]
+        for name, one in zoo.items():
+            found = compare(fitted.run.path, one.run.path).difference
+            rows.append(_row(name, one, [-found.value, -found.interval()[1], -found.interval()[0]]))
+        return {"networks": rows, "epochs": fitted.plan.recipe.epochs}
+
+
+def _row(name: str, fitted: Fitted, apart: list[float] | None) -> dict[str, Any]:
+    """A network: its test accuracy with its 95 % interval, and its paired difference to the grown one."""
+    top, total = fitted.test.top(), fitted.plan.scaled.cost
+    return {
+        "name": name,
+        "architecture": fitted.plan.architecture.name,
+        "resolution": list(fitted.plan.architecture.resolution),
+        "test": [top.value, *top.interval()],
+        "images": top.n,
+        "macs": total.macs,
+        "params": total.params,
+        "latency": fitted.latency.median,
+        "seconds": fitted.seconds,
+        "steps": fitted.steps,
+        "apart": apart,
+    }

