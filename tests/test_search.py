@@ -1,0 +1,245 @@
+"""`triscale search` as a person or a script meets it: one small search, made once, and what can go wrong."""
+
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_study import tiny
+from trainings import ENVIRONMENT, LONGEST
+
+import triscale
+from triscale.arch import resolve, to_json
+from triscale.costing import cost
+from triscale.data import read
+from triscale.errors import UserError
+from triscale.searching import search_network
+from triscale.searching.network_search import untested
+
+Run = Callable[..., tuple[int, str, str]]
+FEW = ("--candidates", "8", "--epochs", "1", "--workers", "2")
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("reference") / "tiny.json"
+    path.write_text(to_json(replace(tiny(), channels=1, head=replace(tiny().head, classes=3))))
+    return path
+
+
+@pytest.fixture(scope="module")
+def limit(reference: Path) -> str:
+    return str(int(cost(resolve(reference)).macs * 1.05))
+
+
+@pytest.fixture(scope="module")
+def searched(digits: Path, reference: Path, limit: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished search of eight candidates."""
+    out = tmp_path_factory.mktemp("search") / "search"
+    search_network(digits, out=out, reference=reference, macs=float(limit), candidates=8, epochs=1, workers=2)
+    return out
+
+
+def test_a_search_leaves_a_network_its_values_its_space_and_its_page(searched: Path, limit: str) -> None:
+    values = json.loads((searched / "search.json").read_text())
+    assert values["finished"]
+    assert len(values["candidates"]) == 8
+    assert values["time"]["trials"] == sum(len(c["runs"]) for c in (values["reference"], *values["candidates"]))
+    assert cost(resolve(searched / "network.json")).macs <= float(limit)
+    assert "<html" in (searched / "report.html").read_text()
+
+
+def test_what_was_found_is_taken_by_its_path_and_by_the_directory(searched: Path, triscale: Run) -> None:
+    by_file = triscale("cost", searched / "network.json", "--json")
+    assert by_file[0] == 0
+    assert triscale("cost", searched, "--json")[1] == by_file[1]
+
+
+def test_the_space_that_was_searched_can_be_searched_again(
+    searched: Path, digits: Path, limit: str, tmp_path: Path, triscale: Run
+) -> None:
+    space, out = searched / "space.json", tmp_path / "again"
+    code, _, err = triscale(
+        "search", digits, "--space", space, "--macs", limit, *FEW, "--out", out, "--strategy", "random"
+    )
+    assert code == 0, err
+    assert json.loads((out / "space.json").read_text()) == json.loads(space.read_text())
+
+
+def test_a_trial_never_has_a_test_image(searched: Path, digits: Path) -> None:
+    assert len(read(digits).test) > 0
+    assert len(untested(read(digits)).test) == 0
+    with sqlite3.connect(searched / "ledger.db") as ledger:
+        told = [
+            json.loads(row[0])
+            for row in ledger.execute("SELECT value_json FROM trial_user_attributes WHERE key = 'outcome'")
+        ]
+    assert told
+    assert {outcome["test"] for outcome in told} == {"0:"}
+
+
+def test_a_finished_search_that_goes_on_trains_nothing_and_ends_the_same(
+    searched: Path, tmp_path: Path, triscale: Run
+) -> None:
+    before = json.loads((searched / "search.json").read_text())
+    code, out, err = triscale("search", "--resume", "--out", searched, "--json")
+    assert code == 0, err
+    after = json.loads(out)
+    assert [after[key] for key in ("winner", "finalists", "gain")] == [
+        before[key] for key in ("winner", "finalists", "gain")
+    ]
+    with sqlite3.connect(searched / "ledger.db") as ledger:
+        assert ledger.execute("SELECT count(*) FROM trials").fetchone()[0] == before["time"]["trials"]
+
+
+def test_an_extended_search_tries_more_and_keeps_what_it_had(searched: Path, tmp_path: Path, triscale: Run) -> None:
+    import shutil
+
+    place = tmp_path / "more"
+    shutil.copytree(searched, place)
+    code, out, err = triscale("search", "--resume", "--candidates", "11", "--out", place, "--json")
+    assert code == 0, err
+    before = json.loads((searched / "search.json").read_text())["candidates"]
+    after = json.loads(out)["candidates"]
+    assert len(after) == 11
+    assert [one["network"] for one in after[:8]] == [one["network"] for one in before]
+
+
+def test_a_control_stands_beside_a_search_on_its_page(
+    searched: Path, digits: Path, reference: Path, limit: str, tmp_path: Path, triscale: Run
+) -> None:
+    out = tmp_path / "control"
+    asked = (
+        "--reference",
+        reference,
+        "--macs",
+        limit,
+        *FEW,
+        "--strategy",
+        "random",
+        "--beside",
+        searched,
+        "--out",
+        out,
+    )
+    code, _, err = triscale("search", digits, *asked)
+    assert code == 0, err
+    page = (out / "report.html").read_text()
+    assert "evolution" in page
+    assert "random" in page
+
+
+def test_python_calls_it_by_the_same_words() -> None:
+    assert triscale.search_network is search_network
+    assert callable(triscale.search)
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        (("--macs", "5M"), "say how long it may take: --time 1h; or how many networks to try: --candidates 50"),
+        (("--time", "1h"), "say what a network may cost: --macs 5M"),
+        (
+            ("--macs", "5M", "--time", "1h", "--strategy", "luck"),
+            "--strategy 'luck': is none; take evolution, random, tpe",
+        ),
+        (("--macs", "5M", "--time", "1h", "--objective", "best"), "--objective 'best': is none; take constraint, hard"),
+        (("--macs", "5M", "--params", "1M", "--time", "1h", "--objective", "paper"), "weighs one cost; name one limit"),
+        (("--macs", "5M", "--time", "1h", "--exponent", "1"), "--exponent 1: from -10 to 0; the paper's is -0.07"),
+        (("--macs", "5M", "--time", "1h", "--calibrate"), "say --objective paper too"),
+        (("--macs", "5M", "--candidates", "3"), "--candidates 3: at least 8; fewer are no search"),
+        (
+            ("--macs", "5M", "--time", "1h", "--space", "nowhere"),
+            "--space nowhere: neither around nor mnasnet nor a JSON file",
+        ),
+        (("--macs", "5M", "--time", "1h", "--reference", "nowhere"), "'nowhere' is no network"),
+        (("--macs", "5M", "--time", "1h", "--beside", "nowhere"), "--beside nowhere: no finished search"),
+        (("--macs", "5M", "--time", "1h", "--executor", "moon"), "is neither local nor ray"),
+        (("--macs", "1k", "--time", "1h"), "macs"),
+    ],
+)
+def test_a_mistake_is_named_with_a_way_out_and_writes_nothing(
+    asked: tuple[str, ...], says: str, digits: Path, tmp_path: Path, triscale: Run
+) -> None:
+    out = tmp_path / "out"
+    code, _, err = triscale("search", digits, *asked, "--out", out)
+    assert code == 2, err
+    assert says in err
+    assert not out.exists()
+
+
+def test_a_time_that_is_too_short_says_what_it_takes(digits: Path, tmp_path: Path, triscale: Run) -> None:
+    code, _, err = triscale("search", digits, "--macs", "1M", "--time", "1s", "--out", tmp_path / "out")
+    assert code == 2
+    assert "the least search, 8 candidates" in err
+    assert "takes about" in err
+
+
+def test_what_all_trials_share_cannot_be_changed(searched: Path, tmp_path: Path, triscale: Run) -> None:
+    code, _, err = triscale("search", "--resume", "--macs", "1M", "--out", searched)
+    assert code == 2
+    assert "--macs" in err
+    assert "goes on as it was begun" in err
+
+
+def test_a_study_is_no_search(tmp_path: Path, triscale: Run) -> None:
+    (tmp_path / "run.json").write_text(json.dumps({"asked": {"verb": "study"}}))
+    code, _, err = triscale("search", "--resume", "--out", tmp_path)
+    assert code == 2
+    assert "is no search" in err
+
+
+def test_a_reference_within_the_limits_is_taken_as_it_is(searched: Path, reference: Path) -> None:
+    values = json.loads((searched / "search.json").read_text())
+    assert values["reference"]["macs"] == cost(resolve(reference)).macs
+
+
+def test_an_unknown_reference_is_a_user_error(digits: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no network"):
+        search_network(digits, out=tmp_path / "out", macs=1e6, candidates=8, reference="nowhere")
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_at_any_moment_goes_on_and_repeats_no_finished_trial(
+    digits: Path, reference: Path, limit: str, tmp_path: Path
+) -> None:
+    out, rng = tmp_path / "killed", random.Random(0)
+    program = [sys.executable, "-m", "triscale", "search"]
+    asked = [str(digits), "--reference", str(reference), "--macs", limit, "--candidates", "12", "--epochs", "9"]
+    words, kills = [*program, *asked, "--workers", "2", "--out", str(out)], 0
+    began = time.monotonic()
+    while True:
+        driver = subprocess.Popen(
+            words, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        )
+        try:
+            driver.communicate(timeout=6 + 8 * rng.random() if kills < 5 else LONGEST)
+            assert driver.returncode == 0
+            break
+        except subprocess.TimeoutExpired:
+            kills += 1
+            os.kill(driver.pid, signal.SIGKILL) if kills % 2 else os.killpg(driver.pid, signal.SIGKILL)
+            driver.communicate()
+        if (out / "run.json").is_file():
+            words = [*program, "--resume", "--out", str(out)]
+        assert time.monotonic() - began < 5 * LONGEST
+    assert kills > 0
+    with sqlite3.connect(out / "ledger.db") as ledger:
+        query = """SELECT k.value_json FROM trials t JOIN trial_user_attributes k ON k.trial_id = t.trial_id
+                   WHERE t.state = 'COMPLETE' AND k.key = 'key'"""
+        keys = Counter(row[0] for row in ledger.execute(query))
+        states = {row[0] for row in ledger.execute("SELECT DISTINCT state FROM trials")}
+    assert max(keys.values()) == 1
+    assert states <= {"COMPLETE", "FAIL"}
+    values = json.loads((out / "search.json").read_text())
+    assert len(values["candidates"]) == 12
+    assert len(keys) == values["time"]["trials"]
