@@ -42,6 +42,7 @@ SETUP = Setup(
     data="0" * 64,
     pace=1e-9,
     judged=0.0,
+    selection=30,
     time=None,
     candidates=27,
 )
@@ -85,7 +86,7 @@ class Formula:
         """Nothing runs."""
 
 
-class Stop(Exception):
+class StopError(Exception):
     """Somebody ends the driver."""
 
 
@@ -119,7 +120,7 @@ def sit(
 
         def told(progress: Progress) -> None:
             if stop is not None and progress.done >= stop:
-                raise Stop
+                raise StopError
 
         run_asked(ledger, pool, search, told)
     return search
@@ -161,7 +162,7 @@ def test_no_trial_is_asked_for_twice_and_no_network_is_two_candidates(whole: tup
 
 
 def test_every_candidate_is_in_the_band_before_anything_is_trained(whole: tuple[Search, Formula]) -> None:
-    search, pool = whole
+    _, pool = whole
     low, high = SETUP.objective.band
     limit = SETUP.objective.limits["macs"]
     assert all(low * limit <= cost(trial.architecture).macs <= high * limit for trial in pool.began)
@@ -179,7 +180,7 @@ def test_a_search_that_is_ended_goes_on_as_if_it_never_was(
     sit(tmp_path / "unbroken.db", unbroken, setup)
     pool, done = Formula(), 0
     for stop in stops:
-        with pytest.raises(Stop):
+        with pytest.raises(StopError):
             sit(tmp_path / "broken.db", pool, setup, stop - done, chosen)
         done = stop
         pool._running.clear()
@@ -197,7 +198,7 @@ def test_with_several_slots_a_trial_that_ran_at_the_end_is_done_again_and_no_fin
         begun = len(pool.began)
         try:
             search = sit(tmp_path / "ledger.db", pool, setup, stop, chosen)
-        except Stop:
+        except StopError:
             left = {trial.key for _, trial in pool._running}
             finished += [trial.key for trial in pool.began[begun:] if trial.key not in left]
             pool._running.clear()

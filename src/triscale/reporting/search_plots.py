@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import matplotlib as mpl
+import numpy as np
 from markupsafe import escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -205,7 +206,9 @@ def progress(courses: Sequence[Course], bands: Sequence[Band], title: str) -> st
         axes.margins(y=0.1)
         within_shares(axes)
         if len(courses) > 1:
-            beside = axes.secondary_yaxis("right", functions=(lambda y: 100 * (top - y), lambda y: top - y / 100))
+            beside = axes.secondary_yaxis(
+                "right", functions=(lambda y: 100 * (top - np.asarray(y, float)), lambda y: top - np.asarray(y) / 100)
+            )
             beside.set_ylabel("regret, points")
             beside.spines["right"].set_visible(False)
             axes.axhline(top, color=QUIET, linewidth=1.0, linestyle="--")

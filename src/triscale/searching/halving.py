@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from random import Random
 from statistics import fmean
+from typing import Any
 
 from triscale.arch import Architecture
 from triscale.errors import UserError
@@ -81,6 +82,7 @@ class Search:
         self.networks = {reference: self.reference}
         self.ends: list[tuple[Candidate, Run]] = []
         self.finalists: list[Candidate] | None = None
+        self.calibrated: Mapping[str, Any] | None = None
         self._begun: set[tuple[Codes | None, Run]] = set()
         self._again: list[tuple[Candidate, Run]] = []
         self._expected = self._took = 0.0

@@ -240,6 +240,7 @@ class _Sitting:
         search = Search(self.setup, find_strategy(self.setup.strategy), costs, self._left, self._choose)
         finalists = self.settings.get("finalists")
         chosen: list[Codes] | None = None if finalists is None else [tuple(codes) for codes in finalists]
+        search.calibrated = self.settings.get("calibrated")
         search.restore(told, chosen)
         known = len(search.ends)
 

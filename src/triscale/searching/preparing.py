@@ -86,6 +86,7 @@ def prepare_search(
         data=images.fingerprint,
         pace=pace,
         judged=judged,
+        selection=len(images.val),
         time=asked.time,
         candidates=asked.candidates,
         quiet=quiet,

@@ -22,8 +22,8 @@ class Setup:
     """One space, one objective, one recipe, one way to compute.
 
     images: of a trial. rungs: the epochs of each, the last is a full training. pace: seconds of an image and a
-    multiply-add in a step with everything around it. judged: images that a trial judges, in trained ones. time: seconds
-    for all of it, or None; candidates: how many are tried, or None for what the time allows. quiet: seconds of an image
+    multiply-add in a step with everything around it. judged: images that a trial judges, in trained ones; selection:
+    how many that is. time: seconds for all of it, or None; candidates: how many are tried, or None for what the time allows. quiet: seconds of an image
     through the reference before any trial ran, where latency is limited. beside: other searches that the page shows.
     """
 
@@ -39,6 +39,7 @@ class Setup:
     data: str
     pace: float
     judged: float
+    selection: int
     time: float | None
     candidates: int | None
     quiet: float | None = None
@@ -89,6 +90,7 @@ class Setup:
         """Plain values; `from_json` gives an equal one back."""
         fixed = {"strategy": self.strategy, "images": self.images, "rungs": list(self.rungs), "workers": self.workers}
         fixed |= {"seed": self.seed, "data": self.data, "pace": self.pace, "judged": self.judged, "time": self.time}
+        fixed |= {"selection": self.selection}
         fixed |= {"candidates": self.candidates, "quiet": self.quiet, "beside": list(self.beside)}
         objective = {"limits": dict(self.objective.limits), "kind": self.objective.kind}
         return fixed | {
@@ -102,7 +104,10 @@ class Setup:
     def from_json(cls, values: Mapping[str, Any], source: str) -> "Setup":
         """Raises `UserError` where another version wrote it, or it is damaged."""
         try:
-            plain = {key: values[key] for key in ("strategy", "images", "workers", "seed", "data", "pace", "judged")}
+            plain = {
+                key: values[key]
+                for key in ("strategy", "images", "workers", "seed", "data", "pace", "judged", "selection")
+            }
             return cls(
                 **plain,
                 **{key: values[key] for key in ("time", "candidates", "quiet")},

@@ -42,6 +42,9 @@ def search_values(search: Search, latencies: Latencies, winner: Candidate | None
         "strategy": setup.strategy,
         "seed": setup.seed,
         "data": setup.data,
+        "selection_images": setup.selection,
+        "asked": {"time": setup.time, "candidates": setup.candidates},
+        "calibrated": search.calibrated,
         "space": _space_values(setup),
         "images": setup.images,
         "rungs": list(setup.rungs),
@@ -87,6 +90,7 @@ def candidate_values(search: Search, one: Candidate, latencies: Latencies) -> di
         ],
         "accuracy": _mean([one.outcomes[run].selection for run in full]),
         "value": mean,
+        "gain": None if one is search.reference else _gain(search, one),
     }
 
 
@@ -95,10 +99,10 @@ def full_runs(search: Search, one: Candidate) -> list[Run]:
     return sorted(run for run in one.outcomes if run[0] == search.setup.top)
 
 
-def _gain(search: Search, winner: Candidate) -> list[float] | None:
-    """The winner's accuracy less the reference's, mean with its 95 % interval: paired by seed."""
-    shared = sorted(set(full_runs(search, winner)) & set(full_runs(search, search.reference)))
-    return _mean([winner.outcomes[run].selection - search.reference.outcomes[run].selection for run in shared])
+def _gain(search: Search, one: Candidate) -> list[float] | None:
+    """Its accuracy less the reference's, mean with its 95 % interval: paired by seed."""
+    shared = sorted(set(full_runs(search, one)) & set(full_runs(search, search.reference)))
+    return _mean([one.outcomes[run].selection - search.reference.outcomes[run].selection for run in shared])
 
 
 def _mean(values: Sequence[float]) -> list[float] | None:

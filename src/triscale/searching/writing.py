@@ -18,7 +18,7 @@ from triscale.plain import read_json
 from triscale.reporting.search import write_search_page
 from triscale.runs import RunDirectory, write_whole
 from triscale.searching.halving import Candidate, Search
-from triscale.searching.values import full_runs, search_values
+from triscale.searching.values import SCHEMA, full_runs, search_values
 
 RESULT, SPACE = "search.json", "space.json"
 TIMED = 40  # networks whose latency is measured, the best first
@@ -63,8 +63,8 @@ def others(places: tuple[str, ...]) -> list[Mapping[str, Any]]:
         except OSError as error:
             why = error.strerror or error
             raise UserError(f"--beside {place}: no finished search ({why}); name the --out of one") from None
-        if not isinstance(values, dict) or not isinstance(values.get("curve"), list) or "strategy" not in values:
-            raise UserError(f"--beside {place}: {RESULT} is not of a search of this version")
+        if not isinstance(values, dict) or values.get("schema") != SCHEMA or values.get("finished") is not True:
+            raise UserError(f"--beside {place}: {RESULT} is not of a finished search of this version")
         found.append(values)
     return found
 

@@ -1,0 +1,168 @@
+"""`triscale fit --search --study`: every stage once, whatever ends it; and its page says no more than was measured."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pictures import digit_folder
+
+from triscale.arch import published, to_json
+from triscale.errors import TriscaleError, UserError
+from triscale.fitting import whole
+from triscale.fitting.whole import BESIDE, Told, Whole, fit_whole, resume_whole
+from triscale.models import load
+from triscale.reporting.whole import claim, verdict, write_whole_page
+
+Run = Callable[..., tuple[int, str, str]]
+SEARCHED = {
+    "reference": {"order": -1, "macs": 1000, "network": {"resolution": [18, 18]}},
+    "candidates": [],
+    "winner": -1,
+}
+STUDIED: Mapping[str, Any] = {"surface": None, "why_no_surface": "too few arms", "factors": []}
+
+
+def row(name: str, apart: list[float] | None) -> dict[str, Any]:
+    test = {"test": [0.9, 0.88, 0.92], "images": 500, "macs": 10**6, "params": 10**5, "latency": 1e-3}
+    return {"name": name, "resolution": [28, 28], "apart": apart, **test}
+
+
+ROWS = [row("grown", None), row("a", [-0.02, -0.03, -0.01]), row("b", [0.0, -0.01, 0.01]), row("c", [0.02, 0.01, 0.03])]
+
+
+class Stages:
+    """Stands where the stages are called; counts them, and fails where it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.called: list[str] = []
+        self.fails: str | None = None
+        self.asked: dict[str, dict[str, Any]] = {}
+        monkeypatch.setattr(whole, "search_network", self.searching)
+        monkeypatch.setattr(whole, "study", self.studying)
+
+    def searching(self, data: Path, *, out: Path, **asked: Any) -> None:
+        self._note("search", asked)
+        out.mkdir(parents=True)
+        (out / "network.json").write_text(to_json(published("mobilenet_v2")))
+        (out / "search.json").write_text(json.dumps(SEARCHED | {"gain": None}))
+
+    def studying(self, data: Path, *, out: Path, **asked: Any) -> None:
+        self._note("study", asked)
+        out.mkdir(parents=True)
+        (out / "study.json").write_text(json.dumps(STUDIED))
+        (out / "baseline.json").write_text(to_json(published("mobilenet_v2")))
+
+    def _note(self, stage: str, asked: dict[str, Any]) -> None:
+        self.called.append(stage)
+        self.asked[stage] = asked
+        if self.fails == stage:
+            raise TriscaleError("the disk is full")
+
+
+@pytest.fixture
+def stages(monkeypatch: pytest.MonkeyPatch) -> Stages:
+    return Stages(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return digit_folder(tmp_path_factory.mktemp("few") / "digits", classes=2, each=16)
+
+
+ASKED = Whole(macs=400_000, time=60.0, search=True, study=True)
+
+
+def test_a_stage_that_fails_is_done_again_and_none_before_it(few: Path, tmp_path: Path, stages: Stages) -> None:
+    out, stages.fails = tmp_path / "run", "study"
+    with pytest.raises(TriscaleError, match="disk is full"):
+        fit_whole(few, ASKED, out)
+    stages.fails = None
+    told: list[str] = []
+    grown = resume_whole(out, told=Told(stage=told.append))
+    assert stages.called == ["search", "study", "study"]
+    assert told == ["study", "fit", "zoo"]
+    rows = grown.values["result"]["networks"]
+    assert [row["name"] for row in rows] == ["grown", *BESIDE]
+    assert all(row["macs"] <= 400_000 for row in rows)
+    assert load(out).classes  # the model that came out
+    assert "Beside the zoo" in (out / "report.html").read_text()
+
+
+def test_the_baseline_is_searched_and_studied_at_a_quarter_of_the_budget_and_in_the_time(
+    few: Path, tmp_path: Path, stages: Stages
+) -> None:
+    out, stages.fails = tmp_path / "run", "study"
+    with pytest.raises(TriscaleError):
+        fit_whole(few, ASKED, out)
+    assert stages.asked["search"]["macs"] == stages.asked["study"]["macs"] == 100_000
+    assert stages.asked["search"]["time"] == pytest.approx(0.35 * 60)
+    assert stages.asked["search"]["time"] + stages.asked["study"]["time"] < 60
+    assert stages.asked["study"]["baseline"] == out / "search" / "network.json"
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        (("--search", "--macs", "1M"), "need a budget and a time: --macs 10M --time 2h"),
+        (("--study", "--time", "1h"), "need a budget and a time"),
+        (
+            ("--search", "--macs", "1M", "--time", "1h", "--rule", "width"),
+            "--rule does not go with --search or --study",
+        ),
+        (("--study", "--macs", "1M", "--time", "1h", "--params", "1M"), "--params does not go with"),
+        (("--study", "--macs", "1M", "--time", "-1h"), "--time"),
+        (
+            ("--search", "--macs", "1M", "--time", "1h", "--baseline", "resnet18", "--baseline", "mobilenet_v2"),
+            "one --baseline",
+        ),
+    ],
+)
+def test_a_mistake_is_named_with_a_way_out(
+    asked: tuple[str, ...], says: str, few: Path, tmp_path: Path, triscale: Run
+) -> None:
+    code, _, err = triscale("fit", few, *asked, "--out", tmp_path / "run")
+    assert code == 2
+    assert says in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
+    (tmp_path / "whole.json").write_text('{"asked": {"macs": 1}}')
+    with pytest.raises(UserError, match=r"whole\.json: not a run that this version can go on with"):
+        resume_whole(tmp_path)
+
+
+def test_verdicts_follow_the_intervals() -> None:
+    assert [verdict(one) for one in ROWS] == ["", "worse", "not shown to differ", "better"]
+    assert claim(ROWS) == (
+        "At the same MACs the grown network is better than a, not shown to differ from b, worse than c."
+    )
+
+
+def test_the_page_says_where_a_stage_found_nothing(tmp_path: Path) -> None:
+    values = {
+        "asked": {"macs": 10**6, "time": 60.0},
+        "seconds": {"search": 1.0, "study": 2.0, "fit": 3.0, "zoo": 4.0},
+        "result": {"networks": [*ROWS, row("<b>", [0.0, -0.1, 0.1])], "epochs": 3},
+    }
+    write_whole_page(tmp_path / "report.html", values, SEARCHED | {"gain": None}, STUDIED)
+    page = (tmp_path / "report.html").read_text()
+    assert "None was better than the reference" in page
+    assert "No coefficients: too few arms" in page
+    assert "<b>" not in page
+
+
+@pytest.mark.slow
+def test_all_that_the_paper_does_in_one_command(digits: Path, tmp_path: Path, triscale: Run) -> None:
+    out = tmp_path / "run"
+    code, said, err = triscale(
+        "fit", digits, "--search", "--study", "--macs", "4M", "--time", "15m", "--out", out, "--json"
+    )
+    assert code == 0, err
+    values = json.loads(said)
+    assert set(values["seconds"]) == {"search", "study", "fit", "zoo"}
+    assert values["result"]["networks"][0]["macs"] <= 4_000_000
+    for stage in ("search", "study", "fit"):
+        assert (out / stage / "report.html").is_file()
