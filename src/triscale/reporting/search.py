@@ -83,13 +83,18 @@ def _searched(values: Values) -> list[Row]:
     ended = [sum(one["rung"] >= place for one in tried) for place in range(len(rungs))]
     reached = ", ".join(f"{count:,} of {_epochs(epochs)}" for count, epochs in zip(ended, rungs, strict=True))
     networks = f"{large(space['points'])} points, {large(space['networks'])} different networks"
+    judged, found = values["selection_images"], values["calibrated"]
+    measured = ""
+    if found is not None:
+        low, high = (f"{found[bound]:.3f}" for bound in ("low", "high"))
+        measured = f"; w was measured on these images: {found['exponent']:.3f} (95 % interval {low} to {high})"
     return [
         ("space", f"{space['name']}: {networks}"),
         ("limits", limited(values)),
-        ("objective", aim(values)),
+        ("objective", aim(values) + measured),
         ("strategy", strategy(values)),
         ("candidates", f"{len(tried):,} tried; trainings ended: {reached}; the best of each rung went on to the next"),
-        ("images", f"{values['images']:,} to train on, the same for every trial; judged on the validation images"),
+        ("images", f"{values['images']:,} to train on, the same for every trial; {judged:,} to validate by"),
         *_time(values["time"], values["workers"]),
     ]
 

@@ -23,8 +23,9 @@ class Setup:
 
     images: of a trial. rungs: the epochs of each, the last is a full training. pace: seconds of an image and a
     multiply-add in a step with everything around it. judged: images that a trial judges, in trained ones; selection:
-    how many that is. time: seconds for all of it, or None; candidates: how many are tried, or None for what the time allows. quiet: seconds of an image
-    through the reference before any trial ran, where latency is limited. beside: other searches that the page shows.
+    how many that is. time: seconds for all of it, or None; candidates: how many are tried, or None for what the time
+    allows. quiet: seconds of an image through the reference before any trial ran, where latency is limited. beside:
+    other searches that the page shows.
     """
 
     space: NetworkSpace
