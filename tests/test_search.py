@@ -64,15 +64,17 @@ def test_what_was_found_is_taken_by_its_path_and_by_the_directory(searched: Path
     assert triscale("cost", searched, "--json")[1] == by_file[1]
 
 
-def test_the_space_that_was_searched_can_be_searched_again(
+def test_the_space_that_was_searched_can_be_searched_again_by_chance_and_stands_beside(
     searched: Path, digits: Path, limit: str, tmp_path: Path, triscale: Run
 ) -> None:
-    space, out = searched / "space.json", tmp_path / "again"
-    code, _, err = triscale(
-        "search", digits, "--space", space, "--macs", limit, *FEW, "--out", out, "--strategy", "random"
-    )
+    space, out = searched / "space.json", tmp_path / "control"
+    asked = ("--space", space, "--macs", limit, *FEW, "--strategy", "random", "--beside", searched)
+    code, _, err = triscale("search", digits, *asked, "--out", out)
     assert code == 0, err
     assert json.loads((out / "space.json").read_text()) == json.loads(space.read_text())
+    page = (out / "report.html").read_text()
+    assert "evolution" in page
+    assert "random" in page
 
 
 def test_a_trial_never_has_a_test_image(searched: Path, digits: Path) -> None:
@@ -114,30 +116,6 @@ def test_an_extended_search_tries_more_and_keeps_what_it_had(searched: Path, tmp
     assert [one["network"] for one in after[:8]] == [one["network"] for one in before]
 
 
-def test_a_control_stands_beside_a_search_on_its_page(
-    searched: Path, digits: Path, reference: Path, limit: str, tmp_path: Path, triscale: Run
-) -> None:
-    out = tmp_path / "control"
-    asked = (
-        "--reference",
-        reference,
-        "--macs",
-        limit,
-        *FEW,
-        "--strategy",
-        "random",
-        "--beside",
-        searched,
-        "--out",
-        out,
-    )
-    code, _, err = triscale("search", digits, *asked)
-    assert code == 0, err
-    page = (out / "report.html").read_text()
-    assert "evolution" in page
-    assert "random" in page
-
-
 def test_python_calls_it_by_the_same_words() -> None:
     assert triscale.search_network is search_network
     assert callable(triscale.search)
@@ -153,7 +131,10 @@ def test_python_calls_it_by_the_same_words() -> None:
             "--strategy 'luck': is none; take evolution, random, tpe",
         ),
         (("--macs", "5M", "--time", "1h", "--objective", "best"), "--objective 'best': is none; take constraint, hard"),
-        (("--macs", "5M", "--params", "1M", "--time", "1h", "--objective", "paper"), "weighs one cost; name one limit"),
+        (
+            ("--macs", "5M", "--params", "1M", "--time", "1h", "--objective", "paper"),
+            "weighs one cost, not macs and params; name one",
+        ),
         (("--macs", "5M", "--time", "1h", "--exponent", "1"), "--exponent 1: from -10 to 0; the paper's is -0.07"),
         (("--macs", "5M", "--time", "1h", "--calibrate"), "say --objective paper too"),
         (("--macs", "5M", "--candidates", "3"), "--candidates 3: at least 8; fewer are no search"),
@@ -164,7 +145,7 @@ def test_python_calls_it_by_the_same_words() -> None:
         (("--macs", "5M", "--time", "1h", "--reference", "nowhere"), "'nowhere' is no network"),
         (("--macs", "5M", "--time", "1h", "--beside", "nowhere"), "--beside nowhere: no finished search"),
         (("--macs", "5M", "--time", "1h", "--executor", "moon"), "is neither local nor ray"),
-        (("--macs", "1k", "--time", "1h"), "macs"),
+        (("--macs", "1k", "--time", "1h"), "no network that small"),
     ],
 )
 def test_a_mistake_is_named_with_a_way_out_and_writes_nothing(
@@ -177,6 +158,7 @@ def test_a_mistake_is_named_with_a_way_out_and_writes_nothing(
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_a_time_that_is_too_short_says_what_it_takes(digits: Path, tmp_path: Path, triscale: Run) -> None:
     code, _, err = triscale("search", digits, "--macs", "1M", "--time", "1s", "--out", tmp_path / "out")
     assert code == 2

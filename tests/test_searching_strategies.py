@@ -1,6 +1,7 @@
 """Strategies: what they propose follows from what is known, and is admissible and new; evolution, chance, TPE."""
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from random import Random
 from statistics import fmean
@@ -8,6 +9,7 @@ from statistics import fmean
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
+from optuna.trial import TrialState
 from scipy.stats import chisquare
 
 from triscale.errors import UserError
@@ -272,6 +274,32 @@ def test_tpe_leaves_alone_what_came_to_nothing() -> None:
     proposals = [strategy.propose(EIGHT, Known(history), Random(seed), 0) for seed in range(30)]
     assert sum(codes[0] == 3 for codes in proposals) < 30 / 4
     assert fmean(map(worth, proposals)) > fmean(scored.value for scored in history if math.isfinite(scored.value))
+
+
+@given(seed=st.integers(0, 999), slots=st.integers(1, 4))
+@settings(max_examples=8)
+def test_tpes_model_knows_what_ended_and_what_runs_and_nothing_that_was_turned_down(seed: int, slots: int) -> None:
+    chance, strategy = Random(seed), Early()
+    history = tried(2, seed, value=lambda codes: float(sum(codes)))
+    running: list[Codes] = []
+    for turn in range(15):
+        begun = {*running, *(scored.codes for scored in history)}
+        codes = fresh(
+            strategy, EIGHT, Known(history, running), Random(f"{seed}:{turn}"),
+            lambda one, begun=begun: sum(one) % 2 == 0 and one not in begun,
+        )  # fmt: skip
+        assert codes is not None
+        study = strategy._study
+        assert study is not None
+        told = {state: Counter[Codes]() for state in TrialState}
+        for trial in study.get_trials(deepcopy=False):
+            told[trial.state][tuple(trial.params.values())] += 1
+        assert told[TrialState.COMPLETE] == Counter(scored.codes for scored in history)
+        assert told[TrialState.RUNNING] == Counter([*running, codes])
+        running.append(codes)
+        if len(running) >= slots:
+            ended = running.pop(chance.randrange(len(running)))
+            history.append(Scored(ended, float(sum(ended))))
 
 
 # --- by name ---

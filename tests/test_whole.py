@@ -10,7 +10,7 @@ from pictures import digit_folder
 
 from triscale.arch import published, to_json
 from triscale.errors import TriscaleError, UserError
-from triscale.fitting import whole
+from triscale.fitting import Fitted, fit, whole
 from triscale.fitting.whole import BESIDE, Told, Whole, fit_whole, resume_whole
 from triscale.models import load
 from triscale.reporting.whole import claim, verdict, write_whole_page
@@ -41,6 +41,7 @@ class Stages:
         self.asked: dict[str, dict[str, Any]] = {}
         monkeypatch.setattr(whole, "search_network", self.searching)
         monkeypatch.setattr(whole, "study", self.studying)
+        monkeypatch.setattr(whole, "fit", self.fitting)
 
     def searching(self, data: Path, *, out: Path, **asked: Any) -> None:
         self._note("search", asked)
@@ -53,6 +54,11 @@ class Stages:
         out.mkdir(parents=True)
         (out / "study.json").write_text(json.dumps(STUDIED))
         (out / "baseline.json").write_text(to_json(published("mobilenet_v2")))
+
+    def fitting(self, data: Path, *, out: Path, **asked: Any) -> Fitted:
+        """The real one, for two epochs."""
+        self.asked.setdefault(out.name, asked)
+        return fit(data, out=out, **(asked | {"time": None, "epochs": 2}))
 
     def _note(self, stage: str, asked: dict[str, Any]) -> None:
         self.called.append(stage)
@@ -86,6 +92,8 @@ def test_a_stage_that_fails_is_done_again_and_none_before_it(few: Path, tmp_path
     rows = grown.values["result"]["networks"]
     assert [row["name"] for row in rows] == ["grown", *BESIDE]
     assert all(row["macs"] <= 400_000 for row in rows)
+    assert all(stages.asked[name]["epochs"] == 2 for name in BESIDE)  # as many as the grown one's
+    assert 0 < stages.asked["fit"]["time"] <= 60 / (1 + len(BESIDE))
     assert load(out).classes  # the model that came out
     assert "Beside the zoo" in (out / "report.html").read_text()
 
@@ -97,7 +105,7 @@ def test_the_baseline_is_searched_and_studied_at_a_quarter_of_the_budget_and_in_
     with pytest.raises(TriscaleError):
         fit_whole(few, ASKED, out)
     assert stages.asked["search"]["macs"] == stages.asked["study"]["macs"] == 100_000
-    assert stages.asked["search"]["time"] == pytest.approx(0.35 * 60)
+    assert stages.asked["search"]["time"] == pytest.approx(0.3 * 60)
     assert stages.asked["search"]["time"] + stages.asked["study"]["time"] < 60
     assert stages.asked["study"]["baseline"] == out / "search" / "network.json"
 

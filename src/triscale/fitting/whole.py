@@ -33,7 +33,7 @@ from triscale.studies.writing import RESULT as STUDIED
 WHOLE, SEARCH, STUDY, FIT, ZOO = "whole.json", "search", "study", "fit", "zoo"
 BESIDE = ("efficientnet_b0", "mobilenet_v2", "resnet18")  # of the zoo, scaled to the same MACs
 GROWTH = 4.0  # from the baseline to the budget: two steps of φ, the study's factor twice
-SHARES: Mapping[str, float] = {SEARCH: 0.35, STUDY: 0.3, FIT: 0.35}  # of the time, as far as a stage is asked for
+SHARES: Mapping[str, float] = {SEARCH: 0.3, STUDY: 0.25, FIT: 0.45}  # of the time, as far as a stage is asked for
 MOST_EPOCHS = 60
 
 
