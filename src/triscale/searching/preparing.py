@@ -115,17 +115,18 @@ def _space(images: Data, asked: Asked, device: torch.device) -> NetworkSpace:
 
 def _amount(passes: float, images: Data, asked: Asked, recipe: Recipe, judged: float) -> Amount:
     """How much a trial trains: as asked; else nine epochs of so many images that a hundred candidates take the time,
-    then more epochs of all images; never less than 300 steps, and 8,000 images where there are more."""
+    then more epochs of all images. Never less than 300 steps; without a time, 8,000 images where there are more."""
     most = len(images.train) if asked.images is None else min(asked.images, len(images.train))
-    part = most if asked.images is not None else min(most, PART)
-    epochs = asked.epochs or _enough(part, recipe.batch)
+    epochs = asked.epochs or _enough(min(most, PART), recipe.batch)
     rungs = rungs_of(epochs)
     if not math.isfinite(passes):
-        return Amount(most if asked.images is not None else part, rungs, asked.candidates or FEWEST)
-    wanted = min(MANY, asked.candidates or MANY)
+        return Amount(most if asked.images is not None else min(most, PART), rungs, asked.candidates or FEWEST)
+    wanted, part = min(MANY, asked.candidates or MANY), most
     if asked.images is None:
-        grown = int((passes - wanted * judged * 2) / (_passes(wanted, 1, rungs, 0.0))) // 100 * 100
-        part = min(most, max(part, grown))
+        least = min(most, recipe.batch * math.ceil(FEWEST_STEPS / epochs))
+        one = _passes(wanted, 1, rungs, 0.0)
+        grown = int((passes - _passes(wanted, 0, rungs, judged)) / one) // 100 * 100
+        part = min(most, max(least, grown))
     while asked.epochs is None and part == most and epochs + EPOCHS <= MOST_EPOCHS:
         if _passes(wanted, part, rungs_of(epochs + EPOCHS), judged) > passes:
             break
