@@ -109,7 +109,7 @@ def _against(values: Values, name: str) -> str:
     if len(gain) == 1:
         return f"That is {100 * gain[0]:+.2f} points to {where}: of one seed, which tells nothing of the noise."
     apart, (_, low, high) = difference(*gain), gain
-    how = f"paired over {_shared(values)} seeds"
+    how = f"paired over {_shared(values)} seeds, with the noise of all finalists together"
     if low > 0:
         return f"It beats {where}: {apart}, {how}."
     if high < 0:

@@ -26,7 +26,7 @@ from triscale.searching.setup import Setup
 from triscale.searching.space import Codes
 from triscale.searching.strategies import find_strategy
 from triscale.searching.writing import Searched, write_page, write_search
-from triscale.studies.studying import carriers, make_executor
+from triscale.studies.studying import carriers, check_workers, make_executor
 from triscale.training import describe, find_recipe
 from triscale.training.machine import find_device
 from triscale.trials import LEDGER, Executor, Ledger, Progress, run_asked
@@ -155,6 +155,7 @@ def resume_search(
     searches that its page shows. Raises `UserError` where there is no search, where another process works on it, or
     where the images are others.
     """
+    check_workers(workers)
     listener, run = listener or SearchListener(), RunDirectory.open(out)
     settings, source = run.settings(), f"{run.path}/run.json"
     if settings.get("asked", {}).get("verb") != "search":

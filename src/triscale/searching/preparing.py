@@ -56,7 +56,7 @@ def prepare_search(
     reference = space.reference
     recipe = resolve_recipe(asked.recipe_named.recipe, images, epochs=asked.epochs)
     quiet = quiet_latency(objective, reference, device)
-    way = fastest_way(pool, reference, recipe.batch, device)
+    way = fastest_way(pool, reference, recipe.batch, device, asked.workers)
     keep(way.workers)
     judged = JUDGING * len(images.val)
     pace = way.pace * way.workers * OVERHEAD / cost(reference).macs

@@ -3,19 +3,22 @@
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from statistics import fmean, stdev
 from typing import Any
 
+import numpy as np
 from scipy import stats  # type: ignore[import-untyped]
 
 from triscale.arch import to_dict
 from triscale.costing import cost
 from triscale.engines import Latency
 from triscale.plain import to_plain
-from triscale.searching.halving import Candidate, Run, Search
+from triscale.searching.halving import SEEDS, Candidate, Run, Search
 from triscale.searching.setup import Setup
+from triscale.stats import Estimate
+from triscale.studies.comparing import compare_arms
 
 SCHEMA = 1
 CONFIDENCE = 0.95
@@ -24,11 +27,42 @@ Latencies = Mapping[int, Latency]
 """By the order of the candidate, -1 for the reference."""
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What the final runs say, by the order of the network (-1: the reference), each (value, low, high) of 95 %.
+
+    means: of the accuracy, over further seeds too. gains: over the reference, paired by seed. The noise of a run is
+    estimated from all of them together (`studies.comparing`): three seeds of one network alone would be a guess.
+    """
+
+    means: Mapping[int, Estimate]
+    gains: Mapping[int, Estimate]
+
+
+def judge(search: Search) -> Judged:
+    """Of the finalists and the reference, as far as they were trained with the same seeds."""
+    top = search.setup.top
+    seeds = [seed for seed in range(SEEDS) if (top, seed) in search.reference.outcomes]
+    able = [one for one in search.finalists or [] if all((top, seed) in one.outcomes for seed in seeds)]
+    if len(seeds) < 2 or not able:
+        return Judged({}, {})
+    arms = [search.reference, *able]
+    y = np.array([[one.outcomes[top, seed].selection for seed in seeds] for one in arms])
+    found = compare_arms(y)
+    gains = {
+        arms[pair.second].order: Estimate(-pair.difference.value, -pair.difference.high, -pair.difference.low)
+        for pair in found.pairs
+        if pair.first == 0
+    }
+    return Judged({one.order: mean for one, mean in zip(arms, found.means, strict=True)}, gains)
+
+
 def search_values(search: Search, latencies: Latencies, winner: Candidate | None, time: object) -> dict[str, Any]:
     """Everything that a page or another search needs. winner: None while the search goes on."""
     setup = search.setup
     finalists = search.finalists or []
     tried = [one for one in search.candidates.values() if one.outcomes]
+    judged = judge(search)
     return {
         "schema": SCHEMA,
         "triscale": version("triscale"),
@@ -51,11 +85,11 @@ def search_values(search: Search, latencies: Latencies, winner: Candidate | None
         "recipe": to_plain(setup.recipe),
         "how": asdict(setup.how),
         "workers": setup.workers,
-        "reference": candidate_values(search, search.reference, latencies),
-        "candidates": [candidate_values(search, one, latencies) for one in tried],
+        "reference": candidate_values(search, search.reference, latencies, judged),
+        "candidates": [candidate_values(search, one, latencies, judged) for one in tried],
         "finalists": [one.order for one in finalists],
         "winner": None if winner is None else winner.order,
-        "gain": None if winner is None or winner is search.reference else _gain(search, winner),
+        "gain": None if winner is None else _bounds(judged.gains.get(winner.order)),
         "curve": curve(search),
         "learned": learned(search),
         "time": time,
@@ -67,7 +101,7 @@ def _space_values(setup: Setup) -> dict[str, Any]:
     return {"name": space.name, "points": float(space.space.size), "networks": float(space.networks)}
 
 
-def candidate_values(search: Search, one: Candidate, latencies: Latencies) -> dict[str, Any]:
+def candidate_values(search: Search, one: Candidate, latencies: Latencies, judged: Judged) -> dict[str, Any]:
     """A network, its costs, and every run. order: -1 for the reference."""
     total, setup = cost(one.network), search.setup
     latency = latencies.get(one.order)
@@ -88,9 +122,9 @@ def candidate_values(search: Search, one: Candidate, latencies: Latencies) -> di
             {"epochs": epochs, "seed": seed, "accuracy": outcome.selection, "seconds": outcome.seconds}
             for (epochs, seed), outcome in sorted(one.outcomes.items())
         ],
-        "accuracy": _mean([one.outcomes[run].selection for run in full]),
+        "accuracy": _bounds(judged.means.get(one.order)) or _mean([one.outcomes[run].selection for run in full]),
         "value": mean,
-        "gain": None if one is search.reference else _gain(search, one),
+        "gain": _bounds(judged.gains.get(one.order)),
     }
 
 
@@ -99,10 +133,8 @@ def full_runs(search: Search, one: Candidate) -> list[Run]:
     return sorted(run for run in one.outcomes if run[0] == search.setup.top)
 
 
-def _gain(search: Search, one: Candidate) -> list[float] | None:
-    """Its accuracy less the reference's, mean with its 95 % interval: paired by seed."""
-    shared = sorted(set(full_runs(search, one)) & set(full_runs(search, search.reference)))
-    return _mean([one.outcomes[run].selection - search.reference.outcomes[run].selection for run in shared])
+def _bounds(estimate: Estimate | None) -> list[float] | None:
+    return None if estimate is None else [estimate.value, estimate.low, estimate.high]
 
 
 def _mean(values: Sequence[float]) -> list[float] | None:

@@ -22,9 +22,12 @@ class Way:
     pace: float
 
 
-def fastest_way(pool: Executor, baseline: Architecture, batch: int, device: torch.device) -> Way:
+def fastest_way(
+    pool: Executor, baseline: Architecture, batch: int, device: torch.device, workers: int | None = None
+) -> Way:
     """The precision and kernels that train the baseline fastest while every worker is busy with one thread, then the
-    threads for each. pool: has a worker for every core; on CUDA, where bf16 is taken if the device has it, one."""
+    threads for each. pool: has a worker for every core; on CUDA, where bf16 is taken if the device has it, one. workers: where somebody has said
+    how many trials run at once; then that many do, whatever threads each takes."""
     if device.type == "cuda":
         precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
         how = How(str(device), precision, 1)
@@ -35,8 +38,10 @@ def fastest_way(pool: Executor, baseline: Architecture, batch: int, device: torc
     ways = [_measured(pool, baseline, batch, how, pool.slots) for how in tried]
     best = min(ways, key=lambda way: way.pace)
     threads, slots = 2, pool.slots
-    while threads <= min(slots, pool.widest):
-        wide = _measured(pool, baseline, batch, replace(best.how, threads=threads), slots // threads)
+    widest = min(slots, pool.widest) if workers is None else pool.widest // slots
+    while threads <= widest:
+        count = slots // threads if workers is None else slots
+        wide = _measured(pool, baseline, batch, replace(best.how, threads=threads), count)
         if wide.pace * WORTH < best.pace:
             best = wide
         threads *= 2

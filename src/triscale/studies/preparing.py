@@ -88,9 +88,9 @@ def _sized(
     first four rungs trains twice the least. One that people bring as a file keeps its size."""
     if asked.macs is not None:
         baseline = slimmed(named, asked.macs)
-        return fastest_way(pool, baseline, recipe.batch, device), baseline
+        return fastest_way(pool, baseline, recipe.batch, device, asked.workers), baseline
     small = slimmed(named, max(TYPICAL_MACS, cost(slimmest(named)).macs)) if asked.published else named
-    way = fastest_way(pool, small, recipe.batch, device)
+    way = fastest_way(pool, small, recipe.batch, device, asked.workers)
     if not asked.published or asked.time is None:
         return way, small
     per_mac = way.pace / cost(small).macs  # all workers together

@@ -121,6 +121,7 @@ def resume_study(
     said, not taken by default. Raises `UserError` where there is no study, where another process works on it, where the
     images are others, or where what all trials share is asked to be something else.
     """
+    check_workers(workers)
     listener, run = listener or StudyListener(), RunDirectory.open(out)
     settings, source = run.settings(), f"{run.path}/run.json"
     before = settings.get("asked", {})
@@ -158,6 +159,12 @@ def carriers(
         yield pool, keep
     finally:
         pool.close()
+
+
+def check_workers(workers: int | None) -> None:
+    """Raises `UserError` for fewer than one."""
+    if workers is not None and workers < 1:
+        raise UserError(f"--workers {workers}: at least 1")
 
 
 def make_executor(images: Data, count: int, threads: int, cluster: str | None, most: int | None = None) -> Executor:

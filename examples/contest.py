@@ -1,0 +1,149 @@
+"""Networks against each other: each trained from scratch by one recipe with several seeds, judged on the test images.
+
+    python examples/contest.py IMAGES --out DIR --macs 5M --seeds 5 --images 54000 --epochs 6 \\
+        searched=SEARCH/network.json efficientnet_b0 mobilenet_v2 resnet18
+
+A name of the zoo is adapted to the images and scaled to --macs; what a file or a directory holds is taken as it is.
+Seeds are shared by all. Prints a table in Markdown: mean test accuracy with its 95 % interval over seeds, and every
+difference to the first network, paired by seed, with p after Holm's correction over all pairs. Trials lie in
+DIR/ledger.db: what is finished is not trained again, and more --seeds extend it. DIR/contest.json holds all of it.
+"""
+
+import argparse
+import json
+import sys
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from triscale.arch import ZOO, Architecture, adapt, resolve, to_dict
+from triscale.costing import cost
+from triscale.data import Data, image_resolution, read
+from triscale.scaling import Budget, scale_to
+from triscale.studies.choosing import fastest_way
+from triscale.studies.comparing import compare_arms
+from triscale.training import find_recipe, regularised
+from triscale.training import resolve as resolve_recipe
+from triscale.training.machine import find_device
+from triscale.trials import LEDGER, Entry, How, Ledger, Progress, Trial, Workers, run_trials, unpack, usable_cores
+from triscale.units import format_count, parse_count
+
+
+def entrant(word: str, images: Data, macs: float) -> Architecture:
+    """NAME=WHAT or WHAT: the network for these images."""
+    name, _, what = word.rpartition("=")
+    channels, classes = images.channels, len(images.classes)
+    if what not in ZOO:
+        network = adapt(resolve(what), channels=channels, classes=classes)
+        return replace(network, name=name or network.name)
+    fitted = adapt(resolve(what), resolution=image_resolution(images), channels=channels, classes=classes)
+    scaled = scale_to(fitted, None, Budget({"macs": macs})).architecture
+    return replace(regularised(scaled, fitted), name=name or what)
+
+
+def told(progress: Progress) -> None:
+    """A line for every trial that ended."""
+    if progress.last is not None:
+        label, outcome = progress.last
+        print(f"{label}: {outcome.selection:.2%} ({progress.done} of {progress.wanted})", file=sys.stderr)
+
+
+def trials(networks: list[Architecture], images: Data, asked: argparse.Namespace) -> tuple[list[list[Entry]], How]:
+    """For every network its trials by seed, and how they compute: decided once, then kept in DIR."""
+    recipe = resolve_recipe(find_recipe(asked.recipe).recipe, images, epochs=asked.epochs)
+    kept = asked.out / "how.json"
+    if kept.is_file():
+        how = How(**json.loads(kept.read_text("utf-8")))
+    else:
+        pool = Workers(images, usable_cores())
+        how = fastest_way(pool, networks[0], recipe.batch, find_device("cpu")).how
+        pool.close()
+        kept.write_text(json.dumps({field: getattr(how, field) for field in How.__slots__}), encoding="utf-8")
+    entries = []
+    for place, network in enumerate(networks):
+        row = []
+        for seed in range(asked.seeds):
+            trial = Trial(network, recipe, images.fingerprint, min(asked.images, len(images.train)), seed, how)
+            row.append(Entry(trial, f"{network.name}, seed {seed}", {"network": float(place), "seed": float(seed)}))
+        entries.append(row)
+    return entries, how
+
+
+def values(networks: list[Architecture], right: np.ndarray[Any, Any], asked: argparse.Namespace) -> dict[str, Any]:
+    """Plain values. right: accuracies on the test images, [networks, seeds]."""
+    found = compare_arms(right)
+    rows = []
+    for place, network in enumerate(networks):
+        total, mean = cost(network), found.means[place]
+        pair = next((pair for pair in found.pairs if (pair.first, pair.second) == (0, place)), None)
+        apart = None
+        if pair is not None:
+            difference = pair.difference
+            apart = {"value": difference.value, "low": difference.low, "high": difference.high, "p": pair.corrected}
+        rows.append(
+            {
+                "name": network.name,
+                "macs": total.macs,
+                "params": total.params,
+                "test": [mean.value, mean.low, mean.high],
+                "by_seed": [float(one) for one in right[place]],
+                "first_less_it": apart,
+                "network": to_dict(network),
+            }
+        )
+    return {"images": asked.images, "epochs": asked.epochs, "recipe": asked.recipe, "seeds": asked.seeds, "rows": rows}
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """The table."""
+    first = found["rows"][0]["name"]
+    lines = [
+        f"|  | MACs | parameters | test accuracy, % | {first} less it | p (Holm) |",
+        "| --- " + "| ---: " * 5 + "|",
+    ]
+    for row in found["rows"]:
+        mean, low, high = (100 * value for value in row["test"])
+        apart, words = row["first_less_it"], ("", "")
+        if apart is not None:
+            value, lowest, highest = (100 * apart[key] for key in ("value", "low", "high"))
+            words = f"{value:+.2f} ({lowest:+.2f} to {highest:+.2f})", f"{apart['p']:.2g}"
+        costs = f"{format_count(row['macs'])} | {format_count(row['params'])}"
+        lines.append(f"| {row['name']} | {costs} | {mean:.2f} ({low:.2f} to {high:.2f}) | {words[0]} | {words[1]} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("networks", nargs="+", help="NAME=FILE, a directory, or a name of the zoo")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--macs", type=lambda text: parse_count(text, "--macs"), required=True)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--images", type=int, default=10**9)
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--recipe", default="quick")
+    asked = parser.parse_args()
+    asked.out.mkdir(parents=True, exist_ok=True)
+    images = read(asked.data, seed=0)
+    networks = [entrant(word, images, asked.macs) for word in asked.networks]
+    entries, _ = trials(networks, images, asked)
+    every = [entry for row in entries for entry in row]
+    pool = Workers(images, usable_cores())
+    try:
+        with closing(Ledger(asked.out / LEDGER, "contest")) as ledger:
+            ledger.requeue()
+            expected = {entry.trial.key: float(cost(entry.trial.architecture).macs) for entry in every}
+            outcomes = run_trials(ledger, pool, every, expected, told)
+    finally:
+        pool.close()
+    right = np.array([[unpack(outcomes[entry.trial.key].test).mean() for entry in row] for row in entries])
+    found = values(networks, right, asked)
+    (asked.out / "contest.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(markdown(found))
+
+
+if __name__ == "__main__":
+    main()
