@@ -352,3 +352,8 @@ def test_a_space_file_that_cannot_be_read_is_named(content: bytes | None, said: 
 def test_a_space_that_is_neither_a_name_nor_a_file_is_told_the_names() -> None:
     with pytest.raises(UserError, match="--space arround: neither around nor mnasnet nor a JSON file"):
         space_file("arround")
+
+
+def test_the_small_reference_is_the_example_s_baseline() -> None:
+    example = Path(__file__).parent.parent / "examples" / "baselines" / "efficientnet_mini.json"
+    assert mini() == resolve(example)

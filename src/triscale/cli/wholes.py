@@ -68,7 +68,7 @@ def begin(
         time=parse_seconds(time, "--time"),
         search=search,
         study=study,
-        baseline=baseline or Whole.baseline,
+        baseline=baseline,
         seed=seed,
         device=device,
         on_bad=arguments.on_bad(on_bad),

@@ -32,6 +32,7 @@ from triscale.studies.writing import RESULT as STUDIED
 
 WHOLE, SEARCH, STUDY, FIT, ZOO = "whole.json", "search", "study", "fit", "zoo"
 BESIDE = ("efficientnet_b0", "mobilenet_v2", "resnet18")  # of the zoo, scaled to the same MACs
+STUDIED_ALONE = "efficientnet_b0"  # where there is no search, and no baseline is named
 GROWTH = 4.0  # from the baseline to the budget: two steps of φ, the study's factor twice
 SHARES: Mapping[str, float] = {SEARCH: 0.3, STUDY: 0.25, FIT: 0.45}  # of the time, as far as a stage is asked for
 MOST_EPOCHS = 60
@@ -40,13 +41,13 @@ MOST_EPOCHS = 60
 @dataclass(frozen=True)
 class Whole:
     """What is asked of all stages. search, study: whether there is that stage. baseline: what the search lies around,
-    or, without one, what is studied."""
+    or, without one, what is studied; None for what is usual."""
 
     macs: float
     time: float
     search: bool
     study: bool
-    baseline: str = "efficientnet_b0"
+    baseline: str | None = None
     seed: int = 0
     device: str | None = None
     on_bad: Literal["error", "skip"] = "error"
@@ -160,7 +161,7 @@ class _Stages:
                     study(
                         self.data,
                         out=place,
-                        baseline=baseline or asked.baseline,
+                        baseline=baseline or asked.baseline or STUDIED_ALONE,
                         macs=asked.macs / GROWTH,
                         time=self._time(STUDY),
                         seed=asked.seed,
@@ -173,7 +174,7 @@ class _Stages:
 
     def _fitted(self, baseline: Path | None, rule: Path | None) -> Fitted:
         studied = self.out / STUDY / BASELINE
-        start = baseline or (studied if studied.is_file() else self.asked.baseline)
+        start = baseline or (studied if studied.is_file() else self.asked.baseline or STUDIED_ALONE)
         with self._stage(FIT):
             time = self._time(FIT) / (1 + len(BESIDE))
             return self._run(self.out / FIT, start, rule=None if rule is None else str(rule), time=time)

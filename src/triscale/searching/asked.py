@@ -16,8 +16,6 @@ from triscale.searching.strategies import STRATEGIES
 from triscale.training import NamedRecipe, Recipe, find_recipe
 from triscale.training.machine import find_device
 
-DEFAULT = {"around": "efficientnet_b0", "mnasnet": "mobilenet_v2"}  # whom a space lies around, unless told
-
 
 @dataclass(frozen=True)
 class Asked:
@@ -66,7 +64,8 @@ class Asked:
             space_file(self.space)
             if self.reference is not None:
                 raise UserError(f"--space {self.space}: a file brings its own reference; leave --reference out")
-        _ = self.network
+        elif self.reference is not None:
+            _ = self.network
         find_device(self.device)
         status()  # names a wrong setting of them
         Recipe(epochs=1 if self.epochs is None else self.epochs)
@@ -78,21 +77,18 @@ class Asked:
         return Objective(self.limits, self.objective, self.exponent)
 
     @property
-    def named(self) -> str | Path | Architecture:
-        """The reference, by default the one that the space is usual around."""
-        return self.reference if self.reference is not None else DEFAULT.get(str(self.space), DEFAULT["around"])
-
-    @property
     def published(self) -> bool:
-        """Whether the reference is one of the zoo, which is adapted to the images."""
-        return not isinstance(self.named, Architecture) and str(self.named) in ZOO
+        """Whether the reference is one of the zoo or left to the images: then it is adapted to them."""
+        return not isinstance(self.reference, Architecture) and (self.reference is None or str(self.reference) in ZOO)
 
     @property
-    def network(self) -> Architecture:
-        """The reference as named; of a space that is a file, its own. Raises `UserError`."""
+    def network(self) -> Architecture | None:
+        """The reference as named; of a space that is a file, its own; None where the images decide. Raises
+        `UserError`."""
         if str(self.space) not in SPACES:
             return space_file(self.space).reference
-        return self.named if isinstance(self.named, Architecture) else resolve(self.named)
+        named = self.reference
+        return resolve(named) if isinstance(named, str | Path) else named
 
     @property
     def recipe_named(self) -> NamedRecipe:
@@ -104,7 +100,7 @@ class Asked:
         return {
             "verb": "search",
             "limits": dict(self.limits),
-            "reference": to_dict(self.network),
+            "reference": None if (named := self.network) is None else to_dict(named),
             "space": str(self.space) if str(self.space) in SPACES else space_file(self.space).to_dict(),
             "objective": self.objective,
             "exponent": self.exponent,

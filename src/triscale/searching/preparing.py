@@ -7,17 +7,18 @@ from time import monotonic
 
 import torch
 
-from triscale.arch import Architecture, adapt
+from triscale.arch import adapt
 from triscale.costing import cost
 from triscale.data import Data, image_resolution
 from triscale.errors import UserError
-from triscale.scaling import scale_to
+from triscale.scaling import RULES, TooSmallError, solve
 from triscale.searching.asked import Asked
 from triscale.searching.calibrating import FACTORS
 from triscale.searching.calibrating import SEEDS as CALIBRATION_SEEDS
 from triscale.searching.costs import quiet_latency
 from triscale.searching.halving import ETA, FEWEST, FINALISTS, SEEDS, SPREAD
 from triscale.searching.networks import SPACES, NetworkSpace, space_file
+from triscale.searching.references import usual
 from triscale.searching.setup import Setup
 from triscale.studies.choosing import fastest_way
 from triscale.studies.planning import FEWEST_STEPS, PART, usable
@@ -102,14 +103,19 @@ def _space(images: Data, asked: Asked, device: torch.device) -> NetworkSpace:
         space = space_file(asked.space)
         changed = adapt(space.reference, resolution=asked.resolution, channels=channels, classes=classes)
         return replace(space, reference=changed)
-    named = asked.network
     resolution = asked.resolution or (image_resolution(images) if asked.published else None)
+    named = asked.network or usual(str(asked.space), resolution or image_resolution(images))
     fitted = adapt(named, resolution=resolution, channels=channels, classes=classes)
     budget = measured_budget(asked.limits, device)
     low, _ = asked.wanted().band
     if not asked.published and low <= budget.used(budget.values(fitted)) <= 1:
         return SPACES[str(asked.space)](fitted)
-    scaled: Architecture = replace(scale_to(fitted, None, budget).architecture, name=fitted.name)
+    try:  # with every pixel, up or down: the resolution is not the search's to choose
+        scaled = replace(solve(fitted, RULES["slim"], budget).architecture, name=fitted.name)
+    except TooSmallError as error:
+        raise UserError(
+            f"{error}; or lower --resolution, which is {fitted.resolution[0]}×{fitted.resolution[1]}"
+        ) from None
     return SPACES[str(asked.space)](regularised(scaled, fitted))
 
 
