@@ -14,12 +14,13 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 from scipy.stats import chisquare
 from specs import SKIPS, architectures, expansions, kernels, ratios
 
-from triscale.arch import ZOO, Architecture, adapt, from_dict, published, to_dict
+from triscale.arch import ZOO, Architecture, adapt, from_dict, published, resolve, to_dict
 from triscale.costing import cost
 from triscale.errors import UserError
 from triscale.nn import build
 from triscale.searching import Codes, NetworkSpace, Space, StageChoices, around, mnasnet, space_from_dict
 from triscale.searching.networks import Kind, points, space_file
+from triscale.searching.references import mini
 
 MOBILE = published("mobilenet_v2")
 MNASNET = mnasnet(MOBILE)

@@ -113,9 +113,8 @@ def _space(images: Data, asked: Asked, device: torch.device) -> NetworkSpace:
     try:  # with every pixel, up or down: the resolution is not the search's to choose
         scaled = replace(solve(fitted, RULES["slim"], budget).architecture, name=fitted.name)
     except TooSmallError as error:
-        raise UserError(
-            f"{error}; or lower --resolution, which is {fitted.resolution[0]}×{fitted.resolution[1]}"
-        ) from None
+        height, width = fitted.resolution
+        raise UserError(f"{error}; or a --resolution below {height}×{width}") from None
     return SPACES[str(asked.space)](regularised(scaled, fitted))
 
 

@@ -26,8 +26,8 @@ def fastest_way(
     pool: Executor, baseline: Architecture, batch: int, device: torch.device, workers: int | None = None
 ) -> Way:
     """The precision and kernels that train the baseline fastest while every worker is busy with one thread, then the
-    threads for each. pool: has a worker for every core; on CUDA, where bf16 is taken if the device has it, one. workers: where somebody has said
-    how many trials run at once; then that many do, whatever threads each takes."""
+    threads for each. pool: has a worker for every core; on CUDA, where bf16 is taken if the device has it, one.
+    workers: where somebody has said how many trials run at once; then that many do, whatever threads each takes."""
     if device.type == "cuda":
         precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
         how = How(str(device), precision, 1)
