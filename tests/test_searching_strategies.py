@@ -281,7 +281,7 @@ def test_tpe_leaves_alone_what_came_to_nothing() -> None:
 def test_tpes_model_knows_what_ended_and_what_runs_and_nothing_that_was_turned_down(seed: int, slots: int) -> None:
     chance, strategy = Random(seed), Early()
     history = tried(2, seed, value=lambda codes: float(sum(codes)))
-    running: list[Codes] = []
+    running = [scored.codes for scored in tried(4, seed)[2:]]  # that another process had begun
     for turn in range(15):
         begun = {*running, *(scored.codes for scored in history)}
         codes = fresh(
@@ -297,7 +297,7 @@ def test_tpes_model_knows_what_ended_and_what_runs_and_nothing_that_was_turned_d
         assert told[TrialState.COMPLETE] == Counter(scored.codes for scored in history)
         assert told[TrialState.RUNNING] == Counter([*running, codes])
         running.append(codes)
-        if len(running) >= slots:
+        while len(running) >= slots:
             ended = running.pop(chance.randrange(len(running)))
             history.append(Scored(ended, float(sum(ended))))
 

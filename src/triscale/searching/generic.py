@@ -5,7 +5,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from triscale.errors import UserError
 from triscale.searching.space import Codes, Space
@@ -37,18 +37,17 @@ class Evaluated:
         return fmean(self.values)
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """What a search found. history: ranked: points that were evaluated more often stand first, then by their mean
-    value, then by their cost. evaluations: how many were made, repeated ones included."""
+    value, then by their cost. best: the first of it."""
 
     history: tuple[Evaluated, ...]
-    evaluations: int
+    best: Evaluated
 
     @property
-    def best(self) -> Evaluated:
-        """The first of the history."""
-        return self.history[0]
+    def evaluations(self) -> int:
+        """How many were made, repeated ones included."""
+        return sum(len(one.values) for one in self.history)
 
     @property
     def front(self) -> tuple[Evaluated, ...]:
@@ -92,7 +91,7 @@ def search(
     while one.made < evaluations:
         one.repeat()
     ranked = sorted(one.points.values(), key=lambda p: (-min(len(p.values), SEEDS), -p.value, p.cost or 0.0, p.order))
-    return Found(tuple(ranked), one.made)
+    return Found(tuple(ranked), ranked[0])
 
 
 class _Search:
