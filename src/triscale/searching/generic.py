@@ -74,16 +74,16 @@ def search(
     """The ranked history, and the best, of so many evaluations of points of a discrete space.
 
     space: choice name → its values. evaluate: what a choice (name → value) is worth by a seed, larger is better; it may
-    be noisy, and what is not a number counts as worst. evaluations: all of them, repeated ones too: the best five are
-    evaluated with three seeds in the end, as far as a quarter of the evaluations allows; the seeds are `seed`,
-    `seed` + 1 and `seed` + 2. feasible: whether a choice may be tried; asked before it is evaluated. cost: of a choice,
-    for the front and between equals. strategy: one of `STRATEGIES`, or your own. No choice is tried twice until all
-    have been; then the best are evaluated again. Raises `UserError` where no choice is feasible.
+    be noisy, and what is no finite number counts as worst. evaluations: all of them, repeated ones too: in the end the
+    best five are evaluated twice more, as far as a quarter of the evaluations allows; the seeds are `seed`, `seed` + 1,
+    and so on. feasible: whether a choice may be tried; asked before it is evaluated. cost: of a choice, for the front
+    and between equals. strategy: one of `STRATEGIES`, or your own. No choice is tried twice until all have been; then
+    the best are evaluated again. Raises `UserError` where no choice is feasible.
     """
     if isinstance(evaluations, bool) or not isinstance(evaluations, int) or evaluations < 1:
         raise UserError(f"evaluations must be a whole number, at least 1, not {evaluations!r}")
     one = _Search(Space.of(space), evaluate, feasible, cost, find_strategy(strategy), seed)
-    kept = min(FINALISTS * (SEEDS - 1), int(SHARE * evaluations))
+    kept = min(FINALISTS * (SEEDS - 1), int(SHARE * evaluations) // FINALISTS * FINALISTS)
     while one.made < evaluations - kept and one.explore():
         pass
     if not one.points:
@@ -137,7 +137,7 @@ class _Search:
     def _valued(self, choice: Choice, repeat: int) -> float:
         self.made += 1
         value = float(self._evaluate(dict(choice), self.seed + repeat))
-        return WORST if math.isnan(value) else value
+        return value if math.isfinite(value) else WORST
 
     def _admissible(self, codes: Codes) -> bool:
         if codes in self.points:

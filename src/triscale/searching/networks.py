@@ -55,11 +55,14 @@ class StageChoices:
             values = getattr(self, name)
             if not values or len(values) > MOST_VALUES:
                 raise UserError(f"{name}: give from 1 to {MOST_VALUES} values, not {len(values)}")
-        for kind in self.kind:
+        points(self)  # raises for a value given twice
+        for kind in self.kind:  # what a block can have of one does not depend on the others
             for kernel in self.kernel:
-                for expansion in self.expansion:
-                    for ratio in self.squeeze_excite:
-                        block_of(kind, kernel, expansion, ratio, "relu", 4)  # raises for what no block can have
+                block_of(kind, kernel, 1, 0.0, "relu", 4)
+            for expansion in self.expansion:
+                block_of(kind, 1, expansion, 0.0, "relu", 4)
+            for ratio in self.squeeze_excite:
+                block_of(kind, 1, 1, ratio, "relu", 4)
         for times in self.channels:
             if not 0.01 <= times <= 100:
                 raise UserError(f"channels: {times:g} times the reference's; from 0.01 to 100")
@@ -120,43 +123,63 @@ class NetworkSpace:
     def networks(self) -> int:
         """How many different networks there are: fewer than points, for an expansion says nothing of blocks that have
         none, and no stage has less than one block."""
-        return math.prod(len({self._stage(place, one, c) for c in points(one).all()}) for place, one in self._chosen())
+        return math.prod(len({*part.values()}) for place, one in self._chosen() for part in self._parts(place, one))
 
     def _chosen(self) -> Iterator[tuple[int, StageChoices]]:
         return ((place, choices) for place, choices in enumerate(self.stages) if choices is not None)
 
     def nearest(self, network: Architecture) -> Codes | None:
         """The point whose network equals this one, where the space has one (found stage by stage)."""
+        if len(network.stages) != len(self.stages):
+            return None
         made: list[int] = []
         for place, choices in self._chosen():
-            fitting = (c for c in points(choices).all() if self._stage(place, choices, c) == network.stages[place])
-            found = next(fitting, None)
-            if found is None:
-                return None
-            made += found
+            stage = network.stages[place]
+            own = stage.block, stage.skip, stage.channels, stage.repeats
+            for wanted, part in zip(own, self._parts(place, choices), strict=True):
+                found = next((codes for codes, value in part.items() if value == wanted), None)
+                if found is None:
+                    return None
+                made += found
         codes = tuple(made)
         return codes if self.network(codes) == network else None
 
     def _stage(self, place: int, choices: StageChoices, codes: Codes) -> Stage:
-        old = self.reference.stages[place]
-        chosen = {name: getattr(choices, name)[code] for name, code in zip(choices.__slots__, codes, strict=True)}
-        block = block_of(
-            chosen["kind"],
-            chosen["kernel"],
-            chosen["expansion"],
-            chosen["squeeze_excite"],
-            old.block.activation,
-            getattr(old.block, "reduction", 4),
+        kind, kernel, expansion, ratio, skip, times, added = (
+            getattr(choices, name)[code] for name, code in zip(choices.__slots__, codes, strict=True)
         )
-        divisor = self.reference.rounding.divisor
-        channels = max(divisor, int(old.channels * chosen["channels"] / divisor + 0.5) * divisor)
+        old = self.reference.stages[place]
         return replace(
             old,
-            block=block,
-            channels=min(MAX_CHANNELS, old.channels if chosen["channels"] == 1 else channels),
-            repeats=min(MAX_REPEATS, max(1, old.repeats + chosen["repeats"])),
-            skip=chosen["skip"],
+            block=self._block(old, kind, kernel, expansion, ratio),
+            channels=self._channels(old, times),
+            repeats=self._repeats(old, added),
+            skip=skip,
         )
+
+    def _parts(self, place: int, choices: StageChoices) -> tuple[dict[Codes, object], ...]:
+        """What a stage is made of by its codes: its block, its shortcut, its channels, its repeats. Each depends on its
+        own codes alone, so that nobody has to go through all points."""
+        old, every = self.reference.stages[place], points(choices)
+        blocks = Space(every.names[:4], every.values[:4])
+        return (
+            {codes: self._block(old, *blocks.decode(codes).values()) for codes in blocks.all()},  # type: ignore[arg-type]
+            {(code,): skip for code, skip in enumerate(choices.skip)},
+            {(code,): self._channels(old, times) for code, times in enumerate(choices.channels)},
+            {(code,): self._repeats(old, added) for code, added in enumerate(choices.repeats)},
+        )
+
+    def _block(self, old: Stage, kind: Kind, kernel: int, expansion: int, squeeze_excite: float) -> Block:
+        reduction = getattr(old.block, "reduction", 4)
+        return block_of(kind, kernel, expansion, squeeze_excite, old.block.activation, reduction)
+
+    def _channels(self, old: Stage, times: float) -> int:
+        divisor = self.reference.rounding.divisor
+        channels = max(divisor, int(old.channels * times / divisor + 0.5) * divisor)
+        return min(MAX_CHANNELS, old.channels if times == 1 else channels)
+
+    def _repeats(self, old: Stage, added: int) -> int:
+        return min(MAX_REPEATS, max(1, old.repeats + added))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; `space_from_dict` gives an equal space back."""
@@ -245,7 +268,7 @@ def space_file(path: str | Path) -> NetworkSpace:
 def space_from_dict(values: object, source: str) -> NetworkSpace:
     """Raises `UserError` naming `source` and the place for what is no space. Its reference is a network's values, or a
     name that `resolve` knows."""
-    if not isinstance(values, dict) or values.get("schema") != SCHEMA:
+    if not isinstance(values, dict) or values.get("schema") != SCHEMA or type(values["schema"]) is not int:
         raise UserError(f'{source}: not a space: no "schema": {SCHEMA} in it')
     unknown = set(values) - {"schema", "name", "reference", "stages"}
     if unknown:
@@ -253,12 +276,15 @@ def space_from_dict(values: object, source: str) -> NetworkSpace:
     named, stages, name = values.get("reference"), values.get("stages"), values.get("name", "space")
     if not isinstance(stages, list) or not isinstance(name, str) or not isinstance(named, str | dict):
         raise UserError(f"{source}: a space has a reference, and stages: an object or null for each of its stages")
-    reference = resolve(named) if isinstance(named, str) else from_dict(named, source)
-    choices = (
+    if isinstance(named, dict):
+        reference = from_dict(named, source)
+    choices = [
         None if one is None else from_plain(StageChoices, one, source, f"stages.{place}")
         for place, one in enumerate(stages)
-    )
+    ]
     try:
+        if isinstance(named, str):
+            reference = resolve(named)
         return NetworkSpace(reference, tuple(choices), name)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None

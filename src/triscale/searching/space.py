@@ -25,6 +25,8 @@ class Space:
     def __post_init__(self) -> None:
         if not self.names:
             raise UserError("the space has no choices; give at least one name with its values")
+        if len(set(self.names)) != len(self.names) or len(self.names) != len(self.values):
+            raise UserError(f"a space of {len(self.names)} names and {len(self.values)} lists of values; one for each")
         for name, values in zip(self.names, self.values, strict=True):
             if not values:
                 raise UserError(f"choice {name!r} has no values; give at least one, or leave it out")

@@ -14,6 +14,7 @@ from triscale.errors import UserError
 from triscale.searching.space import Codes, Space
 
 DRAWS = 10_000  # proposals that are looked at for one that is admissible and new
+SCARCE = 50  # times as many at the end: of some spaces one point in thousands is within the limits
 NEAR = 50  # proposals near a parent that are turned down, before it is looked farther from it
 
 
@@ -166,4 +167,4 @@ def fresh(
     if space.size <= DRAWS:
         left = list(filter(admissible, space.all()))
         return rng.choice(left) if left else None
-    return next((codes for codes in (space.sample(rng) for _ in range(DRAWS)) if admissible(codes)), None)
+    return next((codes for codes in (space.sample(rng) for _ in range(SCARCE * DRAWS)) if admissible(codes)), None)
