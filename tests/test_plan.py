@@ -1,17 +1,19 @@
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from triscale.arch import Architecture
+from triscale.arch import Architecture, to_json
 from triscale.costing import cost
 from triscale.engines import Latency
 from triscale.errors import UserError
 from triscale.fitting import CANDIDATES, Draft, Frozen, Listener, Plan, draft, fit, make_wish
 from triscale.nn import Network
+from triscale.searching.references import mini
 from triscale.training import Machine, Pace
 
 WHOLE = Listener()
@@ -145,15 +147,28 @@ def test_no_time_left_at_all_is_named_before_anything_is_measured(
         planned(digits, {"macs": 2e6}, time=1)
 
 
+def test_a_smaller_network_that_is_grown_by_a_named_rule_starts_from_its_own_pixels(
+    digits: Path, fast: FakeMachine, tmp_path: Path
+) -> None:
+    files = []
+    for pixels in (12, 224):
+        files.append(tmp_path / f"of_{pixels}.json")
+        files[-1].write_text(to_json(replace(mini(), resolution=(pixels, pixels), name=f"mini-{pixels}")))
+    named = planned(digits, {"macs": 4e6}, baseline=files, rule="width")
+    assert [one.architecture.resolution for one in named.candidates if one.architecture] == [(12, 12), (16, 16)]
+    unnamed = planned(digits, {"macs": 4e6}, baseline=files)
+    assert {one.architecture.resolution for one in unnamed.candidates if one.architecture} == {(16, 16)}
+
+
 def test_a_network_that_memory_could_not_hold_is_over_its_limit_without_being_built(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from triscale.arch import published
-    from triscale.fitting import candidates
+    from triscale.training import budgets
 
-    monkeypatch.setattr(candidates, "build", lambda _: pytest.fail("built"))
-    monkeypatch.setattr(candidates, "total_memory", lambda _: 10**6)
-    budget = candidates.measured_budget({"latency": 1.0, "memory": 1e12}, torch.device("cpu"))
+    monkeypatch.setattr(budgets, "build", lambda _: pytest.fail("built"))
+    monkeypatch.setattr(budgets, "total_memory", lambda _: 10**6)
+    budget = budgets.measured_budget({"latency": 1.0, "memory": 1e12}, torch.device("cpu"))
     assert budget.used(budget.values(published("efficientnet_b0"))) == float("inf")
 
 
@@ -251,12 +266,15 @@ def stopwatch(seconds_per_mac: float) -> Callable[..., list[Latency]]:
     return measure
 
 
+PLACES = ("triscale.fitting.candidates", "triscale.training.budgets", "triscale.fitting.carrying")
+
+
 def test_a_latency_budget_is_solved_for_and_shown_beside_what_was_achieved(
     digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     FakeMachine(monkeypatch, 1e11)
-    for place in ("candidates", "carrying"):
-        monkeypatch.setattr(sys.modules[f"triscale.fitting.{place}"], "measure_latency", stopwatch(1e-9))
+    for place in PLACES:
+        monkeypatch.setattr(sys.modules[place], "measure_latency", stopwatch(1e-9))
     fitted = fit(digits, out=tmp_path / "run", latency=1e-3, macs=5e6, epochs=1, baseline="resnet18")
     assert 0.9e6 < fitted.plan.scaled.cost.macs <= 1e6
     entry = fitted.run.settings()["result"]["budget"]["latency"]
@@ -274,7 +292,8 @@ def test_a_candidate_that_is_over_the_latency_beside_the_others_is_made_smaller(
     def measure(networks: Sequence[Network], **asked: object) -> list[Latency]:
         return alone(networks) if len(networks) == 1 else together(networks)
 
-    monkeypatch.setattr(sys.modules["triscale.fitting.candidates"], "measure_latency", measure)
+    for place in PLACES[:2]:
+        monkeypatch.setattr(sys.modules[place], "measure_latency", measure)
     plan = planned(digits, {"latency": 1e-3}, baseline=["resnet18", "mobilenet_v2"])
     for candidate in plan.candidates:
         assert candidate.refused is None

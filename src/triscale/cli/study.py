@@ -125,7 +125,8 @@ def command(
     output.result({"study": str(out), "report": str(report), **values}, lambda console: show(console, values, report))
     if values["recommended"]["fitted"] is not None:
         rule = out / "coefficients.json"
-        output.next_command("triscale", "fit", data or "IMAGES", "--macs", "20M", "--rule", rule, "--out", "RUN")
+        words = ("--baseline", out / "baseline.json", "--macs", "20M", "--rule", rule, "--out", "RUN")
+        output.next_command("triscale", "fit", data or "IMAGES", *words)
 
 
 def show_ladder(console: Console, lines: Sequence["Line"], chosen: int) -> None:

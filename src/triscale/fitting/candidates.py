@@ -187,11 +187,19 @@ def too_slow(candidate: Candidate, course: Course) -> str:
     )
 
 
+def _starts_at(baseline: Architecture, images: Data, wish: Wish) -> tuple[int, int]:
+    """(h, w) of the network that is scaled: the images' own. With a rule that somebody names, a baseline of fewer
+    pixels keeps them: to go from there is what the rule was measured for, as by `study`."""
+    shown, own = image_resolution(images), baseline.resolution
+    smaller = all(a <= b for a, b in zip(own, shown, strict=True))
+    return own if smaller and wish.rule is not None else shown
+
+
 def _scale(baseline: Architecture, images: Data, wish: Wish, limits: Mapping[str, float]) -> Scaled:
     if wish.weights is not None:
         return _as_it_is(baseline, images, wish)
     adapted = adapt(
-        baseline, resolution=image_resolution(images), channels=images.channels, classes=len(images.classes)
+        baseline, resolution=_starts_at(baseline, images, wish), channels=images.channels, classes=len(images.classes)
     )
     scaled = scale_to(adapted, wish.rule, measured_budget(limits, wish.device))
     # Of what was solved for, what was asked; of what was measured, what it was.

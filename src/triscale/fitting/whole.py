@@ -32,6 +32,7 @@ from triscale.studies.writing import RESULT as STUDIED
 
 WHOLE, SEARCH, STUDY, FIT, ZOO = "whole.json", "search", "study", "fit", "zoo"
 BESIDE = ("efficientnet_b0", "mobilenet_v2", "resnet18")  # of the zoo, scaled to the same MACs
+PAPER = "compound"  # the rule where no coefficients were found
 STUDIED_ALONE = "efficientnet_b0"  # where there is no search, and no baseline is named
 GROWTH = 4.0  # from the baseline to the budget: two steps of φ, the study's factor twice
 SHARES: Mapping[str, float] = {SEARCH: 0.3, STUDY: 0.25, FIT: 0.45}  # of the time, as far as a stage is asked for
@@ -177,7 +178,8 @@ class _Stages:
         start = baseline or (studied if studied.is_file() else self.asked.baseline or STUDIED_ALONE)
         with self._stage(FIT):
             time = self._time(FIT) / (1 + len(BESIDE))
-            return self._run(self.out / FIT, start, rule=None if rule is None else str(rule), time=time)
+            named = PAPER if isinstance(start, Path) else None  # from its own pixels, also without coefficients
+            return self._run(self.out / FIT, start, rule=named if rule is None else str(rule), time=time)
 
     def _zoo(self, fitted: Fitted) -> dict[str, Fitted]:
         """Each for as many epochs as the network that was grown."""
