@@ -109,7 +109,7 @@ def sit(
     with closing(Ledger(place, "search")) as ledger:
         ledger.requeue()
         costs = Costs(setup.objective, setup.reference, torch.device("cpu"))
-        spent = 0.0 if setup.time is None else sum(o.seconds for _, o in ledger.told() if o is not None)
+        spent = 0.0 if setup.time is None else sum(o.seconds for _, _, o in ledger.told() if o is not None)
 
         def left() -> float:
             now = sum(pool.seconds * trial.recipe.epochs for trial in pool.began)

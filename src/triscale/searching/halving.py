@@ -91,11 +91,12 @@ class Search:
     # --- from the ledger ---
 
     def restore(
-        self, told: Sequence[tuple[Mapping[str, float], Outcome | None]], finalists: Sequence[Codes] | None
+        self, told: Sequence[tuple[int, Mapping[str, float], Outcome | None]], finalists: Sequence[Codes] | None
     ) -> None:
-        """What the ledger says: finished trials in the order in which they ended, then those that came to nothing,
-        which are done before anything else."""
-        for parameters, outcome in told:
+        """What the ledger says, see `Ledger.told`; what came to nothing is done before anything else."""
+        for _, parameters, _ in sorted(told, key=lambda row: row[0]):
+            self._candidate(self.setup.codes(parameters))  # counted as they were begun, not as they ended
+        for _, parameters, outcome in told:
             candidate = self._candidate(self.setup.codes(parameters))
             run = int(parameters["epochs"]), int(parameters["seed"])
             if outcome is not None:

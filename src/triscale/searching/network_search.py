@@ -234,8 +234,8 @@ class _Sitting:
         """To the end, from wherever the ledger stands."""
         self.ledger.requeue()
         self._calibrate()
-        told = [row for row in self.ledger.told() if FACTOR not in row[0]]
-        self.before = sum(outcome.seconds for _, outcome in told if outcome is not None) / self.setup.workers
+        told = [row for row in self.ledger.told() if FACTOR not in row[1]]
+        self.before = sum(outcome.seconds for _, _, outcome in told if outcome is not None) / self.setup.workers
         device = torch.device(self.setup.how.device)
         costs = Costs(self.setup.objective, self.setup.reference, device, self.setup.quiet)
         search = Search(self.setup, find_strategy(self.setup.strategy), costs, self._left, self._choose)

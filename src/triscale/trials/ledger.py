@@ -138,16 +138,17 @@ class Ledger:
             for trial in self._study.get_trials(deepcopy=False)
         ]
 
-    def told(self) -> list[tuple[dict[str, float], Outcome | None]]:
-        """The parameters of every trial that was begun, with what came out: the finished ones in the order in which
-        they ended, then those that came to nothing. For whoever goes on with a search."""
+    def told(self) -> list[tuple[int, dict[str, float], Outcome | None]]:
+        """(number, parameters, what came out) of every trial that was begun: the finished ones in the order in which
+        they ended, then those that came to nothing. Numbers count as trials begin. For whoever goes on with a search.
+        """
         finished = [trial for trial in self._trials(TrialState.COMPLETE) if OUTCOME in trial.user_attrs]
         finished.sort(key=lambda trial: (trial.datetime_complete, trial.number))
-        found: list[tuple[dict[str, float], Outcome | None]] = [
-            (trial.params, Outcome.from_json(trial.user_attrs[OUTCOME], f"{self.path}: trial {trial.number}"))
-            for trial in finished
+        found: list[tuple[int, dict[str, float], Outcome | None]] = [
+            (t.number, t.params, Outcome.from_json(t.user_attrs[OUTCOME], f"{self.path}: trial {t.number}"))
+            for t in finished
         ]
-        return found + [(trial.params, None) for trial in self._trials(TrialState.FAIL)]
+        return found + [(trial.number, trial.params, None) for trial in self._trials(TrialState.FAIL)]
 
     def close(self) -> None:
         """Lets go of the file, which then is one file again."""
