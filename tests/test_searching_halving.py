@@ -109,7 +109,7 @@ def sit(
     with closing(Ledger(place, "search")) as ledger:
         ledger.requeue()
         costs = Costs(setup.objective, setup.reference, torch.device("cpu"))
-        spent = 0.0 if setup.time is None else sum(o.seconds for _, _, o in ledger.told() if o is not None)
+        spent = 0.0 if setup.time is None else sum(row.outcome.seconds for row in ledger.told() if row.outcome)
 
         def left() -> float:
             now = sum(pool.seconds * trial.recipe.epochs for trial in pool.began)
@@ -306,3 +306,42 @@ def test_outcomes_are_of_the_validation_images(whole: tuple[Search, Formula]) ->
     assert {search.value(one, run) for one in search.candidates.values() for run in one.outcomes} <= {
         outcome.selection for outcome in outcomes
     }
+
+
+class Failing(Formula):
+    """Some networks cannot be trained, however often that is tried."""
+
+    def wait(self, seconds: float) -> list[Done]:
+        ticket, trial = self._running[-1]
+        if trial.architecture != SETUP.entry(None, 9, 0, "").trial.architecture and int(trial.key[0], 16) < 4:
+            self._running.pop()
+            return [Done(ticket, failed="its loss is not finite")]
+        return super().wait(seconds)
+
+
+def test_a_candidate_that_cannot_be_trained_is_left_out_and_not_tried_again(tmp_path: Path) -> None:
+    pool, chosen = Failing(), Chosen()
+    with pytest.raises(StopError):
+        sit(tmp_path / "ledger.db", pool, stop=12, chosen=chosen)
+    pool._running.clear()
+    search = sit(tmp_path / "ledger.db", pool, chosen=chosen)
+    failed = [one for one in search.candidates.values() if one.failed]
+    assert failed
+    assert len(search.candidates) == 27
+    assert max(Counter(trial.key for trial in pool.began).values()) == 1
+    assert search.finalists is not None
+    assert name_winner(search, {}) not in failed
+
+
+def test_with_more_slots_than_there_is_time_for_finalists_are_waited_for(tmp_path: Path) -> None:
+    setup = replace(SETUP, time=5.0, candidates=None, workers=16, pace=1 / (30 * cost(REFERENCE).macs))
+    search = sit(tmp_path / "ledger.db", Formula(slots=16), setup)
+    assert search.finalists is not None
+    assert len(search.finalists) == FINALISTS
+
+
+def test_costs_that_were_measured_lie_with_the_trial_and_are_not_measured_again() -> None:
+    codes = (0,) * len(SETUP.space.space.names)
+    entry = SETUP.entry(codes, 1, 0, "candidate 0", {"latency": 0.25, "macs": 5.0})
+    assert SETUP.measured(entry.parameters) == {"latency": 0.25}
+    assert SETUP.codes(entry.parameters) == codes

@@ -47,6 +47,11 @@ class Costs:
         costs |= self._known[network]
         return costs if self._objective.admits(costs) else None
 
+    def known(self, network: Architecture, measured: Mapping[str, float]) -> Mapping[str, float]:
+        """The costs of a network some of which were measured before."""
+        total = cost(network)
+        return {term: float(getattr(total, term)) for term in self._counted} | dict(measured)
+
     def of(self, network: Architecture) -> Mapping[str, float]:
         """The costs of any network."""
         total = cost(network)

@@ -4,6 +4,7 @@ ended in a rung the best third goes on to the next), then the best five with thr
 Everything follows from the ledger: a search that was killed is rebuilt from it and goes on.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -17,7 +18,7 @@ from triscale.searching.costs import Costs
 from triscale.searching.setup import REFERENCE, Setup
 from triscale.searching.space import Codes
 from triscale.searching.strategies import Known, Scored, Strategy, fresh
-from triscale.trials import Entry, Outcome
+from triscale.trials import Entry, Outcome, Told
 
 ETA = 3  # one of so many goes on to the next rung
 FINALISTS, SEEDS = 5, 3
@@ -37,6 +38,7 @@ class Candidate:
     costs: Mapping[str, float]
     order: int
     outcomes: dict[Run, Outcome] = field(default_factory=dict)
+    failed: str = ""  # why, where one of its trainings did
 
     @property
     def label(self) -> str:
@@ -88,26 +90,23 @@ class Search:
         self._expected = self._took = 0.0
         self._exhausted = False
 
-    # --- from the ledger ---
-
-    def restore(
-        self, told: Sequence[tuple[int, Mapping[str, float], Outcome | None]], finalists: Sequence[Codes] | None
-    ) -> None:
-        """What the ledger says, see `Ledger.told`; what came to nothing is done before anything else."""
-        for _, parameters, _ in sorted(told, key=lambda row: row[0]):
-            self._candidate(self.setup.codes(parameters))  # counted as they were begun, not as they ended
-        for _, parameters, outcome in told:
-            candidate = self._candidate(self.setup.codes(parameters))
-            run = int(parameters["epochs"]), int(parameters["seed"])
-            if outcome is not None:
-                self._learn(candidate, run, outcome)
+    def restore(self, told: Sequence[Told], finalists: Sequence[Codes] | None) -> None:
+        """What the ledger says; what came to nothing is done before anything else, unless it would fail again."""
+        for row in sorted(told, key=lambda row: row.number):  # counted as they were begun, not as they ended
+            self._candidate(self.setup.codes(row.parameters), self.setup.measured(row.parameters))
+        for row in told:
+            candidate = self._of(self.setup.codes(row.parameters))
+            run = int(row.parameters["epochs"]), int(row.parameters["seed"])
+            if row.outcome is not None:
+                self._learn(candidate, run, row.outcome)
+            elif row.failed and candidate is not self.reference:
+                candidate.failed = "failed in an earlier sitting"
             elif run not in candidate.outcomes and (candidate, run) not in self._again:
                 self._again.append((candidate, run))
+        self._again = [(candidate, run) for candidate, run in self._again if not candidate.failed]
         self._begun |= {(candidate.codes, run) for candidate, run in self._again}
         if finalists is not None:
-            self.finalists = [self._candidate(codes) for codes in finalists]
-
-    # --- what is next ---
+            self.finalists = [self._of(codes) for codes in finalists]
 
     def next(self) -> tuple[Entry, float] | None:
         """See `trials.Asking`."""
@@ -118,12 +117,25 @@ class Search:
                 found = self._promoted() or self._new()
                 if found is not None:
                     return self._asked(*found)
-                if any(run not in self._of(codes).outcomes for codes, run in self._begun):
+                if self._runs():
                     return None  # what runs may be promoted yet
+            if len(self._leading()) < FINALISTS and self._runs():
+                return None  # they are chosen once enough have ended
             self.finalists = self._leading()
             self._choose([one.codes for one in self.finalists if one.codes is not None])
         missing = next((run for run in self._final_runs(self.finalists) if self._key(run) not in self._begun), None)
         return None if missing is None else self._asked(*missing)
+
+    def failed(self, entry: Entry, why: str) -> bool:
+        """See `trials.Asking`: a candidate that cannot be trained is worth nothing; the reference has to be."""
+        candidate = self._of(self.setup.codes(entry.parameters))
+        candidate.failed = why
+        return candidate is not self.reference
+
+    def _runs(self) -> bool:
+        """Whether something that was asked for has not ended."""
+        begun = ((self._of(codes), run) for codes, run in self._begun)
+        return any(run not in one.outcomes and not one.failed for one, run in begun)
 
     def ended(self, entry: Entry, outcome: Outcome) -> None:
         """See `trials.Asking`."""
@@ -139,7 +151,7 @@ class Search:
 
     def _asked(self, candidate: Candidate, run: Run) -> tuple[Entry, float]:
         self._begun.add((candidate.codes, run))
-        entry = self.setup.entry(candidate.codes, *run, candidate.label)
+        entry = self.setup.entry(candidate.codes, *run, candidate.label, candidate.costs)
         return entry, self.setup.seconds(candidate.network, run[0])
 
     def _promoted(self) -> tuple[Candidate, Run] | None:
@@ -147,7 +159,7 @@ class Search:
         rungs = self.setup.rungs
         for low, high in reversed(list(pairwise(rungs))):
             ended = sorted(
-                (one for one in self.candidates.values() if (low, 0) in one.outcomes),
+                (one for one in self.candidates.values() if (low, 0) in one.outcomes and not one.failed),
                 key=lambda one: (-self.value(one, (low, 0)), one.order),
             )
             for one in ended[: len(ended) // ETA]:
@@ -179,12 +191,13 @@ class Search:
         network = self.setup.network(codes)
         return self.costs.admitted(network) is not None and network not in self.networks
 
-    def _candidate(self, codes: Codes | None) -> Candidate:
+    def _candidate(self, codes: Codes | None, measured: Mapping[str, float] | None = None) -> Candidate:
+        """measured: its costs that were measured in an earlier sitting; another measurement would be another number."""
         if codes is None:
             return self.reference
         if codes not in self.candidates:
             network = self.setup.network(codes)
-            costs = self.costs.admitted(network)
+            costs = self.costs.admitted(network) if measured is None else self.costs.known(network, measured)
             made = Candidate(codes, network, costs or self.costs.of(network), len(self.candidates))
             self.candidates[codes] = self.networks[network] = made
         return self.candidates[codes]
@@ -203,6 +216,8 @@ class Search:
                 value = self.value(candidate, (rungs[rung], 0)) - sum(gains[:rung])
                 seen.append(Scored(candidate.codes, value))
         done = {scored.codes for scored in seen}
+        seen += [Scored(c, -math.inf) for c, one in self.candidates.items() if one.failed and c not in done]
+        done = {scored.codes for scored in seen}
         return Known(seen, [codes for codes in self.candidates if codes not in done])
 
     def _gains(self) -> list[float]:
@@ -217,19 +232,18 @@ class Search:
         """What a run says the candidate is worth."""
         return self.setup.objective.value(candidate.outcomes[run].selection, candidate.costs)
 
-    # --- the end ---
-
     def _leading(self) -> list[Candidate]:
         """The best five by the highest rung that each ended."""
         rungs = self.setup.rungs
-        tried = [one for one in self.candidates.values() if one.rung(rungs) >= 0]
+        tried = [one for one in self.candidates.values() if one.rung(rungs) >= 0 and not one.failed]
         place = {one.order: one.rung(rungs) for one in tried}
         tried.sort(key=lambda one: (-place[one.order], -self.value(one, (rungs[place[one.order]], 0)), one.order))
         return tried[:FINALISTS]
 
     def _final_runs(self, finalists: Sequence[Candidate]) -> Iterator[tuple[Candidate, Run]]:
         """The reference's too: a search that found nothing better has to say so."""
-        return ((one, (self.setup.top, seed)) for seed in range(SEEDS) for one in (*finalists, self.reference))
+        able = [one for one in (*finalists, self.reference) if not one.failed]
+        return ((one, (self.setup.top, seed)) for seed in range(SEEDS) for one in able)
 
     def _key(self, asked: tuple[Candidate, Run]) -> tuple[Codes | None, Run]:
         return asked[0].codes, asked[1]
@@ -237,7 +251,7 @@ class Search:
     def _time_for_more(self) -> bool:
         """Whether another trial fits before the final runs have to begin. The fewest candidates are always tried."""
         left = self._left()
-        if left == float("inf") or len(self.candidates) < FEWEST:
+        if left == math.inf or len(self.candidates) < FEWEST:
             return True
         ahead = [one for one in self._final_runs(self._leading()) if one[1] not in one[0].outcomes]
         pace = self._pace

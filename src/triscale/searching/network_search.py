@@ -18,7 +18,7 @@ from triscale.runs import RunDirectory
 from triscale.searching.asked import Asked
 from triscale.searching.calibrating import FACTOR, calibrate
 from triscale.searching.costs import Costs
-from triscale.searching.halving import Search
+from triscale.searching.halving import FEWEST, Search
 from triscale.searching.listening import SearchListener
 from triscale.searching.objectives import EXPONENT
 from triscale.searching.preparing import prepare_search
@@ -168,7 +168,12 @@ def resume_search(
         )
     setup = Setup.from_json(settings.get("setup", {}), source)
     if time is not None or candidates is not None:
-        setup = replace(setup, time=time, candidates=candidates)
+        if candidates is not None and candidates < FEWEST:
+            raise UserError(f"--candidates {candidates}: at least {FEWEST}; fewer are no search")
+        if time is not None and not 0 < time < float("inf"):
+            raise UserError(f"--time of {time:g} seconds is not positive; write for example 1h")
+        time = setup.time if time is None else time
+        setup = replace(setup, time=time, candidates=setup.candidates if candidates is None else candidates)
         settings |= {"finalists": None}
     if beside:
         setup = replace(setup, beside=tuple(map(str, beside)))
@@ -234,8 +239,8 @@ class _Sitting:
         """To the end, from wherever the ledger stands."""
         self.ledger.requeue()
         self._calibrate()
-        told = [row for row in self.ledger.told() if FACTOR not in row[1]]
-        self.before = sum(outcome.seconds for _, _, outcome in told if outcome is not None) / self.setup.workers
+        told = [row for row in self.ledger.told() if FACTOR not in row.parameters]
+        self.before = sum(row.outcome.seconds for row in told if row.outcome is not None) / self.setup.workers
         device = torch.device(self.setup.how.device)
         costs = Costs(self.setup.objective, self.setup.reference, device, self.setup.quiet)
         search = Search(self.setup, find_strategy(self.setup.strategy), costs, self._left, self._choose)

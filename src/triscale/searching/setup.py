@@ -1,13 +1,15 @@
 """What a search holds fixed for all its trials, frozen in run.json before the first."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from triscale.arch import Architecture
 from triscale.costing import cost
 from triscale.errors import UserError
 from triscale.plain import from_plain, to_plain
+from triscale.scaling.budget import MEASURED
 from triscale.searching.networks import NetworkSpace, space_from_dict
 from triscale.searching.objectives import Objective
 from triscale.searching.space import Codes
@@ -15,6 +17,7 @@ from triscale.training import Recipe, regularised
 from triscale.trials import Entry, How, Trial
 
 REFERENCE = "reference"
+COST = "cost."  # before the name of a measured cost among a trial's parameters
 
 
 @dataclass(frozen=True)
@@ -65,14 +68,22 @@ class Setup:
         recipe = self.recipe.lasting(epochs)
         return Trial(network, recipe, self.data, self.images, self.seed + seed, self.how)
 
-    def entry(self, codes: Codes | None, epochs: int, seed: int, label: str) -> Entry:
+    def entry(
+        self, codes: Codes | None, epochs: int, seed: int, label: str, costs: Mapping[str, float] = MappingProxyType({})
+    ) -> Entry:
         """What the ledger is told: a candidate by the integers of its choices; the reference by none."""
         network = regularised(self.reference, self.reference) if codes is None else self.network(codes)
         parameters = {} if codes is None else dict(zip(self.space.space.names, map(float, codes), strict=True))
         parameters |= {"epochs": float(epochs), "seed": float(seed)}
+        if codes is not None:
+            parameters |= {f"{COST}{term}": value for term, value in costs.items() if term in MEASURED}
         return Entry(
             self.trial(network, epochs, seed), f"{label}, {epochs} epochs, seed {self.seed + seed}", parameters
         )
+
+    def measured(self, parameters: Mapping[str, float]) -> dict[str, float]:
+        """The costs of a candidate that were measured when it was first asked for."""
+        return {term: parameters[f"{COST}{term}"] for term in MEASURED if f"{COST}{term}" in parameters}
 
     def codes(self, parameters: Mapping[str, float]) -> Codes | None:
         """The inverse: which candidate a trial of the ledger was of; None for the reference."""
@@ -82,10 +93,6 @@ class Setup:
     def seconds(self, network: Architecture, epochs: int) -> float:
         """What a trial is expected to take."""
         return self.pace * cost(network).macs * (self.images * epochs + self.judged)
-
-    def timed(self, pace: float) -> "Setup":
-        """The same with what trials really take."""
-        return replace(self, pace=pace)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; `from_json` gives an equal one back."""

@@ -43,8 +43,8 @@ def write_search(run: RunDirectory, search: Search, time: object) -> Searched:
     values = search_values(search, latencies, winner, time)
     write_whole(run.path / FOUND, to_json(network))
     write_whole(run.path / SPACE, json.dumps(search.setup.space.to_dict(), indent=1) + "\n")
-    write_whole(run.path / RESULT, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
     write_search_page(run.report, values, others(search.setup.beside))
+    write_whole(run.path / RESULT, json.dumps(values, indent=1, ensure_ascii=False) + "\n")  # last: it says that all is
     return Searched(run, network, values)
 
 
@@ -73,7 +73,7 @@ def name_winner(search: Search, latencies: Mapping[int, Latency]) -> Candidate:
     """Of the finalists and the reference the one with the highest mean worth over the seeds that all were trained with;
     where latency is limited, of those that hold it measured at rest."""
     limit = search.setup.objective.limits.get("latency")
-    able = [*(search.finalists or []), search.reference]
+    able = [one for one in (*(search.finalists or []), search.reference) if not one.failed]
     if limit is not None and search.setup.objective.kind == "constraint":
         held = [one for one in able if one.order in latencies and latencies[one.order].median <= limit]
         able = held or [search.reference]

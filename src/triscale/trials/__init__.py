@@ -3,7 +3,7 @@
 from triscale.trials.cluster import Cluster
 from triscale.trials.driving import Asking, Progress, run_asked, run_trials
 from triscale.trials.executors import Done, Executor
-from triscale.trials.ledger import LEDGER, Entry, Ledger
+from triscale.trials.ledger import LEDGER, Entry, Ledger, Told
 from triscale.trials.running import Pictures, Probe, as_machine, passes, run_trial, stratified
 from triscale.trials.trial import How, Outcome, Trial, pack, unpack
 from triscale.trials.workers import Workers, usable_cores
@@ -21,6 +21,7 @@ __all__ = [
     "Pictures",
     "Probe",
     "Progress",
+    "Told",
     "Trial",
     "Workers",
     "as_machine",

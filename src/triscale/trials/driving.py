@@ -88,6 +88,9 @@ class Asking(Protocol):
     def ended(self, entry: Entry, outcome: Outcome) -> None:
         """What came out of one that it asked for."""
 
+    def failed(self, entry: Entry, why: str) -> bool:
+        """One fails by itself. Whether the others go on without it."""
+
 
 def run_asked(ledger: Ledger, executor: Executor, asking: Asking, told: Told) -> None:
     """Carries out what is asked for, one trial after the other in every slot, until nothing is and nothing runs.
@@ -103,6 +106,9 @@ def run_asked(ledger: Ledger, executor: Executor, asking: Asking, told: Told) ->
             return
         for done in sorted(executor.wait(LOOKED), key=lambda done: done.outcome is None):
             entry = state.running[done.ticket]
+            if done.failed is not None and asking.failed(entry, done.failed):
+                state.leave(done)
+                continue
             state.end(done)
             if done.outcome is not None:
                 asking.ended(entry, done.outcome)
@@ -153,11 +159,17 @@ class _State:
             self.effort.finished(key, done.outcome.seconds)
             return
         why = done.failed or done.lost or ""
-        self.ledger.fail(done.ticket, why)
+        self.ledger.fail(done.ticket, why, by_itself=done.failed is not None)
         if done.failed is not None or self.attempts[key] >= ATTEMPTS:
             raise TriscaleError(f"trial {entry.label}: {why}")
         self.ledger.want([entry])
         self.waiting[key] = entry
+
+    def leave(self, done: Done) -> None:
+        """A trial that fails is left out of the set."""
+        self.running.pop(done.ticket)
+        self.ledger.fail(done.ticket, done.failed or "", by_itself=True)
+        self.total -= 1
 
     def tell(self) -> None:
         shares = self.executor.progress()

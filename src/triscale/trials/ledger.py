@@ -23,7 +23,7 @@ from triscale.trials.trial import Outcome, Trial
 
 LEDGER = "ledger.db"
 LOCKED = 60  # seconds to wait for somebody who reads
-INPUTS, OUTCOME, WHY, KEY = "trial", "outcome", "why", "key"
+INPUTS, OUTCOME, WHY, KEY, BY_ITSELF = "trial", "outcome", "why", "key", "by_itself"
 PARAMETER = FloatDistribution(0.0, 1e10)  # of whatever is told to Optuna: shares, factors, seeds
 
 
@@ -34,6 +34,17 @@ class Entry:
     trial: Trial
     label: str
     parameters: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the ledger knows of a trial that was begun. number: counts as trials begin. outcome: None where it came to
+    nothing; failed: by itself, so that it would again."""
+
+    number: int
+    parameters: Mapping[str, float]
+    outcome: Outcome | None
+    failed: bool = False
 
 
 class Ledger:
@@ -112,9 +123,11 @@ class Ledger:
         trial.set_user_attr(OUTCOME, outcome.to_json())
         self._study.tell(number, outcome.selection)
 
-    def fail(self, number: int, why: str) -> None:
-        """It came to nothing."""
-        optuna.trial.Trial(self._study, self._id(number)).set_user_attr(WHY, why)
+    def fail(self, number: int, why: str, *, by_itself: bool = False) -> None:
+        """It came to nothing; by itself, as it would again, or since its worker died."""
+        trial = optuna.trial.Trial(self._study, self._id(number))
+        trial.set_user_attr(WHY, why)
+        trial.set_user_attr(BY_ITSELF, by_itself)
         self._study.tell(number, state=TrialState.FAIL)
 
     def counts(self) -> dict[str, int]:
@@ -138,17 +151,17 @@ class Ledger:
             for trial in self._study.get_trials(deepcopy=False)
         ]
 
-    def told(self) -> list[tuple[int, dict[str, float], Outcome | None]]:
-        """(number, parameters, what came out) of every trial that was begun: the finished ones in the order in which
-        they ended, then those that came to nothing. Numbers count as trials begin. For whoever goes on with a search.
-        """
+    def told(self) -> list[Told]:
+        """Every trial that was begun: the finished ones in the order in which they ended, then those that came to
+        nothing. For whoever goes on with a search."""
         finished = [trial for trial in self._trials(TrialState.COMPLETE) if OUTCOME in trial.user_attrs]
         finished.sort(key=lambda trial: (trial.datetime_complete, trial.number))
-        found: list[tuple[int, dict[str, float], Outcome | None]] = [
-            (t.number, t.params, Outcome.from_json(t.user_attrs[OUTCOME], f"{self.path}: trial {t.number}"))
+        found = [
+            Told(t.number, t.params, Outcome.from_json(t.user_attrs[OUTCOME], f"{self.path}: trial {t.number}"))
             for t in finished
         ]
-        return found + [(trial.number, trial.params, None) for trial in self._trials(TrialState.FAIL)]
+        lost = self._trials(TrialState.FAIL)
+        return found + [Told(t.number, t.params, None, bool(t.user_attrs.get(BY_ITSELF))) for t in lost]
 
     def close(self) -> None:
         """Lets go of the file, which then is one file again."""
