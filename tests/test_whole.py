@@ -14,6 +14,7 @@ from triscale.fitting import Fitted, fit, whole
 from triscale.fitting.whole import BESIDE, Told, Whole, fit_whole, resume_whole
 from triscale.models import load
 from triscale.reporting.whole import claim, verdict, write_whole_page
+from triscale.studies import Asked
 
 Run = Callable[..., tuple[int, str, str]]
 SEARCHED = {
@@ -40,7 +41,8 @@ class Stages:
         self.fails: str | None = None
         self.asked: dict[str, dict[str, Any]] = {}
         monkeypatch.setattr(whole, "search_network", self.searching)
-        monkeypatch.setattr(whole, "study", self.studying)
+        monkeypatch.setattr(whole, "begin_study", self.studying)
+        monkeypatch.setattr(whole, "resume_study", self.resuming)
         monkeypatch.setattr(whole, "fit", self.fitting)
 
     def searching(self, data: Path, *, out: Path, **asked: Any) -> None:
@@ -49,11 +51,17 @@ class Stages:
         (out / "network.json").write_text(to_json(published("mobilenet_v2")))
         (out / "search.json").write_text(json.dumps(SEARCHED | {"gain": None}))
 
-    def studying(self, data: Path, *, out: Path, **asked: Any) -> None:
-        self._note("study", asked)
-        out.mkdir(parents=True)
+    def studying(self, data: Path, wish: Asked, out: Path, listener: object) -> None:
+        out.mkdir(parents=True, exist_ok=True)
+        if self.fails == "study":  # in the midst of it, before its design was chosen
+            (out / "run.json").write_text(json.dumps({"asked": {"verb": "study"}, "choice": None}))
+        self._note("study", {"macs": wish.macs, "time": wish.time, "baseline": wish.baseline})
         (out / "study.json").write_text(json.dumps(STUDIED))
         (out / "baseline.json").write_text(to_json(published("mobilenet_v2")))
+
+    def resuming(self, out: Path, *, data: Path, asked: Asked | None = None, listener: object) -> None:
+        assert asked is not None, "nobody says how long it may take"
+        self.studying(data, asked, out, listener)
 
     def fitting(self, data: Path, *, out: Path, **asked: Any) -> Fitted:
         """The real one, for two epochs."""
@@ -121,6 +129,8 @@ def test_the_baseline_is_searched_and_studied_at_a_quarter_of_the_budget_and_in_
         ),
         (("--study", "--macs", "1M", "--time", "1h", "--params", "1M"), "--params does not go with"),
         (("--study", "--macs", "1M", "--time", "-1h"), "--time"),
+        (("--study", "--macs", "1M", "--time", "1h", "--baseline", "nowhere"), "'nowhere' is no network"),
+        (("--search", "--macs", "1M", "--time", "1h", "--seed", "-1"), "a seed is from 0"),
         (
             ("--search", "--macs", "1M", "--time", "1h", "--baseline", "resnet18", "--baseline", "mobilenet_v2"),
             "one --baseline",
@@ -134,6 +144,22 @@ def test_a_mistake_is_named_with_a_way_out(
     assert code == 2
     assert says in err
     assert not (tmp_path / "run").exists()
+
+
+def test_images_that_are_not_there_leave_nothing_behind(tmp_path: Path, triscale: Run) -> None:
+    asked = ("--search", "--macs", "1M", "--time", "1h", "--out", tmp_path / "run")
+    code, _, err = triscale("fit", tmp_path / "nowhere", *asked)
+    assert code == 2
+    assert "nowhere" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_typed_again_for_a_run_that_goes_on_is_refused_but_for_the_time(tmp_path: Path, triscale: Run) -> None:
+    (tmp_path / "whole.json").write_text("{}")
+    code, _, err = triscale("fit", "--resume", "--out", tmp_path, "--baseline", "resnet18")
+    assert code == 2
+    assert "--baseline" in err
+    assert "only --time may be another" in err
 
 
 def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from triscale.arch import to_dict
-from triscale.cli import arguments, wholes
+from triscale.cli import arguments, trials, wholes
 from triscale.cli.console import Output, copies
 from triscale.cli.plans import show_plan
 from triscale.cli.stopping import stopping_gently
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 def command(
+    context: typer.Context,
     data: arguments.RunData = None,
     out: arguments.RunOut = None,
     macs: arguments.Macs = None,
@@ -53,7 +54,12 @@ def command(
         ),
     ] = None,
     search: Annotated[
-        bool, typer.Option("--search", help="Search the network to scale on these images first; needs --macs, --time.")
+        bool,
+        typer.Option(
+            "--search",
+            help="Search the network to scale on these images first; needs --macs, --time. Networks of the zoo are trained "
+            "beside it, on top of the time.",
+        ),
     ] = False,
     study: Annotated[
         bool, typer.Option("--study", help="Measure first how to scale it on these images; needs --macs, --time.")
@@ -95,7 +101,7 @@ def command(
         raise UserError("fit runs in one process; what torchrun starts is triscale train --architecture NAME|FILE")
     if resume:
         if wholes.is_begun(out):
-            wholes.go_on(output, out, data)
+            wholes.go_on(output, out, data, time, trials.said(context))
         else:
             _go_on(output, out, data)
         return

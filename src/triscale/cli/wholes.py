@@ -76,12 +76,16 @@ def begin(
     _carry_out(output, out, lambda told: fit_whole(data, asked, out, told))
 
 
-def go_on(output: Output, out: Path | None, data: Path | None) -> None:
-    """The run there, to its end."""
+def go_on(output: Output, out: Path | None, data: Path | None, time: str | None, said: frozenset[str]) -> None:
+    """The run there, to its end. said: the options that were typed."""
     assert out is not None  # it has been looked into
+    for option in sorted(said - {"data", "out", "time", "resume", "search", "study", "as_json"}):
+        named = option.replace("_", "-")
+        raise UserError(f"--{named}: {out} goes on as it was begun; only --time may be another; leave it out")
     from triscale.fitting.whole import resume_whole
 
-    _carry_out(output, out, lambda told: resume_whole(out, data, told))
+    seconds = None if time is None else parse_seconds(time, "--time")
+    _carry_out(output, out, lambda told: resume_whole(out, data, told, seconds))
 
 
 def _carry_out(output: Output, out: Path, work: "Callable[[Told], Grown]") -> None:

@@ -30,8 +30,9 @@ def resume(out: str | Path, how: How, data: str | Path | None = None) -> Fitted 
 def go_on(run: RunDirectory, settings: dict[str, Any], how: How, data: str | Path | None) -> Fitted | None:
     """The same for a run whose settings the leading process has read; the others hear them from it."""
     settings = json.loads(how.processes.from_leader(json.dumps(settings).encode()))
-    if settings.get("asked", {}).get("verb") == "study":
-        raise UserError(f"{run.path}: is a study; go on with: triscale study --resume --out {run.path}")
+    verb = settings.get("asked", {}).get("verb")
+    if verb in ("study", "search"):
+        raise UserError(f"{run.path}: was begun by {verb}; go on with: triscale {verb} --resume --out {run.path}")
     plan = Frozen.from_json(settings.get("plan", {}), f"{run.path}/run.json").on(how.processes)
     steady_allocator()
     images = _images(run, settings, plan, how, data)

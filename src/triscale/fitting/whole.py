@@ -6,11 +6,12 @@ import shutil
 import time as clock
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+from triscale.arch import resolve as resolve_network
 from triscale.arch.resolve import FOUND, MODEL_FILE
 from triscale.data import check_apart, read
 from triscale.errors import UserError
@@ -25,10 +26,12 @@ from triscale.runs import RunDirectory, write_whole
 from triscale.runs.directory import SETTINGS
 from triscale.searching import SearchListener, resume_search, search_network
 from triscale.searching.writing import RESULT as SEARCHED
-from triscale.studies import StudyListener, resume_study, study
+from triscale.studies import Asked as StudyAsked
+from triscale.studies import StudyListener, begin_study, resume_study
 from triscale.studies.growing import roomy_resolution
 from triscale.studies.writing import BASELINE, COEFFICIENTS
 from triscale.studies.writing import RESULT as STUDIED
+from triscale.training.machine import find_device
 
 WHOLE, SEARCH, STUDY, FIT, ZOO = "whole.json", "search", "study", "fit", "zoo"
 BESIDE = ("efficientnet_b0", "mobilenet_v2", "resnet18")  # of the zoo, scaled to the same MACs
@@ -36,7 +39,6 @@ PAPER = "compound"  # the rule where no coefficients were found
 STUDIED_ALONE = "efficientnet_b0"  # where there is no search, and no baseline is named
 GROWTH = 4.0  # from the baseline to the budget: two steps of φ, the study's factor twice
 SHARES: Mapping[str, float] = {SEARCH: 0.3, STUDY: 0.25, FIT: 0.45}  # of the time, as far as a stage is asked for
-MOST_EPOCHS = 60
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,11 @@ class Whole:
             raise UserError(f"--macs {self.macs:g} is not positive; write for example 10M")
         if not 0 < self.time < float("inf"):
             raise UserError(f"--time of {self.time:g} seconds is not positive; write for example 2h")
+        if not 0 <= self.seed < 2**31:
+            raise UserError(f"--seed {self.seed}: a seed is from 0 to {2**31 - 1}")
+        if self.baseline is not None:
+            resolve_network(self.baseline)
+        find_device(self.device)
 
 
 @dataclass(frozen=True)
@@ -87,26 +94,32 @@ def fit_whole(data: str | Path, asked: Whole, out: str | Path, told: Told | None
     """
     place = RunDirectory.check_free(out)
     check_apart(Path(data), place)
+    told = told or Told()
+    images = read(data, seed=asked.seed, on_bad=asked.on_bad, progress=told.fit.reading)  # says now what is wrong
     place.mkdir(parents=True, exist_ok=True)
-    values = {"triscale": version("triscale"), "asked": asdict(asked), "data": str(data), "seconds": {}}
-    return _Stages(place, Path(data), asked, values, told or Told()).go_through()
+    values = {"triscale": version("triscale"), "asked": asdict(asked), "data": str(Path(data).resolve()), "seconds": {}}
+    with RunDirectory(place).alone():
+        return _Stages(place, Path(data), asked, values, told).go_through(roomy_resolution(images, GROWTH))
 
 
-def resume_whole(out: str | Path, data: str | Path | None = None, told: Told | None = None) -> Grown:
-    """The run there, to its end. data: where its images are, if they have moved."""
+def resume_whole(
+    out: str | Path, data: str | Path | None = None, told: Told | None = None, time: float | None = None
+) -> Grown:
+    """The run there, to its end. data: where its images are, if they have moved. time: seconds for all of it, where it
+    is to be another."""
     place = Path(out)
     values = read_json((place / WHOLE).read_bytes(), str(place / WHOLE))
     try:
         asked = Whole(**values["asked"])
         images = Path(data if data is not None else values["data"])
+        values["seconds"] = {stage: float(values["seconds"][stage]) for stage in values["seconds"]}
     except (KeyError, TypeError) as error:
         raise UserError(f"{place / WHOLE}: not a run that this version can go on with ({error!r})") from None
-    return _Stages(place, images, asked, values, told or Told()).go_through()
-
-
-def is_whole(out: Path | None) -> bool:
-    """Whether a directory is of a run of all stages."""
-    return out is not None and (out / WHOLE).is_file()
+    if time is not None:
+        asked = replace(asked, time=time)
+        values["asked"] = asdict(asked)
+    with RunDirectory(place).alone():
+        return _Stages(place, images, asked, values, told or Told()).go_through()
 
 
 class _Stages:
@@ -116,10 +129,10 @@ class _Stages:
         self.out, self.data, self.asked, self.values, self.told = out, data, asked, values, told
         self.seconds: dict[str, float] = values["seconds"]
 
-    def go_through(self) -> Grown:
-        """All that is not finished yet."""
+    def go_through(self, resolution: tuple[int, int] | None = None) -> Grown:
+        """All that is not finished yet. resolution: of a baseline with pixels to gain, where the images were read."""
         self._write()
-        baseline = self._searched() if self.asked.search else None
+        baseline = self._searched(resolution) if self.asked.search else None
         rule = self._studied(baseline) if self.asked.study else None
         fitted = self._fitted(baseline, rule)
         zoo = self._zoo(fitted)
@@ -129,21 +142,23 @@ class _Stages:
         write_whole_page(self.out / "report.html", self.values, self._of(SEARCH, SEARCHED), self._of(STUDY, STUDIED))
         return Grown(self.out, fitted, self.values)
 
-    def _searched(self) -> Path:
+    def _searched(self, resolution: tuple[int, int] | None) -> Path:
         place, asked = self.out / SEARCH, self.asked
         if not (place / SEARCHED).is_file():
             with self._stage(SEARCH):
                 if (place / SETTINGS).is_file():
                     resume_search(place, data=self.data, listener=self.told.search)
                 else:
-                    images = read(self.data, seed=asked.seed, on_bad=asked.on_bad)
+                    if resolution is None:
+                        images = read(self.data, seed=asked.seed, on_bad=asked.on_bad)
+                        resolution = roomy_resolution(images, GROWTH)
                     search_network(
                         self.data,
                         out=place,
                         macs=asked.macs / GROWTH,
                         time=self._time(SEARCH),
                         reference=asked.baseline,
-                        resolution=roomy_resolution(images, GROWTH),
+                        resolution=resolution,
                         seed=asked.seed,
                         device=asked.device,
                         on_bad=asked.on_bad,
@@ -156,20 +171,23 @@ class _Stages:
         place, asked = self.out / STUDY, self.asked
         if not (place / STUDIED).is_file():
             with self._stage(STUDY):
-                if (place / SETTINGS).is_file():
+                begun = (place / SETTINGS).is_file()
+                # A study that was ended before it chose its design has to be told the time once more.
+                if begun and RunDirectory(place).settings().get("choice") is not None:
                     resume_study(place, data=self.data, listener=self.told.study)
                 else:
-                    study(
-                        self.data,
-                        out=place,
+                    wish = StudyAsked(
                         baseline=baseline or asked.baseline or STUDIED_ALONE,
                         macs=asked.macs / GROWTH,
                         time=self._time(STUDY),
                         seed=asked.seed,
                         device=asked.device,
                         on_bad=asked.on_bad,
-                        listener=self.told.study,
                     )
+                    if begun:
+                        resume_study(place, data=self.data, asked=wish, listener=self.told.study)
+                    else:
+                        begin_study(self.data, wish, place, self.told.study)
         rule = place / COEFFICIENTS
         return rule if rule.is_file() else None
 
@@ -182,11 +200,12 @@ class _Stages:
             return self._run(self.out / FIT, start, rule=named if rule is None else str(rule), time=time)
 
     def _zoo(self, fitted: Fitted) -> dict[str, Fitted]:
-        """Each for as many epochs as the network that was grown."""
+        """Each for as many epochs as the network that was grown made in its time."""
         found = {}
+        epochs = max(1, round(fitted.plan.recipe.epochs * fitted.steps / fitted.plan.steps))
         with self._stage(ZOO):
             for name in BESIDE:
-                found[name] = self._run(self.out / ZOO / name, name, epochs=fitted.plan.recipe.epochs)
+                found[name] = self._run(self.out / ZOO / name, name, epochs=epochs)
         return found
 
     def _run(self, place: Path, baseline: str | Path, **how: Any) -> Fitted:  # noqa: ANN401
@@ -238,7 +257,7 @@ class _Stages:
         for name, one in zoo.items():
             found = compare(fitted.run.path, one.run.path).difference
             rows.append(_row(name, one, [-found.value, -found.interval()[1], -found.interval()[0]]))
-        return {"networks": rows, "epochs": fitted.plan.recipe.epochs}
+        return {"networks": rows, "epochs": fitted.plan.recipe.epochs * fitted.steps / fitted.plan.steps}
 
 
 def _row(name: str, fitted: Fitted, apart: list[float] | None) -> dict[str, Any]:

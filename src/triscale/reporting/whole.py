@@ -9,6 +9,7 @@ from triscale.runs import write_whole
 
 Values = Mapping[str, Any]
 TIED = "not shown to differ"
+ALIKE = 0.03  # of the MACs: closer than that networks count as equally large
 
 
 def write_whole_page(path: Path, values: Values, searched: Values | None, studied: Values | None) -> None:
@@ -47,7 +48,9 @@ def claim(networks: list[Values]) -> str:
         parts.append(f"not shown to differ from {_listed(by[TIED])}")
     if by["better"]:
         parts.append(f"worse than {_listed(by['better'])}")
-    return f"At the same MACs the grown network is {', '.join(parts)}." if parts else ""
+    alike = all(abs(row["macs"] / networks[0]["macs"] - 1) < ALIKE for row in networks[1:])
+    at = "At the same MACs" if alike else "Beside networks of other MACs (see the table)"
+    return f"{at} the grown network is {', '.join(parts)}." if parts else ""
 
 
 def _listed(names: list[str]) -> str:

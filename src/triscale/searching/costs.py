@@ -11,7 +11,7 @@ from triscale.nn import build
 from triscale.scaling.budget import ANALYTIC
 from triscale.searching.objectives import Objective
 
-NEAR = (0.6, 1.6)  # times the reference's MACs, which is at the limit: elsewhere nothing is worth measuring
+NEAR = 1.6  # times the band, in MACs over the reference's, which is at the limit: elsewhere nothing is worth measuring
 SECONDS = 0.1  # of measuring a candidate's latency
 
 
@@ -40,7 +40,7 @@ class Costs:
             return None
         if not self._measured:
             return costs if self._objective.used(costs) >= low else None
-        if not NEAR[0] * self._around <= total.macs <= NEAR[1] * self._around:
+        if not low / NEAR <= total.macs / self._around <= high * NEAR:
             return None
         if network not in self._known:
             self._known[network] = {term: self._measure(term, network) for term in self._measured}

@@ -158,8 +158,9 @@ def resume_search(
     check_workers(workers)
     listener, run = listener or SearchListener(), RunDirectory.open(out)
     settings, source = run.settings(), f"{run.path}/run.json"
-    if settings.get("asked", {}).get("verb") != "search":
-        raise UserError(f"{run.path}: is no search; go on with it by triscale fit, train or study --resume")
+    verb = settings.get("asked", {}).get("verb", "fit")
+    if verb != "search":
+        raise UserError(f"{run.path}: is no search; go on with: triscale {verb} --resume --out {run.path}")
     if changed:
         option = min(changed - {"time", "candidates"}).replace("_", "-")
         raise UserError(

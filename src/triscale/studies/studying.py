@@ -126,7 +126,8 @@ def resume_study(
     settings, source = run.settings(), f"{run.path}/run.json"
     before = settings.get("asked", {})
     if before.get("verb") != "study":
-        raise UserError(f"{run.path}: is no study; go on with it by triscale fit --resume or triscale train --resume")
+        verb = before.get("verb", "fit")
+        raise UserError(f"{run.path}: is no study; go on with: triscale {verb} --resume --out {run.path}")
     if asked is not None:
         check_same(asked, before, given, run.path)
     anew = None if settings.get("choice") is not None and asked is None else asked
