@@ -57,8 +57,8 @@ def command(
         bool,
         typer.Option(
             "--search",
-            help="Search the network to scale on these images first; needs --macs, --time. Networks of the zoo are trained "
-            "beside it, on top of the time.",
+            help="Search the network to scale on these images first; needs --macs, --time. Networks of the zoo are "
+            "trained beside it, on top of the time.",
         ),
     ] = False,
     study: Annotated[

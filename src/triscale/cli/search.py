@@ -95,10 +95,7 @@ def command(
     seconds = None if time is None else parse_seconds(time, "--time")
     from triscale.cli.search_watching import SearchWatcher
     from triscale.searching import Asked, begin_search, resume_search
-    from triscale.searching.writing import others
     from triscale.training import find_recipe
-
-    others(tuple(map(str, beside or ())))  # says now what is none
 
     def asked() -> "Asked":
         return Asked(

@@ -25,11 +25,11 @@ from triscale.searching.preparing import prepare_search
 from triscale.searching.setup import Setup
 from triscale.searching.space import Codes
 from triscale.searching.strategies import find_strategy
-from triscale.searching.writing import Searched, write_page, write_search
+from triscale.searching.writing import Searched, others, write_page, write_search
 from triscale.studies.studying import carriers, check_workers, make_executor
 from triscale.training import describe, find_recipe
 from triscale.training.machine import find_device
-from triscale.trials import LEDGER, Executor, Ledger, Progress, run_asked
+from triscale.trials import LEDGER, Executor, Ledger, Progress, Told, run_asked
 
 PAGE_EVERY, PAGE_SHARE = 60.0, 100  # seconds between two pages; and so many times what one takes
 
@@ -120,6 +120,7 @@ def begin_search(data: str | Path, asked: Asked, out: str | Path, listener: Sear
     listener, started = listener or SearchListener(), clock.monotonic()
     check_apart(Path(data), RunDirectory.check_free(out))
     asked.fixed()
+    others(tuple(map(str, asked.beside)))  # says now what is none
     images = read(data, seed=asked.seed, on_bad=asked.on_bad, progress=listener.reading)
     listener.read(images)
     device = find_device(asked.device)
@@ -177,7 +178,8 @@ def resume_search(
         setup = replace(setup, time=time, candidates=setup.candidates if candidates is None else candidates)
         settings |= {"finalists": None}
     if beside:
-        setup = replace(setup, beside=tuple(map(str, beside)))
+        others(tuple(map(str, beside)))
+        setup = replace(setup, beside=tuple(str(path.resolve()) for path in beside))
     images = read_again(settings.get("data"), source, seed=setup.seed, place=data, progress=listener.reading)
     with _opened(run) as ledger:
         settings |= {"setup": setup.to_json()}
@@ -239,9 +241,11 @@ class _Sitting:
     def go_through(self) -> Searched:
         """To the end, from wherever the ledger stands."""
         self.ledger.requeue()
+        rows = self.ledger.told()
+        self.before = sum(row.outcome.seconds for row in rows if row.outcome is not None) / self.setup.workers
+        begun = clock.monotonic()
         self._calibrate()
-        told = [row for row in self.ledger.told() if FACTOR not in row.parameters]
-        self.before = sum(row.outcome.seconds for row in told if row.outcome is not None) / self.setup.workers
+        told = [_as_reference(row) for row in self.ledger.told() if row.parameters.get(FACTOR, 1.0) == 1.0]
         device = torch.device(self.setup.how.device)
         costs = Costs(self.setup.objective, self.setup.reference, device, self.setup.quiet)
         search = Search(self.setup, find_strategy(self.setup.strategy), costs, self._left, self._choose)
@@ -255,7 +259,6 @@ class _Sitting:
             self.listener.progress(progress, search.standing)
             self._page(search)
 
-        begun = clock.monotonic()
         try:
             run_asked(self.ledger, self.pool, search, heard)
         finally:
@@ -307,6 +310,11 @@ class _Sitting:
         write_page(self.run, search)
         self.paged = clock.monotonic()
         self.page_took = self.paged - began
+
+
+def _as_reference(row: Told) -> Told:
+    """A trial of the calibration at the limit itself is one of the reference, and counts as its final run."""
+    return replace(row, parameters={name: value for name, value in row.parameters.items() if name != FACTOR})
 
 
 def time_values(spent: Sequence[Spent], trials: int) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def prepare_search(
         time=asked.time,
         candidates=asked.candidates,
         quiet=quiet,
-        beside=tuple(str(path) for path in asked.beside),
+        beside=tuple(str(path.resolve()) for path in asked.beside),
     )
 
 

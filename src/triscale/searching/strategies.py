@@ -1,5 +1,5 @@
-"""Which point is tried next, by what is known so far: a search that was killed goes on from its ledger alone, and points
-may come back in any order. (TPE goes on too, but with other random numbers: Optuna's are its own.)"""
+"""Which point is tried next, by what is known so far: a search that was killed goes on from its ledger alone, and
+points may come back in any order. (TPE goes on too, but with other random numbers: Optuna's are its own.)"""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

@@ -54,7 +54,8 @@ def judge(search: Search) -> Judged:
         for pair in found.pairs
         if pair.first == 0
     }
-    return Judged({one.order: mean for one, mean in zip(arms, found.means, strict=True)}, gains)
+    means = (Estimate(mean.value, max(0.0, mean.low), min(1.0, mean.high)) for mean in found.means)
+    return Judged({one.order: mean for one, mean in zip(arms, means, strict=True)}, gains)
 
 
 def search_values(search: Search, latencies: Latencies, winner: Candidate | None, time: object) -> dict[str, Any]:

@@ -3,6 +3,7 @@ made; space.json, to change and search again."""
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,30 +44,40 @@ def write_search(run: RunDirectory, search: Search, time: object) -> Searched:
     values = search_values(search, latencies, winner, time)
     write_whole(run.path / FOUND, to_json(network))
     write_whole(run.path / SPACE, json.dumps(search.setup.space.to_dict(), indent=1) + "\n")
-    write_search_page(run.report, values, others(search.setup.beside))
+    write_search_page(run.report, values, _still_there(search.setup.beside))
     write_whole(run.path / RESULT, json.dumps(values, indent=1, ensure_ascii=False) + "\n")  # last: it says that all is
     return Searched(run, network, values)
 
 
 def write_page(run: RunDirectory, search: Search) -> None:
     """The page of a search that goes on."""
-    write_search_page(run.report, search_values(search, {}, None, None), others(search.setup.beside))
+    write_search_page(run.report, search_values(search, {}, None, None), _still_there(search.setup.beside))
 
 
 def others(places: tuple[str, ...]) -> list[Mapping[str, Any]]:
     """search.json of other searches. Raises `UserError` where one is none."""
-    found: list[Mapping[str, Any]] = []
+    return [_other(place) for place in places]
+
+
+def _still_there(places: tuple[str, ...]) -> list[Mapping[str, Any]]:
+    """The same of those that can be read: no search is lost because another one was moved."""
+    found = []
     for place in places:
-        path = Path(place) / RESULT
-        try:
-            values = read_json(path.read_bytes(), str(path))
-        except OSError as error:
-            why = error.strerror or error
-            raise UserError(f"--beside {place}: no finished search ({why}); name the --out of one") from None
-        if not isinstance(values, dict) or values.get("schema") != SCHEMA or values.get("finished") is not True:
-            raise UserError(f"--beside {place}: {RESULT} is not of a finished search of this version")
-        found.append(values)
+        with suppress(UserError):
+            found.append(_other(place))
     return found
+
+
+def _other(place: str) -> Mapping[str, Any]:
+    path = Path(place) / RESULT
+    try:
+        values = read_json(path.read_bytes(), str(path))
+    except OSError as error:
+        why = error.strerror or error
+        raise UserError(f"--beside {place}: no finished search ({why}); name the --out of one") from None
+    if not isinstance(values, dict) or values.get("schema") != SCHEMA or values.get("finished") is not True:
+        raise UserError(f"--beside {place}: {RESULT} is not of a finished search of this version")
+    return values
 
 
 def name_winner(search: Search, latencies: Mapping[int, Latency]) -> Candidate:
