@@ -192,7 +192,7 @@ def test_the_page_says_where_a_stage_found_nothing(tmp_path: Path) -> None:
 def test_all_that_the_paper_does_in_one_command(digits: Path, tmp_path: Path, triscale: Run) -> None:
     out = tmp_path / "run"
     code, said, err = triscale(
-        "fit", digits, "--search", "--study", "--macs", "4M", "--time", "15m", "--out", out, "--json"
+        "fit", digits, "--search", "--study", "--macs", "4M", "--time", "6m", "--out", out, "--json"
     )
     assert code == 0, err
     values = json.loads(said)
