@@ -196,7 +196,7 @@ def test_a_search_that_is_killed_at_any_moment_goes_on_and_repeats_no_finished_t
 ) -> None:
     out, rng = tmp_path / "killed", random.Random(0)
     program = [sys.executable, "-m", "triscale", "search"]
-    asked = [str(digits), "--reference", str(reference), "--macs", limit, "--candidates", "12", "--epochs", "9"]
+    asked = [str(digits), "--reference", str(reference), "--macs", limit, "--candidates", "40", "--epochs", "9"]
     words, kills = [*program, *asked, "--workers", "2", "--out", str(out)], 0
     began = time.monotonic()
     while True:
@@ -204,7 +204,7 @@ def test_a_search_that_is_killed_at_any_moment_goes_on_and_repeats_no_finished_t
             words, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
         )
         try:
-            driver.communicate(timeout=6 + 8 * rng.random() if kills < 5 else LONGEST)
+            driver.communicate(timeout=5 + 5 * rng.random() if kills < 4 else LONGEST)
             assert driver.returncode == 0
             break
         except subprocess.TimeoutExpired:
@@ -223,5 +223,5 @@ def test_a_search_that_is_killed_at_any_moment_goes_on_and_repeats_no_finished_t
     assert max(keys.values()) == 1
     assert states <= {"COMPLETE", "FAIL"}
     values = json.loads((out / "search.json").read_text())
-    assert len(values["candidates"]) == 12
+    assert len(values["candidates"]) == 40
     assert len(keys) == values["time"]["trials"]
