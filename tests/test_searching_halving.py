@@ -26,7 +26,7 @@ from triscale.searching.strategies import STRATEGIES, find_strategy
 from triscale.searching.values import curve, learned, search_values
 from triscale.searching.writing import name_winner
 from triscale.training import Recipe
-from triscale.trials import Done, How, Ledger, Outcome, Probe, Progress, Trial, run_asked
+from triscale.trials import Done, How, Ledger, Probe, Progress, Trial, run_asked
 
 REFERENCE = replace(TINY, head=replace(TINY.head, classes=3), resolution=(12, 12), name="small")
 SETUP = Setup(
@@ -298,14 +298,6 @@ def test_a_trial_of_the_ledger_says_which_candidate_it_was_of(whole: tuple[Searc
     for codes, one in whole[0].candidates.items():
         assert SETUP.codes(SETUP.entry(codes, 3, 0, one.label).parameters) == codes
     assert SETUP.codes(SETUP.entry(None, 9, 1, "reference").parameters) is None
-
-
-def test_outcomes_are_of_the_validation_images(whole: tuple[Search, Formula]) -> None:
-    search, _ = whole
-    outcomes: list[Outcome] = [outcome for one in search.candidates.values() for outcome in one.outcomes.values()]
-    assert {search.value(one, run) for one in search.candidates.values() for run in one.outcomes} <= {
-        outcome.selection for outcome in outcomes
-    }
 
 
 class Failing(Formula):
