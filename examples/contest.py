@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from triscale.arch import ZOO, Architecture, adapt, resolve, to_dict
+from triscale.cores import usable_cores
 from triscale.costing import cost
 from triscale.data import Data, image_resolution, read
 from triscale.scaling import Budget, scale_to
@@ -28,7 +29,7 @@ from triscale.studies.comparing import compare_arms
 from triscale.training import find_recipe, regularised
 from triscale.training import resolve as resolve_recipe
 from triscale.training.machine import find_device
-from triscale.trials import LEDGER, Entry, How, Ledger, Progress, Trial, Workers, run_trials, unpack, usable_cores
+from triscale.trials import LEDGER, Entry, How, Ledger, Progress, Trial, Workers, run_trials, unpack
 from triscale.units import format_count, parse_count
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import hypothesis.strategies as st
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from torch import Tensor, nn
 
+from triscale.kernels import compiled as calling
 from triscale.kernels import (
     depthwise,
     norm,
@@ -21,7 +23,7 @@ from triscale.kernels import (
     status,
     twins,
 )
-from triscale.kernels.compiled import ACTIVATIONS
+from triscale.kernels.library import ACTIVATIONS
 from triscale.nn.layers import joined
 
 # Fewer digits than PyTorch keeps would show here; its own bf16 has 4e-3, the step of the type.
@@ -411,6 +413,14 @@ def test_running_averages_are_those_of_pytorch(momentum: float | None) -> None:
         torch.testing.assert_close(joined(x, layers[0], "none"), layers[1](x), rtol=1e-4, atol=1e-5)
     for name, value in layers[1].state_dict().items():
         torch.testing.assert_close(layers[0].state_dict()[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_kernels_work_on_the_threads_of_pytorch_whoever_opened_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int | None] = []
+    opened = SimpleNamespace(triscale_use_team=told.append)
+    monkeypatch.setattr("triscale.kernels.compiled.load", lambda: (opened, status()))
+    assert calling._library.__wrapped__() is opened
+    assert told == [calling._team()]
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

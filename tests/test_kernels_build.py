@@ -6,6 +6,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -90,7 +91,7 @@ def test_a_wheel_carries_the_kernels_and_needs_no_compiler(builder: Path, source
     files = run(python, "-m", "pip", "show", "-f", "triscale", cwd=tmp_path).stdout
     for name in ("triscale_kernels.so", "report.html.j2", "catalogue.json", "named/quick.json", "imagenet.txt"):
         assert name in files
-    for name in ("CMakeLists", "kernels.cpp", "CMakeCache"):
+    for name in ("CMakeLists", "kernels.cpp", "layers.cpp", "CMakeCache"):
         assert name not in files
 
 
@@ -115,7 +116,7 @@ sys.path[:0] = [{source!r}]
 import triscale.kernels.library as library
 library._FILE = {library!r}
 from triscale.kernels import depthwise, norm, norm_depthwise, norm_excite, pointwise, squeeze_excite, status
-from triscale.kernels.compiled import ACTIVATIONS
+from triscale.kernels.library import ACTIVATIONS
 assert status().isa is not None, status()
 chance = random.Random(0)
 for turn in range({turns}):
@@ -137,9 +138,42 @@ for turn in range({turns}):
 print("sound", status().isa)
 """
 
+ENGINE = """
+import sys, random
+sys.path[:0] = [{source!r}, {tests!r}]
+import triscale.kernels.library as library
+library._FILE = {library!r}
+from native_program import pictures, planned
+from tiny import TINY
+from test_native_engine import NETWORKS, spoiled
+from triscale.arch import adapt, published
+from triscale.engines.native import Engine, available
+from triscale.errors import TriscaleError
+assert available().isa is not None, available()
+chance, precisions = random.Random(0), ("fp32", "bf16") if available().bf16 else ("fp32",)
+for name in NETWORKS:
+    network = adapt(published(name), resolution=(chance.randint(33, 70), chance.randint(33, 70)), classes=7)
+    plan, _ = planned(network)
+    for precision in precisions:
+        with Engine(plan, precision=precision, threads=chance.randint(1, 3)) as engine:
+            engine(pictures(network, chance.randint(1, 5)))
+plan, _ = planned(TINY)
+x, refused = pictures(TINY, 2), 0
+for turn in range({turns}):
+    value = chance.choice((chance.randint(-3, 40), 1 << chance.randint(5, 62), -1 << 63))
+    wrong = spoiled(plan, chance.randrange(len(plan.layers)), chance.randrange(25), value)
+    try:
+        with Engine(wrong, precision=chance.choice(precisions)) as engine:
+            engine(x)
+    except TriscaleError:
+        refused += 1
+assert 0 < refused < {turns}
+print("sound", available().isa)
+"""
+
 
 @pytest.mark.skipif(shutil.which("g++") is None or shutil.which("cmake") is None, reason="needs cmake and g++")
-def test_sanitizers_find_nothing_in_the_kernels(tmp_path: Path) -> None:
+def test_sanitizers_find_nothing_in_the_kernels_and_the_engine(tmp_path: Path) -> None:
     runtimes = []
     for name in ("libasan.so", "libubsan.so"):
         found = subprocess.run(["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True)
@@ -150,8 +184,13 @@ def test_sanitizers_find_nothing_in_the_kernels(tmp_path: Path) -> None:
     options = "-Dsanitize=address,undefined", "-DCMAKE_CXX_FLAGS_RELEASE=-O1", "-DCMAKE_CXX_COMPILER=g++"
     run("cmake", "-S", NATIVE, "-B", tmp_path, *options)
     run("cmake", "--build", tmp_path, "-j", os.cpu_count())
-    code = DRIVER.format(source=str(ROOT / "src"), library=str(tmp_path / "triscale_kernels.so"), turns=150)
-    for isa in ("baseline", "avx2", "avx512", "avx512bf16"):
+    places = {
+        "source": str(ROOT / "src"),
+        "tests": str(ROOT / "tests"),
+        "library": str(tmp_path / "triscale_kernels.so"),
+    }
+    codes = DRIVER.format(**places, turns=150), ENGINE.format(**places, turns=400)
+    for isa, code in product(("baseline", "avx2", "avx512", "avx512bf16"), codes):
         # Python and PyTorch keep memory to the end; that is not what is asked.
         done = run(
             sys.executable, "-c", code, TRISCALE_ISA=isa, LD_PRELOAD=":".join(runtimes),

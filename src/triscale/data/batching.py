@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from triscale.cores import usable_cores
 from triscale.data.augmenting import Augment
 from triscale.data.chance import permutation
 from triscale.data.decoding import Pixels
@@ -16,7 +17,6 @@ from triscale.data.mixing import Shares, partners
 from triscale.data.pictures import Images
 from triscale.data.preparing import Prepared, prepare
 from triscale.data.preprocessing import Preprocess
-from triscale.data.threads import usable_cores
 from triscale.errors import UserError
 
 if TYPE_CHECKING:

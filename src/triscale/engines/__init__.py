@@ -1,6 +1,28 @@
-"""Where a network runs, and what it takes there: measured latency and memory."""
+"""Where a network runs, and what it takes there: PyTorch with measured latency and memory, and our own `native` engine.
 
-from triscale.engines.latency import Latency, measure_latency
-from triscale.engines.memory import measure_memory
+Importing this imports no torch; what measures brings it.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from triscale.engines.latency import Latency, measure_latency
+    from triscale.engines.memory import measure_memory
+
+_LATER = {"Latency": "latency", "measure_latency": "latency", "measure_memory": "memory"}
 
 __all__ = ["Latency", "measure_latency", "measure_memory"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module 'triscale.engines' has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(f"triscale.engines.{_LATER[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

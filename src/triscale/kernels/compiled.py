@@ -1,13 +1,13 @@
 """Calls the compiled kernels on tensors. Every function wants what `fits`, and returns None where a kernel declined."""
 
 import ctypes
+from functools import cache
 
 import torch
 from torch import Tensor
 
-from triscale.kernels.library import load
+from triscale.kernels.library import ACTIVATIONS, load
 
-ACTIVATIONS = ("none", "relu", "relu6", "hardswish", "silu")  # in the order of interface.h
 _DECLINED, _NO_MEMORY = -2, -1
 
 
@@ -23,10 +23,27 @@ class _Excite(ctypes.Structure):
     _fields_ = tuple((f"field{i}", ctypes.c_int64) for i in range(4))
 
 
+@cache
+def _library() -> ctypes.CDLL | None:
+    """The library, which from now on works on PyTorch's own threads; None where there is none."""
+    library, _ = load()
+    if library is not None:
+        library.triscale_use_team(_team())
+    return library
+
+
+def _team() -> int | None:
+    """The address at which the OpenMP runtime that PyTorch uses starts a team of threads; None where it has none."""
+    try:
+        return ctypes.cast(ctypes.CDLL(torch._C.__file__).GOMP_parallel, ctypes.c_void_p).value
+    except (OSError, AttributeError, TypeError):
+        return None
+
+
 def fits(x: Tensor, *parameters: Tensor) -> bool:
     """Whether there are kernels for such tensors: fp32 or bf16 values on a CPU, parameters in fp32, not empty."""
     return (
-        load()[0] is not None
+        _library() is not None
         and x.dtype in (torch.float32, torch.bfloat16)
         and x.device.type == "cpu"
         and x.numel() > 0
@@ -35,7 +52,7 @@ def fits(x: Tensor, *parameters: Tensor) -> bool:
 
 
 def _call(name: str, *arguments: object) -> bool:
-    failure = getattr(load()[0], f"triscale_{name}")(*arguments)
+    failure = getattr(_library(), f"triscale_{name}")(*arguments)
     if failure == _NO_MEMORY:
         raise MemoryError(f"not enough memory for the sums of {name}")
     return bool(failure != _DECLINED)

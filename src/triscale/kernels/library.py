@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import torch
-
 from triscale.errors import UserError
 
 ISAS = ("baseline", "avx2", "avx512", "avx512bf16")
+ACTIVATIONS = ("none", "relu", "relu6", "hardswish", "silu")  # in the order of interface.h
 _SWITCH, _ISA = "TRISCALE_KERNELS", "TRISCALE_ISA"
 _FILE = str(Path(__file__).parent / "native" / "triscale_kernels.so")
 
@@ -64,7 +63,6 @@ def load() -> tuple[ctypes.CDLL | None, Status]:
             getattr(library, f"triscale_{name}").argtypes = arguments
         library.triscale_choose.argtypes, library.triscale_choose.restype = [ctypes.c_char_p], ctypes.c_char_p
         library.triscale_use_team.argtypes, library.triscale_use_team.restype = [_POINTER], None
-        library.triscale_use_team(_team())
         # A processor of another kind knows none of the faster names: there the baseline is all there is.
         chosen = library.triscale_choose(most.encode()) or library.triscale_choose(b"baseline")
     except (OSError, AttributeError) as error:
@@ -83,11 +81,3 @@ def warn_if_missing() -> None:
     found = status()
     if found.isa is None and os.environ.get(_SWITCH) != "off":
         warnings.warn(f"Triscale's own kernels are not used, training is slower: {found.why}", stacklevel=3)
-
-
-def _team() -> int | None:
-    """The address at which the OpenMP runtime that PyTorch uses starts a team of threads; None where it has none."""
-    try:
-        return ctypes.cast(ctypes.CDLL(torch._C.__file__).GOMP_parallel, _POINTER).value
-    except (OSError, AttributeError, TypeError):
-        return None

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from triscale.kernels import compiled, twins
+from triscale.kernels.library import ACTIVATIONS
 from triscale.kernels.registering import Context, as_kernels_do, check_grad, define, differentiable, empty
 
 WINDOW = "int stride, SymInt top, SymInt left, SymInt height, SymInt width"
@@ -149,8 +150,8 @@ def check_norm(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> None
         raise ValueError(
             f"normalisation of {tuple(x.shape)} has no weight of {tuple(weight.shape)} and bias of {tuple(bias.shape)}"
         )
-    if activation not in compiled.ACTIVATIONS:
-        raise ValueError(f"{activation!r} is no activation; take one of {', '.join(compiled.ACTIVATIONS)}")
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"{activation!r} is no activation; take one of {', '.join(ACTIVATIONS)}")
     if x.numel() == x.shape[1]:
         raise ValueError(f"training needs more than one value for each channel, not {tuple(x.shape)}")
 

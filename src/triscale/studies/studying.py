@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 
 from triscale.arch import Architecture
+from triscale.cores import usable_cores
 from triscale.data import Data, check_apart, read, read_again
 from triscale.errors import UserError
 from triscale.runs import RunDirectory
@@ -21,7 +22,7 @@ from triscale.studies.study import Sitting, Studied, begin, go_through, opened
 from triscale.studies.writing import write_study
 from triscale.training import find_recipe
 from triscale.training.machine import find_device
-from triscale.trials import Cluster, Executor, Workers, usable_cores
+from triscale.trials import Cluster, Executor, Workers
 
 
 def study(

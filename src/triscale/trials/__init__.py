@@ -6,7 +6,7 @@ from triscale.trials.executors import Done, Executor
 from triscale.trials.ledger import LEDGER, Entry, Ledger, Told
 from triscale.trials.running import Pictures, Probe, as_machine, passes, run_trial, stratified
 from triscale.trials.trial import How, Outcome, Trial, pack, unpack
-from triscale.trials.workers import Workers, usable_cores
+from triscale.trials.workers import Workers
 
 __all__ = [
     "LEDGER",
@@ -32,5 +32,4 @@ __all__ = [
     "run_trials",
     "stratified",
     "unpack",
-    "usable_cores",
 ]

@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from time import monotonic
 
+from triscale.cores import usable_cores
 from triscale.data import Data
 from triscale.errors import TriscaleError
 from triscale.training import Step
@@ -198,11 +199,3 @@ class _Telling:
         if monotonic() - self.last > TOLD:
             self.last = monotonic()
             self.line.send(step.step / step.steps)
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on Linux
-        return os.cpu_count() or 1

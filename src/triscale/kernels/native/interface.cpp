@@ -2,22 +2,28 @@
 
 #include "interface.h"
 
+#include "inference/layer.h"
+
 #include <string.h>
 
 namespace triscale {
 
 namespace baseline {
 extern const Kernels kernels;
+extern const inference::Kernels inference_kernels;
 }
 #if defined(TRISCALE_X86)
 namespace avx2 {
 extern const Kernels kernels;
+extern const inference::Kernels inference_kernels;
 }
 namespace avx512 {
 extern const Kernels kernels;
+extern const inference::Kernels inference_kernels;
 }
 namespace avx512bf16 {
 extern const Kernels kernels;
+extern const inference::Kernels inference_kernels;
 }
 #endif
 
@@ -26,28 +32,33 @@ namespace {
 struct Choice {
   const char* name;
   const Kernels* kernels;
+  const inference::Kernels* inference;
   bool here;
 };
 
 // From the slowest to the fastest; `here` counts the operating system's part too (it must save the wide registers).
 int list(Choice* choices) {
   int n = 0;
-  choices[n++] = {"baseline", &baseline::kernels, true};
+  choices[n++] = {"baseline", &baseline::kernels, &baseline::inference_kernels, true};
 #if defined(TRISCALE_X86)
   __builtin_cpu_init();
   bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                 __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  choices[n++] = {"avx2", &avx2::kernels, avx2};
-  choices[n++] = {"avx512", &avx512::kernels, avx512};
-  choices[n++] = {"avx512bf16", &avx512bf16::kernels, avx512 && __builtin_cpu_supports("avx512bf16")};
+  choices[n++] = {"avx2", &avx2::kernels, &avx2::inference_kernels, avx2};
+  choices[n++] = {"avx512", &avx512::kernels, &avx512::inference_kernels, avx512};
+  choices[n++] = {"avx512bf16", &avx512bf16::kernels, &avx512bf16::inference_kernels, avx512 && __builtin_cpu_supports("avx512bf16")};
 #endif
   return n;
 }
 
 const Kernels* active = nullptr;
+const inference::Kernels* inferring = nullptr;
 
 }  // namespace
+
+const inference::Kernels* chosen_inference() { return inferring; }
+
 }  // namespace triscale
 
 using triscale::active;
@@ -66,7 +77,7 @@ EXPORT const char* triscale_choose(const char* most) {
     if (last < 0) return nullptr;
   }
   while (!choices[last].here) last--;
-  active = choices[last].kernels;
+  active = choices[last].kernels, triscale::inferring = choices[last].inference;
   return choices[last].name;
 }
 

@@ -1,0 +1,11 @@
+"""Triscale's own inference engine for CPUs: a trained network as a plan, and what carries it out. No torch.
+
+`compile_plan(architecture, weights)` makes the `Plan`, `Engine(plan)` is called with images and returns logits.
+"""
+
+from triscale.engines.native.engine import Engine, Precision
+from triscale.engines.native.library import Availability, available
+from triscale.engines.native.plan import Plan
+from triscale.engines.native.program import compile_plan
+
+__all__ = ["Availability", "Engine", "Plan", "Precision", "available", "compile_plan"]

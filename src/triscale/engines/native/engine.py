@@ -1,0 +1,130 @@
+"""Carries a plan out: images in, logits out."""
+
+import ctypes
+import os
+import weakref
+from threading import Condition
+from types import TracebackType
+from typing import Literal, Self, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from triscale.cores import usable_cores
+from triscale.engines.native.library import available, library
+from triscale.engines.native.plan import Plan
+from triscale.errors import TriscaleError, UserError
+
+Precision = Literal["fp32", "bf16"]
+MOST = 1024  # threads, and streams
+_MESSAGE = 256  # bytes of an error
+
+
+class Engine:
+    """A plan that is ready to run.
+
+    precision: of what is computed in between; images and logits are fp32. threads: of one call, all usable cores if
+    None; an engine's result is the same for any number. streams: how many calls compute at the same time, each with
+    threads and memory of its own; more callers wait. An engine may be called from many threads. It belongs to the
+    process that made it, and needs the plan no more.
+    """
+
+    def __init__(
+        self, plan: Plan, *, precision: Precision = "fp32", threads: int | None = None, streams: int = 1
+    ) -> None:
+        threads = min(usable_cores(), MOST) if threads is None else threads
+        _check(precision, threads, streams)
+        native, error = library(), ctypes.create_string_buffer(_MESSAGE)
+        bf16 = precision == "bf16"
+        if bf16 and not available().bf16:
+            raise UserError(
+                f"precision {precision!r}: the instruction set {available().isa} of this processor does not multiply "
+                "bf16; take 'fp32'"
+            )
+        handle = native.triscale_engine_create(
+            plan.layers.ctypes.data, len(plan.layers), plan.buffers, plan.blob.ctypes.data, plan.blob.size,
+            bf16, threads, streams, error, _MESSAGE,
+        )  # fmt: skip
+        if not handle:
+            raise TriscaleError(f"{plan.architecture.name}: no engine could be made: {error.value.decode()}")
+        self.architecture, self.precision, self.threads, self.streams = plan.architecture, precision, threads, streams
+        self._run, self._process = native.triscale_engine_run, os.getpid()
+        self._handle: int | None = handle
+        self._calls, self._changed = 0, Condition()
+        self._free = weakref.finalize(self, _destroy, native, handle, self._process)
+        # At the end of the process threads may still be computing; the system takes the memory.
+        self._free.atexit = False
+
+    def __call__(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Images (n, channels, height, width), contiguous → logits (n, classes); of none, none.
+
+        Raises `UserError` for another array and for an engine that is closed, `MemoryError` where memory is short.
+        """
+        images = self._images(x)
+        logits = np.empty((images, self.architecture.classes), np.float32)
+        if images == 0:
+            return logits
+        handle = self._begin()
+        try:
+            failure = self._run(handle, x.ctypes.data, images, logits.ctypes.data)
+        finally:
+            self._end()
+        if failure:
+            raise MemoryError(f"{self.architecture.name}: not enough memory for {images} images")
+        return logits
+
+    def close(self) -> None:
+        """Gives threads and memory back, once all calls that have begun are done; a second time does nothing."""
+        with self._changed:
+            self._handle = None
+            self._changed.wait_for(lambda: self._calls == 0)
+        self._free()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _images(self, x: npt.NDArray[np.float32]) -> int:
+        """How many, if they are what the network sees."""
+        wanted = self.architecture.channels, *self.architecture.resolution
+        if not isinstance(x, np.ndarray) or x.dtype != np.float32:
+            found = f"an array of {x.dtype}" if isinstance(x, np.ndarray) else f"a {type(x).__name__}"
+            raise UserError(f"images are a numpy array of float32, not {found}")
+        if x.shape[1:] != wanted:
+            shape = ", ".join(map(str, wanted))
+            raise UserError(f"images of {self.architecture.name} are (n, {shape}), not {x.shape}")
+        if not (x.flags.c_contiguous and x.flags.aligned):
+            raise UserError('images lie in memory with gaps; take np.require(x, requirements=["C", "A"])')
+        return len(x)
+
+    def _begin(self) -> int:
+        with self._changed:
+            if self._handle is None:
+                raise UserError(f"{self.architecture.name}: the engine is closed; make another")
+            if os.getpid() != self._process:
+                raise UserError(f"{self.architecture.name}: the engine is another process's; make one in this process")
+            self._calls += 1
+            return self._handle
+
+    def _end(self) -> None:
+        with self._changed:
+            self._calls -= 1
+            self._changed.notify_all()
+
+
+def _check(precision: str, threads: int, streams: int) -> None:
+    if precision not in get_args(Precision):
+        raise UserError(f"precision {precision!r} is none of {', '.join(get_args(Precision))}")
+    for name, value in (("threads", threads), ("streams", streams)):
+        if type(value) is not int or not 1 <= value <= MOST:
+            raise UserError(f"{name} must be a whole number from 1 to {MOST:,}, not {value!r}")
+
+
+def _destroy(native: ctypes.CDLL, handle: int, process: int) -> None:
+    # A copy of the process has none of the engine's threads: there is nobody to be told to end.
+    if os.getpid() == process:
+        native.triscale_engine_destroy(handle)

@@ -1,0 +1,166 @@
+// Dense convolutions, the classifier among them. Included by layers.cpp.
+
+#pragma once
+
+namespace triscale {
+namespace TRISCALE_ISA {
+namespace {
+
+// Pixels of the output in runs along which the input's windows lie evenly apart: whole images where the kernel is 1×1,
+// else rows.
+struct Runs {
+  long count, pixels, per_image;
+  long apart;                     // values from one window to the next
+  long image, row;                // values from one image, or row of windows, to the next
+  long out_apart, out_image;
+
+  Runs(const Layer& layer, long images, long values) {
+    const bool flat = layer.kernel == 1 && layer.stride == 1;
+    out_apart = lie(layer.outputs), out_image = layer.out_pixels() * out_apart;
+    apart = layer.stride * values, row = layer.stride * layer.width * values;
+    image = layer.pixels() * values;
+    per_image = flat ? 1 : layer.out_height;
+    pixels = flat ? layer.pixels() : layer.out_width;
+    count = images * per_image;
+    // Images lie one after another: without gates between them they are one.
+    if (flat && layer.gate < 0) pixels *= images, count = 1;
+  }
+  long input(long run) const { return run / per_image * image + run % per_image * row; }
+  long output(long run) const { return run / per_image * out_image + run % per_image * pixels * out_apart; }
+};
+
+// Values from one pixel of the layer's input to the next.
+TRISCALE_INLINE long input_lies(const Layer& layer) { return layer.gapless ? layer.channels : lie(layer.channels); }
+
+// A window's taps: where pixels lie without gaps a row of the kernel is one run.
+struct Taps {
+  long offsets[31 * 31];
+  Window window;
+
+  explicit Taps(const Layer& layer) {
+    const long values = input_lies(layer);
+    const bool joined = layer.gapless;
+    const long across = joined ? 1 : layer.kernel;
+    for (long i = 0; i < layer.kernel; i++) {
+      for (long j = 0; j < across; j++) offsets[i * across + j] = (i * layer.width + j) * values;
+    }
+    window = {layer.kernel * across, joined ? layer.kernel * values : layer.channels, offsets};
+  }
+};
+
+// How the work is divided: each panel of outputs by itself, and tiles of pixels into `down` parts. By shape alone, and
+// into more parts than there are threads, so that they end together.
+struct Division {
+  long down, across;
+
+  Division(long tiles, long panels) : down(most(1, least(tiles / 4, (15 + panels) / panels))), across(least(panels, 64)) {}
+};
+
+template <class T>
+struct Conv {
+  static long packed(const Layer& layer) {
+    Taps taps(layer);
+    const Panels panels(layer.outputs);
+    return filled(panels.outputs) * sizeof(float) + taps.window.taps * taps.window.padded<T>() * panels.outputs * sizeof(T);
+  }
+
+  static void pack(const Layer& layer, const float* values, void* to) {
+    Taps taps(layer);
+    const Panels panels(layer.outputs);
+    float* bias = static_cast<float*>(to);
+    for (long j = 0; j < filled(panels.outputs); j++) bias[j] = j < layer.outputs ? values[layer.bias + j] : 0;
+    pack_panels(values + layer.weight, taps.window.taps, taps.window.inputs, layer.outputs,
+                reinterpret_cast<T*>(bias + filled(panels.outputs)));
+  }
+
+  static Division divided(const Layer& layer, long images) {
+    const Runs runs(layer, images, input_lies(layer));
+    return Division(runs.count * Tiles(runs.pixels).count, Panels(layer.outputs).count());
+  }
+
+  // A panel with its inputs scaled.
+  static long scratch(const Layer& layer) {
+    return layer.gate < 0 ? 0 : round_up(layer.channels, 2) * kPair * static_cast<long>(sizeof(T));
+  }
+
+  static void task(const Call& call, long task, void* scratch) {
+    const Layer& layer = *call.layer;
+    const Taps taps(layer);
+    const Panels panels(layer.outputs);
+    const Runs runs(layer, call.images, input_lies(layer));
+    const Tiles tiles(runs.pixels);
+    const Division parts(runs.count * tiles.count, panels.count());
+    const long down = task / parts.across, across = task % parts.across;
+    const long begin = runs.count * tiles.count * down / parts.down, end = runs.count * tiles.count * (down + 1) / parts.down;
+    const float* bias = static_cast<const float*>(call.packed);
+    const T* weights = reinterpret_cast<const T*>(bias + filled(panels.outputs));
+    const long inputs = taps.window.taps * taps.window.padded<T>();
+    for (long panel = panels.count() * across / parts.across; panel < panels.count() * (across + 1) / parts.across; panel++) {
+      const long vectors = panels.vectors(panel), first = panel * kPair;
+      const T* weight = weights + first * inputs;
+      const Product<T> multiply = find_product<T, kRows>(tiles.rows, vectors);
+      long scaled = -1;
+      for (long at = begin; at < end; at++) {
+        const long run = at / tiles.count, pixel = tiles.first(at % tiles.count);
+        if (call.gate != nullptr && run != scaled) {
+          scaled = run;
+          scale(weight, call.gate + run * lie(layer.channels), inputs, vectors, static_cast<T*>(scratch));
+        }
+        alignas(64) float sums[kRows * kPair];
+        multiply(static_cast<const T*>(call.input) + runs.input(run) + pixel * runs.apart, runs.apart, taps.window,
+                 call.gate != nullptr ? static_cast<const T*>(scratch) : weight, bias + first, sums);
+        const long out = runs.output(run) + pixel * runs.out_apart + first;
+        finish(layer, sums, tiles.rows, vectors, runs.out_apart, call, out);
+      }
+    }
+  }
+
+ private:
+  // Each input's weights times its gate.
+  static void scale(const float* from, const float* gate, long inputs, long vectors, float* to) {
+    for (long i = 0; i < inputs; i++) {
+      const Vec factor = all(gate[i]);
+      for (long v = 0; v < vectors; v++, from += kLanes, to += kLanes) store(to, load(from, Full{}) * factor, Full{});
+    }
+  }
+
+  static void scale(const Bf16* from, const float* gate, long inputs, long vectors, Bf16* to) {
+    for (long i = 0; i < inputs; i += 2) {
+      Vec factor;
+      for (int k = 0; k < kLanes; k += 2) factor[k] = gate[i], factor[k + 1] = gate[i + 1];
+      for (long v = 0; v < 2 * vectors; v++, from += kLanes, to += kLanes) store(to, load(from, Full{}) * factor, Full{});
+    }
+  }
+
+  static void finish(const Layer& layer, float* sums, long rows, long vectors, long apart, const Call& call, long out) {
+    if (call.residual == nullptr) {
+      with_activation(layer.activation, [&](auto kind) { write<decltype(kind)::value, false>(sums, rows, vectors, apart, call, out); });
+      return;
+    }
+    if (layer.activation != kNone) {
+      with_activation(layer.activation, [&](auto kind) {
+        for (long i = 0; i < rows * vectors * kLanes; i += kLanes) {
+          store(sums + i, activated<T, decltype(kind)::value>(load(sums + i, Full{})), Full{});
+        }
+      });
+    }
+    with_activation(layer.last, [&](auto kind) { write<decltype(kind)::value, true>(sums, rows, vectors, apart, call, out); });
+  }
+
+  template <int ACTIVATION, bool ADD>
+  static void write(const float* sums, long rows, long vectors, long apart, const Call& call, long out) {
+    const T* residual = static_cast<const T*>(call.residual);
+    T* to = static_cast<T*>(call.output);
+    for (long r = 0; r < rows; r++, out += apart) {
+      for (long v = 0; v < vectors; v++, sums += kLanes) {
+        Vec value = load(sums, Full{});
+        if (ADD) value += load(residual + out + v * kLanes, Full{});
+        store(to + out + v * kLanes, activated<T, ACTIVATION>(value), Full{});
+      }
+    }
+  }
+};
+
+}  // namespace
+}  // namespace TRISCALE_ISA
+}  // namespace triscale

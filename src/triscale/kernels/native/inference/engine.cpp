@@ -1,0 +1,294 @@
+// Carries a plan out: memory, threads, and who computes what.
+//
+// Fewer images than threads: the threads share every layer. Otherwise each thread takes images for itself, from the first
+// layer to the last, in memory of its own.
+
+#include <chrono>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <stdlib.h>
+#include <string.h>
+#include <vector>
+
+#include "inference/check.h"
+#include "inference/layer.h"
+#include "inference/team.h"
+#include "interface.h"
+
+namespace triscale {
+namespace inference {
+namespace {
+
+// Memory in whole cache lines, empty at first. Throws std::bad_alloc.
+class Memory {
+ public:
+  Memory() = default;
+  explicit Memory(int64_t bytes) : begin_(static_cast<char*>(aligned_alloc(64, static_cast<size_t>((bytes + 127) / 64 * 64)))) {
+    if (!begin_) throw std::bad_alloc();
+    memset(begin_.get(), 0, static_cast<size_t>(bytes));
+  }
+  char* get() const { return begin_.get(); }
+
+ private:
+  struct Free {
+    void operator()(char* p) const { free(p); }
+  };
+  std::unique_ptr<char, Free> begin_;
+};
+
+struct Plan {
+  std::vector<Layer> layers;
+  std::vector<int64_t> places, sizes;  // of packed weights; of each buffer, in bytes an image
+  Memory packed;
+  const Kernels* kernels = nullptr;
+  int bf16 = 0;
+  int64_t scratch = 0, inputs = 0, classes = 0;
+
+  int64_t value() const { return bf16 ? 2 : 4; }
+};
+
+// What one thread computes in.
+struct Workspace {
+  std::vector<Memory> buffers;
+  Memory scratch;
+
+  Workspace(const Plan& plan, bool maps) : scratch(plan.scratch) {
+    if (!maps) return;
+    for (int64_t size : plan.sizes) buffers.emplace_back(size);
+  }
+};
+
+using Clock = std::chrono::steady_clock;
+
+// One image at a time through the plan, by a team or by one thread.
+class Pass {
+ public:
+  Pass(const Plan& plan, Workspace& maps) : plan_(plan), maps_(maps) {}
+
+  // nanoseconds: what each layer took is added to, or null.
+  void run(const float* x, float* y, Team* team, std::vector<std::unique_ptr<Workspace>>* workspaces, int64_t* nanoseconds = nullptr) {
+    for (size_t i = 0; i < plan_.layers.size(); i++) {
+      const auto begin = nanoseconds == nullptr ? Clock::time_point() : Clock::now();
+      const Layer& layer = plan_.layers[i];
+      call_ = {&layer, plan_.packed.get() + plan_.places[i], 1, 0, x, at(layer.input), at(layer.residual),
+               reinterpret_cast<const float*>(at(layer.gate)), reinterpret_cast<float*>(at(layer.sums)), at(layer.output)};
+      workspaces_ = workspaces;
+      for (call_.phase = 0; call_.phase < phases(layer); call_.phase++) {
+        const int64_t tasks = plan_.kernels->tasks(&layer, 1, call_.phase);
+        if (team == nullptr) {
+          for (int64_t task = 0; task < tasks; task++) plan_.kernels->task(&call_, plan_.bf16, task, maps_.scratch.get());
+        } else {
+          team->run(tasks, [](void* self, int64_t task, int64_t thread) { static_cast<Pass*>(self)->share(task, thread); }, this);
+        }
+      }
+      if (nanoseconds != nullptr) nanoseconds[i] += std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - begin).count();
+    }
+    answer(at(plan_.layers.back().output), y);
+  }
+
+ private:
+  char* at(int64_t buffer) const { return buffer < 0 ? nullptr : maps_.buffers[static_cast<size_t>(buffer)].get(); }
+
+  void share(int64_t task, int64_t thread) {
+    plan_.kernels->task(&call_, plan_.bf16, task, (*workspaces_)[static_cast<size_t>(thread)]->scratch.get());
+  }
+
+  void answer(const char* from, float* y) const {
+    if (!plan_.bf16) {
+      memcpy(y, from, static_cast<size_t>(plan_.classes) * sizeof(float));
+      return;
+    }
+    for (int64_t i = 0; i < plan_.classes; i++) {
+      uint16_t bits;
+      memcpy(&bits, from + 2 * i, sizeof bits);
+      const uint32_t wide = static_cast<uint32_t>(bits) << 16;
+      memcpy(y + i, &wide, sizeof wide);
+    }
+  }
+
+  const Plan& plan_;
+  Workspace& maps_;
+  Call call_{};
+  std::vector<std::unique_ptr<Workspace>>* workspaces_ = nullptr;
+};
+
+// A team with its memory: one caller at a time.
+class Stream {
+ public:
+  Stream(const Plan& plan, int64_t threads) : plan_(plan), team_(threads) {
+    for (int64_t i = 0; i < threads; i++) workspaces_.push_back(std::make_unique<Workspace>(plan, i == 0));
+  }
+
+  // One image by all threads, and how long each layer took.
+  void profile(const float* x, float* y, int64_t* nanoseconds) {
+    Pass(plan_, *workspaces_[0]).run(x, y, &team_, &workspaces_, nanoseconds);
+  }
+
+  // Throws std::bad_alloc before anything is computed.
+  void run(const float* x, int64_t images, float* y) {
+    const int64_t threads = static_cast<int64_t>(workspaces_.size());
+    if (threads > 1 && images < threads) {
+      for (int64_t i = 0; i < images; i++) Pass(plan_, *workspaces_[0]).run(x + i * plan_.inputs, y + i * plan_.classes, &team_, &workspaces_);
+      return;
+    }
+    for (auto& workspace : workspaces_) {
+      if (workspace->buffers.empty()) workspace = std::make_unique<Workspace>(plan_, true);
+    }
+    x_ = x, y_ = y;
+    for (int64_t done = 0; done < images; done += Team::kMost) {
+      first_ = done;
+      const int64_t now = images - done < Team::kMost ? images - done : Team::kMost;
+      team_.run(now, [](void* self, int64_t task, int64_t thread) { static_cast<Stream*>(self)->alone(task, thread); }, this);
+    }
+  }
+
+ private:
+  void alone(int64_t task, int64_t thread) {
+    const int64_t image = first_ + task;
+    Pass(plan_, *workspaces_[static_cast<size_t>(thread)]).run(x_ + image * plan_.inputs, y_ + image * plan_.classes, nullptr, nullptr);
+  }
+
+  const Plan& plan_;
+  Team team_;
+  std::vector<std::unique_ptr<Workspace>> workspaces_;
+  const float* x_ = nullptr;
+  float* y_ = nullptr;
+  int64_t first_ = 0;
+};
+
+class Engine {
+ public:
+  Engine(Plan plan, int64_t threads, int64_t streams) : plan_(std::move(plan)) {
+    for (int64_t i = 0; i < streams; i++) {
+      streams_.push_back(std::make_unique<Stream>(plan_, threads));
+      free_.push_back(streams_.back().get());
+    }
+  }
+
+  int run(const float* x, int64_t images, float* y) {
+    Stream* stream = take();
+    int result = 0;
+    try {
+      stream->run(x, images, y);
+    } catch (const std::bad_alloc&) {
+      result = -1;
+    }
+    give(stream);
+    return result;
+  }
+
+  void profile(const float* x, float* y, int64_t* nanoseconds) {
+    Stream* stream = take();
+    stream->profile(x, y, nanoseconds);
+    give(stream);
+  }
+
+ private:
+  Stream* take() {
+    std::unique_lock<std::mutex> held(mutex_);
+    freed_.wait(held, [this] { return !free_.empty(); });
+    Stream* stream = free_.back();
+    free_.pop_back();
+    return stream;
+  }
+
+  void give(Stream* stream) {
+    std::lock_guard<std::mutex> held(mutex_);
+    free_.push_back(stream);
+    freed_.notify_one();
+  }
+
+  const Plan plan_;
+  std::mutex mutex_;
+  std::condition_variable freed_;
+  std::vector<std::unique_ptr<Stream>> streams_;
+  std::vector<Stream*> free_;
+};
+
+// Reads and packs; false with a message where the plan is not sound. Throws std::bad_alloc.
+bool read_plan(Plan& plan, const int64_t* rows, int64_t layers, int64_t buffers, const float* values, int64_t count, char* error,
+               int64_t error_size) {
+  Checker checker(buffers, count, error, error_size);
+  plan.sizes.assign(static_cast<size_t>(buffers), 0);
+  int64_t size = 0;
+  for (int64_t i = 0; i < layers; i++) {
+    Layer layer{};
+    memcpy(&layer, rows + i * kFields, kFields * sizeof(int64_t));
+    if (!checker.check(layer, i)) return false;
+    if ((i == 0) != (layer.kind == kInput)) return checker.refuse("the network's input must come first, and once");
+    const bool singles = layer.kind == kExcite || layer.kind == kSum;
+    int64_t& needed = plan.sizes[static_cast<size_t>(layer.output)];
+    const int64_t bytes = values_out(layer) * (singles ? 4 : plan.value());
+    needed = needed > bytes ? needed : bytes;
+    if (layer.kind == kDepthwise && layer.sums >= 0) {
+      int64_t& sums = plan.sizes[static_cast<size_t>(layer.sums)];
+      const int64_t wanted = bands(layer.out_height) * lie(layer.channels) * 4;
+      sums = sums > wanted ? sums : wanted;
+    }
+    if (plan.kernels->tasks(&layer, 1, 0) > Team::kMost) return checker.refuse("a map of too many values");
+    plan.places.push_back(size);
+    size += (plan.kernels->packed(&layer, plan.bf16) + 63) / 64 * 64;
+    const int64_t scratch = plan.kernels->scratch(&layer, plan.bf16);
+    plan.scratch = plan.scratch > scratch ? plan.scratch : scratch;
+    plan.layers.push_back(layer);
+  }
+  const Layer& first = plan.layers.front();
+  const Held& last = checker.held(plan.layers.back().output);
+  if (last.what != Held::kMap || last.height * last.width != 1) return checker.refuse("the last layer leaves no logits");
+  plan.inputs = first.channels * first.pixels(), plan.classes = last.channels;
+  plan.packed = Memory(size);
+  for (size_t i = 0; i < plan.layers.size(); i++) plan.kernels->pack(&plan.layers[i], plan.bf16, values, plan.packed.get() + plan.places[i]);
+  return true;
+}
+
+}  // namespace
+}  // namespace inference
+
+const inference::Kernels* chosen_inference();
+}  // namespace triscale
+
+#define EXPORT __attribute__((visibility("default")))
+
+using namespace triscale::inference;
+
+extern "C" {
+
+EXPORT int triscale_engine_bf16() { return triscale::chosen_inference()->bf16; }
+
+// An engine for a plan, (layers, kFields) with its values, or null and why not.
+EXPORT void* triscale_engine_create(const int64_t* rows, int64_t layers, int64_t buffers, const float* values, int64_t count,
+                                    int64_t bf16, int64_t threads, int64_t streams, char* error, int64_t error_size) {
+  try {
+    Plan plan;
+    plan.kernels = triscale::chosen_inference(), plan.bf16 = bf16 != 0;
+    const char* wrong = bf16 && !plan.kernels->bf16                                    ? "this instruction set does not multiply bf16"
+                        : layers < 1 || layers > 1 << 20 || buffers < 1 || buffers > 1 << 16 ? "a plan of no layers, or of too many"
+                        : threads < 1 || threads > 1024 || streams < 1 || streams > 1024 ? "from 1 to 1,024 threads and streams are possible"
+                                                                                         : nullptr;
+    if (wrong != nullptr) {
+      snprintf(error, static_cast<size_t>(error_size), "%s", wrong);
+      return nullptr;
+    }
+    if (!read_plan(plan, rows, layers, buffers, values, count, error, error_size)) return nullptr;
+    return new Engine(std::move(plan), threads, streams);
+  } catch (const std::exception&) {  // no memory, or no more threads
+    snprintf(error, static_cast<size_t>(error_size), "not enough memory, or no more threads");
+    return nullptr;
+  }
+}
+
+// logits, (images, classes), of x, (images, channels, height, width): 0, or -1 where there was no memory.
+EXPORT int triscale_engine_run(void* engine, const float* x, int64_t images, float* y) {
+  return static_cast<Engine*>(engine)->run(x, images, y);
+}
+
+// One image, and for every layer the nanoseconds that it took, added to what is there.
+EXPORT void triscale_engine_profile(void* engine, const float* x, float* y, int64_t* nanoseconds) {
+  static_cast<Engine*>(engine)->profile(x, y, nanoseconds);
+}
+
+EXPORT void triscale_engine_destroy(void* engine) { delete static_cast<Engine*>(engine); }
+
+}  // extern "C"

@@ -1,0 +1,74 @@
+// What the inference engine is made of: a network as a list of layers, and what every instruction set provides for them.
+//
+// A map is NHWC: pixel after pixel, `lie(channels)` values from one to the next, those beyond the channels 0. Values are
+// fp32 or bf16; gates and sums are always fp32.
+
+#pragma once
+
+#include <stdint.h>
+
+namespace triscale {
+namespace inference {
+
+enum Kind : int64_t { kInput, kPad, kConv, kDepthwise, kExcite, kScale, kMaxPool, kShrink, kMean, kSum, kKinds };
+
+// One row of a plan. Buffers are numbers, weights are offsets into the plan's values; -1 is none.
+struct Layer {
+  int64_t kind, input, output, residual, gate, sums;
+  int64_t height, width, channels, out_height, out_width, outputs;
+  int64_t kernel, stride, top, left;
+  int64_t activation, last;           // before a residual is added, and after it
+  int64_t expand, expand_activation;  // depthwise: the channels before a 1×1 expansion; 0 for none
+  int64_t weight, bias, weight2, bias2, squeezed;
+  int64_t gapless;  // found when the plan is checked: the input's pixels lie without gaps, as a network's own input
+
+  int64_t pixels() const { return height * width; }
+  int64_t out_pixels() const { return out_height * out_width; }
+};
+constexpr int64_t kFields = 25;
+static_assert(sizeof(Layer) == (kFields + 1) * sizeof(int64_t), "a layer is a row of integers");
+
+constexpr int64_t kTogether = 16;  // values by which pixels are aligned, whatever the instruction set
+
+inline int64_t filled(int64_t channels) { return (channels + kTogether - 1) / kTogether * kTogether; }
+
+// From one pixel to the next. Not a multiple of 256 values: the rows of a product would then fall on the same few
+// places of the first cache and drive each other out.
+inline int64_t lie(int64_t channels) {
+  const int64_t values = filled(channels);
+  return values % 256 == 0 ? values + 2 * kTogether : values;
+}
+
+// A layer's phases: the next begins when all tasks of the one before are done.
+inline int64_t phases(const Layer& layer) { return layer.kind == kExcite ? 2 : 1; }
+
+// Bands of rows whose sums are kept apart, so that they can be computed at the same time. By shape alone: the result
+// must not depend on how many threads there are.
+inline int64_t bands(int64_t rows) { return rows >= 56 ? (rows + 27) / 28 : 1; }
+
+// Everything a task needs. Buffers hold `images` images each.
+struct Call {
+  const Layer* layer;
+  const void* packed;  // the layer's weights as this instruction set wants them
+  int64_t images, phase;
+  const float* x;  // of the network, for kInput
+  const void* input;
+  const void* residual;
+  const float* gate;
+  float* sums;
+  void* output;
+};
+
+struct Kernels {
+  // Bytes of a layer's packed weights, and the packing.
+  int64_t (*packed)(const Layer*, int bf16);
+  void (*pack)(const Layer*, int bf16, const float* values, void* packed);
+  // Into how many tasks a phase of the layer falls for so many images, and one of them, with memory of its own.
+  int64_t (*tasks)(const Layer*, int64_t images, int64_t phase);
+  int64_t (*scratch)(const Layer*, int bf16);
+  void (*task)(const Call*, int bf16, int64_t task, void* scratch);
+  int bf16;  // whether it multiplies bf16
+};
+
+}  // namespace inference
+}  // namespace triscale

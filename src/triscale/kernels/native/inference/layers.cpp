@@ -1,0 +1,96 @@
+// The inference engine's layers in one instruction set: compiled once for each, with TRISCALE_ISA as its name.
+
+#include "inference/layer.h"
+
+#include "interface.h"
+#include "vectors.h"
+
+using namespace triscale::inference;
+
+#include "inference/product.h"
+#include "inference/convolve.h"
+#include "inference/maps.h"
+#include "inference/spread.h"
+
+namespace triscale {
+namespace TRISCALE_ISA {
+namespace {
+
+int64_t packed(const Layer* layer, int bf16) {
+  switch (layer->kind) {
+    case kConv: return bf16 ? Conv<Bf16>::packed(*layer) : Conv<float>::packed(*layer);
+    case kDepthwise: return bf16 ? Spread<Bf16>::packed(*layer) : Spread<float>::packed(*layer);
+    case kExcite: return Excite::packed(*layer);
+    default: return 0;
+  }
+}
+
+void pack(const Layer* layer, int bf16, const float* values, void* to) {
+  switch (layer->kind) {
+    case kConv: return bf16 ? Conv<Bf16>::pack(*layer, values, to) : Conv<float>::pack(*layer, values, to);
+    case kDepthwise: return bf16 ? Spread<Bf16>::pack(*layer, values, to) : Spread<float>::pack(*layer, values, to);
+    case kExcite: return Excite::pack(*layer, values, to);
+    default: return;
+  }
+}
+
+int64_t tasks(const Layer* layer, int64_t images, int64_t phase) {
+  switch (layer->kind) {
+    case kConv: {
+      const Division parts = Conv<float>::divided(*layer, images);
+      return parts.down * parts.across;
+    }
+    case kDepthwise: return Spread<float>::tasks(*layer, images);
+    case kInput: return images * input_parts(*layer);
+    case kExcite: return images * Excite::parts(*layer, phase);
+    default: return images;
+  }
+}
+
+int64_t scratch(const Layer* layer, int bf16) {
+  switch (layer->kind) {
+    case kConv: return bf16 ? Conv<Bf16>::scratch(*layer) : Conv<float>::scratch(*layer);
+    case kDepthwise: return Spread<float>::scratch(*layer);
+    case kExcite: return Excite::scratch(*layer);
+    default: return 0;
+  }
+}
+
+template <class T>
+void run(const Call& call, int64_t at, void* own) {
+  switch (call.layer->kind) {
+    case kInput: return take_input<T>(call, at);
+    case kPad: return pad<T>(call, at);
+    case kConv: return Conv<T>::task(call, at, own);
+    case kDepthwise: return Spread<T>::task(call, at, own);
+    case kExcite: return Excite::task(call, at, static_cast<float*>(own));
+    case kScale: return scale<T>(call, at);
+    case kMaxPool: return pool_windows<T, true>(call, at);
+    case kShrink: return pool_windows<T, false>(call, at);
+    case kMean: return average<T>(call, at);
+    case kSum: return sum<T>(call, at);
+    default: return;
+  }
+}
+
+void task(const Call* call, int bf16, int64_t at, void* own) {
+  if (bf16) {
+    run<Bf16>(*call, at, own);
+  } else {
+    run<float>(*call, at, own);
+  }
+}
+
+}  // namespace
+
+#if defined(__AVX512BF16__)
+constexpr int kMultipliesBf16 = 1;
+#else
+constexpr int kMultipliesBf16 = 0;
+#endif
+
+extern const inference::Kernels inference_kernels;
+const inference::Kernels inference_kernels = {packed, pack, tasks, scratch, task, kMultipliesBf16};
+
+}  // namespace TRISCALE_ISA
+}  // namespace triscale

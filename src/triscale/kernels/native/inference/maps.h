@@ -1,0 +1,237 @@
+// Everything between convolutions: padding, squeeze-excite, pooling. Included by layers.cpp.
+
+#pragma once
+
+namespace triscale {
+namespace TRISCALE_ISA {
+namespace {
+
+constexpr long kInputRows = 16;  // a task's
+
+inline long input_parts(const Layer& layer) { return (layer.out_height + kInputRows - 1) / kInputRows; }
+
+// Some rows of the network's input, (images, channels, height, width), as padded maps without gaps.
+template <class T>
+void take_input(const Call& call, long task) {
+  const Layer& layer = *call.layer;
+  const long image = task / input_parts(layer), begin = task % input_parts(layer) * kInputRows, channels = layer.channels;
+  const float* x = call.x + image * channels * layer.pixels();
+  T* y = static_cast<T*>(call.output) + image * layer.out_pixels() * channels;
+  for (long i = begin; i < least(layer.out_height, begin + kInputRows); i++) {
+    T* row = y + i * layer.out_width * channels;
+    const long from = i - layer.top;
+    if (from < 0 || from >= layer.height) {
+      memset(row, 0, layer.out_width * channels * sizeof(T));
+      continue;
+    }
+    memset(row, 0, layer.left * channels * sizeof(T));
+    const long right = layer.left + layer.width;
+    memset(row + right * channels, 0, (layer.out_width - right) * channels * sizeof(T));
+    row += layer.left * channels;
+    const float* at = x + from * layer.width;
+    if (channels == 3) {
+      for (long j = 0; j < layer.width; j++, row += 3) {
+        put(row, at[j]), put(row + 1, at[layer.pixels() + j]), put(row + 2, at[2 * layer.pixels() + j]);
+      }
+      continue;
+    }
+    for (long c = 0; c < channels; c++) {
+      for (long j = 0; j < layer.width; j++) put(row + j * channels + c, at[c * layer.pixels() + j]);
+    }
+  }
+}
+
+template <class T>
+void pad(const Call& call, long image) {
+  const Layer& layer = *call.layer;
+  const long apart = lie(layer.channels);
+  const T* x = static_cast<const T*>(call.input) + image * layer.pixels() * apart;
+  T* y = static_cast<T*>(call.output) + image * layer.out_pixels() * apart;
+  const long right = (layer.out_width - layer.left - layer.width) * apart;
+  for (long i = 0; i < layer.out_height; i++, y += layer.out_width * apart) {
+    const long from = i - layer.top;
+    if (from < 0 || from >= layer.height) {
+      memset(y, 0, layer.out_width * apart * sizeof(T));
+      continue;
+    }
+    T* inside = y + layer.left * apart;
+    memset(y, 0, layer.left * apart * sizeof(T));
+    memcpy(inside, x + from * layer.width * apart, layer.width * apart * sizeof(T));
+    memset(inside + layer.width * apart, 0, right * sizeof(T));
+  }
+}
+
+template <class T>
+void scale(const Call& call, long image) {
+  const Layer& layer = *call.layer;
+  const long apart = lie(layer.channels), at = image * layer.pixels() * apart;
+  const T *x = static_cast<const T*>(call.input) + at, *residual = static_cast<const T*>(call.residual);
+  T* y = static_cast<T*>(call.output) + at;
+  const float* gate = call.gate + image * apart;
+  with_activation(layer.last, [&](auto kind) {
+    for (long p = 0; p < layer.pixels() * apart; p += apart) {
+      for (long c = 0; c < layer.channels; c += kLanes) {
+        Vec value = load(x + p + c, Full{}) * load(gate + c, Full{});
+        if (residual != nullptr) value += load(residual + at + p + c, Full{});
+        store(y + p + c, activated<T, decltype(kind)::value>(value), Full{});
+      }
+    }
+  });
+}
+
+// The part of a window that lies in the map.
+struct Clipped {
+  long from, to;
+  Clipped(long at, long kernel, long side) : from(most(0, at)), to(least(side, at + kernel)) {}
+};
+
+template <class T, bool MAX>
+void pool_windows(const Call& call, long image) {
+  const Layer& layer = *call.layer;
+  const long apart = lie(layer.channels), out_apart = lie(layer.outputs), outputs = round_up(layer.outputs, kLanes);
+  const T* x = static_cast<const T*>(call.input) + image * layer.pixels() * apart;
+  T* y = static_cast<T*>(call.output) + image * layer.out_pixels() * out_apart;
+  for (long i = 0; i < layer.out_height; i++) {
+    const Clipped rows(i * layer.stride - layer.top, layer.kernel, layer.height);
+    for (long j = 0; j < layer.out_width; j++, y += out_apart) {
+      const Clipped columns(j * layer.stride - layer.left, layer.kernel, layer.width);
+      const float share = 1.0f / static_cast<float>((rows.to - rows.from) * (columns.to - columns.from));
+      for (long c = 0; c < outputs; c += kLanes) {
+        if (c >= layer.channels) {
+          store(y + c, all(0), Full{});
+          continue;
+        }
+        Vec found = MAX ? load(x + (rows.from * layer.width + columns.from) * apart + c, Full{}) : all(0);
+        for (long row = rows.from; row < rows.to; row++) {
+          for (long column = columns.from; column < columns.to; column++) {
+            const Vec value = load(x + (row * layer.width + column) * apart + c, Full{});
+            found = !MAX ? found + value : found >= value ? found : value;
+          }
+        }
+        store(y + c, MAX ? found : found * share, Full{});
+      }
+    }
+  }
+}
+
+// Sums over all pixels of an image's map, times a factor.
+template <class T, class Out>
+void add_up(const Call& call, long image, float factor, Out* y) {
+  const Layer& layer = *call.layer;
+  const long apart = lie(layer.channels);
+  const T* x = static_cast<const T*>(call.input) + image * layer.pixels() * apart;
+  for (long c = 0; c < layer.channels; c += kLanes) {
+    // Row by row: the fewer values one after another, the smaller the error of their sum.
+    Vec sum = all(0);
+    for (long i = 0; i < layer.height; i++) {
+      Vec row = all(0);
+      for (long j = 0; j < layer.width; j++) row += load(x + (i * layer.width + j) * apart + c, Full{});
+      sum += row;
+    }
+    store(y + c, sum * factor, Full{});
+  }
+}
+
+template <class T>
+void average(const Call& call, long image) {
+  T* y = static_cast<T*>(call.output) + image * lie(call.layer->channels);
+  add_up<T>(call, image, 1.0f / static_cast<float>(call.layer->pixels()), y);
+}
+
+// As a depthwise convolution leaves them: in bands, of which one has it all.
+template <class T>
+void sum(const Call& call, long image) {
+  const long apart = lie(call.layer->channels), of = bands(call.layer->height);
+  float* y = static_cast<float*>(call.output) + image * of * apart;
+  memset(y, 0, of * apart * sizeof(float));
+  add_up<T>(call, image, 1.0f, y);
+}
+
+// Gates of one image from its sums.
+struct Excite {
+  static long squeezed(const Layer& layer) { return round_up(layer.squeezed, kLanes); }
+  static long channels(const Layer& layer) { return round_up(layer.channels, kLanes); }
+  static long packed(const Layer& layer) {
+    return (2 * channels(layer) * squeezed(layer) + channels(layer) + squeezed(layer)) * sizeof(float);
+  }
+
+  static void pack(const Layer& layer, const float* values, void* to) {
+    const long wide = channels(layer), narrow = squeezed(layer);
+    float* at = static_cast<float*>(to);
+    memset(at, 0, packed(layer));
+    columns(values + layer.weight, layer.channels, layer.squeezed, wide, at);
+    at += wide * narrow;
+    memcpy(at, values + layer.bias, layer.squeezed * sizeof(float));
+    at += narrow;
+    columns(values + layer.weight2, layer.squeezed, layer.channels, layer.squeezed, at);
+    memcpy(at + wide * narrow, values + layer.bias2, layer.channels * sizeof(float));
+  }
+
+  // (rows, outputs) as one column of vectors after another, each of so many rows.
+  static void columns(const float* from, long rows, long outputs, long apart, float* to) {
+    for (long i = 0; i < rows; i++) {
+      for (long j = 0; j < outputs; j++) to[j / kLanes * kLanes * apart + i * kLanes + j % kLanes] = from[i * outputs + j];
+    }
+  }
+
+  static long scratch(const Layer& layer) { return channels(layer) * sizeof(float); }
+
+  // Tasks of an image: each vector of what is squeezed; then, when all of those are there, so many gates each.
+  static constexpr long kGates = 16 * kLanes;
+  static long parts(const Layer& layer, long phase) {
+    return phase == 0 ? squeezed(layer) / kLanes : (channels(layer) + kGates - 1) / kGates;
+  }
+
+  static void task(const Call& call, long task, float* means) {
+    const long of = parts(*call.layer, call.phase), image = task / of, part = task % of;
+    if (call.phase == 0) {
+      squeeze(call, image, part * kLanes, means);
+    } else {
+      expand(call, image, part * kGates);
+    }
+  }
+
+ private:
+  // An image's gates, and behind them what was squeezed.
+  static float* gates(const Call& call, long image) {
+    return static_cast<float*>(call.output) + image * (lie(call.layer->channels) + filled(call.layer->squeezed));
+  }
+
+  static void squeeze(const Call& call, long image, long r, float* means) {
+    const Layer& layer = *call.layer;
+    const long wide = channels(layer), narrow = squeezed(layer), apart = lie(layer.channels), of = bands(layer.height);
+    const float *weights = static_cast<const float*>(call.packed) + r * wide, *bias = static_cast<const float*>(call.packed) + wide * narrow;
+    const float* sums = call.sums + image * of * apart;
+    const Vec share = all(1.0f / static_cast<float>(layer.pixels()));
+    for (long c = 0; c < wide; c += kLanes) {
+      Vec sum = load(sums + c, Full{});
+      for (long band = 1; band < of; band++) sum += load(sums + band * apart + c, Full{});
+      store(means + c, sum * share, Full{});
+    }
+    Vec found[4] = {load(bias + r, Full{}), all(0), all(0), all(0)};  // apart, so that they do not wait
+    for (long c = 0; c < wide; c += 4) {
+      TRISCALE_UNROLL for (int k = 0; k < 4; k++) found[k] += all(means[c + k]) * load(weights + (c + k) * kLanes, Full{});
+    }
+    const Vec all_of_it = (found[0] + found[1]) + (found[2] + found[3]);
+    with_activation(layer.activation, [&](auto kind) {
+      store(gates(call, image) + lie(layer.channels) + r, activated<float, decltype(kind)::value>(all_of_it), Full{});
+    });
+  }
+
+  static void expand(const Call& call, long image, long begin) {
+    const Layer& layer = *call.layer;
+    const long wide = channels(layer), narrow = squeezed(layer);
+    const float* weights = static_cast<const float*>(call.packed) + wide * narrow + narrow;
+    const float* bias = weights + wide * narrow;
+    float *gate = gates(call, image), *hidden = gate + lie(layer.channels);
+    for (long c = begin; c < least(wide, begin + kGates); c += kLanes) {
+      Vec found[2] = {load(bias + c, Full{}), all(0)};
+      for (long r = 0; r < layer.squeezed; r++) found[r & 1] += all(hidden[r]) * load(weights + c * layer.squeezed + r * kLanes, Full{});
+      store(gate + c, logistic<float>(found[0] + found[1]), Full{});
+    }
+  }
+};
+
+}  // namespace
+}  // namespace TRISCALE_ISA
+}  // namespace triscale

@@ -1,0 +1,226 @@
+// The product under every dense convolution: a few pixels times two vectors of outputs stay in registers while all
+// inputs pass by. Included by layers.cpp.
+//
+// Weights lie as panels of two vectors of outputs (the last may be one), each with all its inputs in order. bf16 goes in
+// pairs of inputs, as VDPBF16PS takes them; sums are always single precision.
+
+#pragma once
+
+namespace triscale {
+namespace TRISCALE_ISA {
+namespace {
+
+constexpr int kRows = kRegisters == 32 ? 14 : 6;  // pixels at once
+constexpr int kPair = 2 * kLanes;                 // outputs of a whole panel
+
+// The values of one step of T: a single input, or a pair.
+template <class T>
+constexpr long step_of() {
+  return sizeof(T) == 4 ? 1 : 2;
+}
+
+struct Panels {
+  long outputs;  // whole vectors
+
+  explicit Panels(long outputs_) : outputs(round_up(outputs_, kLanes)) {}
+  long count() const { return (outputs + kPair - 1) / kPair; }
+  long vectors(long panel) const { return least(kPair, outputs - panel * kPair) / kLanes; }
+};
+
+// Where the inputs of a pixel lie: `taps` runs of `inputs` values each, the first at 0, the others at `offsets`.
+struct Window {
+  long taps, inputs;
+  const long* offsets;
+  template <class T>
+  long padded() const {
+    return round_up(inputs, step_of<T>());
+  }
+};
+
+TRISCALE_INLINE Vec multiplied(Vec sum, const float* x, const float* weight) { return sum + all(*x) * load(weight, Full{}); }
+
+// Weights are asked for long before they are needed, in bytes: they come from beyond the second cache. A few rows are
+// soon done with them.
+constexpr long ahead(int rows) { return rows > 4 ? 4096 : 16384; }
+TRISCALE_INLINE void fetch(const void* p, int lines) {
+  for (int i = 0; i < lines; i++) __builtin_prefetch(static_cast<const char*>(p) + 64 * i);
+}
+
+#if defined(__AVX512BF16__)
+TRISCALE_INLINE __m512bh pair_at(const Bf16* x) {
+  int32_t pair;
+  memcpy(&pair, x, sizeof pair);
+  return (__m512bh)_mm512_set1_epi32(pair);
+}
+#endif
+
+// sums (ROWS, VECTORS vectors) = bias + the window of ROWS pixels, `apart` values from one to the next, times a panel.
+template <int ROWS, int VECTORS>
+__attribute__((noinline)) void product(const float* x, long apart, const Window& window, const float* weight,
+                                       const float* bias, float* sums) {
+  Vec sum[ROWS][VECTORS];
+  TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) {
+    const Vec first = load(bias + v * kLanes, Full{});
+    TRISCALE_UNROLL for (int r = 0; r < ROWS; r++) sum[r][v] = first;
+  }
+  for (long tap = 0; tap < window.taps; tap++) {
+    // Rows are addressed from every fifth one: more pointers would not stay in registers.
+    const float* at[3] = {x + window.offsets[tap], x + window.offsets[tap] + 5 * apart, x + window.offsets[tap] + 10 * apart};
+    for (long i = 0; i < window.inputs; i++) {
+      Vec taps[VECTORS];
+      TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) taps[v] = load(weight + v * kLanes, Full{});
+      TRISCALE_UNROLL for (int r = 0; r < ROWS; r++) {
+        const Vec value = all(at[r / 5][r % 5 * apart]);
+        TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) sum[r][v] += value * taps[v];
+      }
+      fetch(weight + ahead(ROWS) / sizeof(float), VECTORS);
+      weight += VECTORS * kLanes;
+      at[0]++, at[1]++, at[2]++;
+      asm volatile("" : "+r"(at[0]), "+r"(at[1]), "+r"(at[2]));
+    }
+  }
+  TRISCALE_UNROLL for (int r = 0; r < ROWS; r++) {
+    TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) store(sums + (r * VECTORS + v) * kLanes, sum[r][v], Full{});
+  }
+}
+
+template <int ROWS, int VECTORS>
+__attribute__((noinline)) void product(const Bf16* x, long apart, const Window& window, const Bf16* weight,
+                                       const float* bias, float* sums) {
+#if defined(__AVX512BF16__)
+  __m512 sum[ROWS][VECTORS];
+  TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) {
+    const __m512 first = _mm512_loadu_ps(bias + v * kLanes);
+    TRISCALE_UNROLL for (int r = 0; r < ROWS; r++) sum[r][v] = first;
+  }
+  for (long tap = 0; tap < window.taps; tap++) {
+    const Bf16* at[3] = {x + window.offsets[tap], x + window.offsets[tap] + 5 * apart, x + window.offsets[tap] + 10 * apart};
+    for (long i = 0; i < window.inputs; i += 2) {
+      __m512bh taps[VECTORS];
+      TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) taps[v] = (__m512bh)_mm512_loadu_si512(weight + v * kPair);
+      TRISCALE_UNROLL for (int r = 0; r < ROWS; r++) {
+        const __m512bh value = pair_at(at[r / 5] + r % 5 * apart);
+        TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) sum[r][v] = _mm512_dpbf16_ps(sum[r][v], value, taps[v]);
+      }
+      fetch(weight + ahead(ROWS) / sizeof(Bf16), VECTORS);
+      weight += VECTORS * kPair;
+      at[0] += 2, at[1] += 2, at[2] += 2;
+      asm volatile("" : "+r"(at[0]), "+r"(at[1]), "+r"(at[2]));
+    }
+  }
+  TRISCALE_UNROLL for (int r = 0; r < ROWS; r++) {
+    TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) _mm512_storeu_ps(sums + (r * VECTORS + v) * kLanes, sum[r][v]);
+  }
+#else
+  (void)x, (void)apart, (void)window, (void)weight, (void)bias, (void)sums;  // never asked for: see Kernels::bf16
+#endif
+}
+
+template <class T>
+using Product = void (*)(const T*, long, const Window&, const T*, const float*, float*);
+
+template <class T, int ROWS>
+Product<T> find_product(long rows, long vectors) {
+  if (rows == ROWS) return vectors == 2 ? Product<T>(product<ROWS, 2>) : Product<T>(product<ROWS, 1>);
+  if constexpr (ROWS > 1) return find_product<T, ROWS - 1>(rows, vectors);
+  return nullptr;
+}
+
+// How a run of pixels is covered: tiles of as many rows each, the last reaching back over some of the one before.
+struct Tiles {
+  long pixels, count, rows;
+
+  explicit Tiles(long pixels_) : pixels(pixels_), count((pixels_ + kRows - 1) / kRows), rows((pixels_ + count - 1) / count) {}
+  long first(long tile) const { return least(tile * rows, pixels - rows); }
+};
+
+// Packs (taps, inputs, outputs) as panels; each tap's inputs are filled up to whole steps of T. In bf16 a pair of
+// inputs stands side by side for each output.
+TRISCALE_INLINE void put(float* to, float value) { *to = value; }
+TRISCALE_INLINE void put(Bf16* to, float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  to->bits = static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+template <class T>
+void pack_panels(const float* from, long taps, long inputs, long outputs, T* to) {
+  const Panels panels(outputs);
+  constexpr long kStep = step_of<T>();
+  const long padded = round_up(inputs, kStep);
+  for (long panel = 0; panel < panels.count(); panel++) {
+    const long width = panels.vectors(panel) * kLanes, first = panel * kPair;
+    for (long tap = 0; tap < taps; tap++) {
+      for (long i = 0; i < padded; i += kStep) {
+        for (long j = 0; j < width; j++) {
+          for (long k = 0; k < kStep; k++) {
+            const bool there = i + k < inputs && first + j < outputs;
+            put(to++, there ? from[(tap * inputs + i + k) * outputs + first + j] : 0.0f);
+          }
+        }
+      }
+    }
+  }
+}
+
+template <class T>
+long panel_size(const Panels& panels, long panel, long taps, long padded) {
+  return taps * padded * panels.vectors(panel) * kLanes;
+}
+
+// v / (1 + e^-v), for fp32 to 3e-7 of itself and for bf16, whose own step is 4e-3, to 1.4e-4. Where e^-v overflows it is −0.
+template <class T>
+TRISCALE_INLINE Vec silu(Vec v) {
+#if defined(__AVX512F__)
+  const Vec t = v * -1.442695041f;
+  if (sizeof(T) == 4) {
+    const Vec n = (Vec)_mm512_roundscale_ps((__m512)t, 0x08), f = t - n;
+    Vec q = f * 1.327647198e-3f + 9.675541334e-3f;  // as in vectors.h
+    q = q * f + 5.550713274e-2f;
+    q = q * f + 2.402211972e-1f;
+    q = q * f + 6.931469671e-1f;
+    q = q * f + 1.0f;
+    // Divisions take turns with products: faster than an estimate and its Newton step.
+    return v / (1.0f + (Vec)_mm512_scalef_ps((__m512)q, (__m512)n));
+  }
+  const Vec f = (Vec)_mm512_reduce_ps((__m512)t, 0x09);  // t less the whole number below, which scalef takes
+  Vec q = f * 7.802433e-2f + 2.260671e-1f;  // minimax, relative, for 0 ≤ f ≤ 1
+  q = q * f + 6.958338e-1f;
+  q = q * f + 9.999252e-1f;
+  return v * (Vec)_mm512_rcp14_ps((__m512)(1.0f + (Vec)_mm512_scalef_ps((__m512)q, (__m512)t)));
+#else
+  return v * logistic<T>(v);
+#endif
+}
+
+// A vector after an activation. T: how exactly.
+template <class T, int ACTIVATION>
+TRISCALE_INLINE Vec activated(Vec v) {
+  // Compared so that what is no number stays none.
+  if (ACTIVATION == kRelu) return v < 0.0f ? all(0) : v;
+  if (ACTIVATION == kRelu6) {
+    const Vec positive = v < 0.0f ? all(0) : v;
+    return positive > 6.0f ? all(6) : positive;
+  }
+  if (ACTIVATION == kHardswish) {
+    const Vec shifted = v + 3.0f, positive = shifted < 0.0f ? all(0) : shifted;
+    return v * (positive > 6.0f ? all(6) : positive) * (1.0f / 6.0f);
+  }
+  if (ACTIVATION == kSilu) return silu<T>(v);
+  return v;
+}
+
+template <class Call>
+TRISCALE_INLINE void with_activation(long activation, Call call) {
+  switch (activation) {
+    case kRelu: return call(Number<kRelu>{});
+    case kRelu6: return call(Number<kRelu6>{});
+    case kHardswish: return call(Number<kHardswish>{});
+    case kSilu: return call(Number<kSilu>{});
+    default: return call(Number<kNone>{});
+  }
+}
+
+}  // namespace
+}  // namespace TRISCALE_ISA
+}  // namespace triscale

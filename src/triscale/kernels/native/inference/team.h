@@ -1,0 +1,119 @@
+// Threads of the engine's own: they wait in a loop for a moment, since the next layer follows at once, and then sleep.
+
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <stdint.h>
+#include <thread>
+#include <vector>
+
+namespace triscale {
+namespace inference {
+
+inline void breathe() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+class Team {
+ public:
+  // A task is called with its number and that of the thread, 0 being the one that asks.
+  using Task = void (*)(void* context, int64_t task, int64_t thread);
+
+  explicit Team(int64_t threads) {
+    for (int64_t i = 1; i < threads; i++) others_.emplace_back([this, i] { work(i); });
+  }
+
+  ~Team() {
+    {
+      std::lock_guard<std::mutex> held(mutex_);
+      ends_ = true;
+    }
+    wake_.notify_all();
+    for (std::thread& other : others_) other.join();
+  }
+
+  Team(const Team&) = delete;
+  Team& operator=(const Team&) = delete;
+
+  // Returns when every task is done. One caller at a time. At most kMost tasks.
+  void run(int64_t tasks, Task task, void* context) {
+    if (others_.empty() || tasks <= 1) {
+      for (int64_t i = 0; i < tasks; i++) task(context, i, 0);
+      return;
+    }
+    task_ = task, context_ = context;
+    done_.store(0, std::memory_order_relaxed);
+    round_++;
+    tickets_.store(round_ << 40 | static_cast<uint64_t>(tasks) << 20);
+    if (asleep_.load() > 0) {
+      std::lock_guard<std::mutex> held(mutex_);
+      wake_.notify_all();
+    }
+    while (take(0)) {
+    }
+    for (long turn = 0; done_.load(std::memory_order_acquire) < tasks; turn++) {
+      if (turn < kPatience) {
+        breathe();
+      } else {
+        std::this_thread::yield();
+      }
+    }
+  }
+
+  static constexpr int64_t kMost = (1 << 20) - 1;
+
+ private:
+  static constexpr long kPatience = 4000;
+
+  // A ticket is a round, its number of tasks and the next of them in one word: whoever takes one knows that it is still
+  // of this round, and until it is done no other round begins.
+  static bool open(uint64_t tickets) { return (tickets & kMost) < (tickets >> 20 & kMost); }
+
+  bool take(int64_t thread) {
+    uint64_t tickets = tickets_.load(std::memory_order_acquire);
+    while (open(tickets)) {
+      if (tickets_.compare_exchange_weak(tickets, tickets + 1, std::memory_order_acq_rel)) {
+        task_(context_, static_cast<int64_t>(tickets & kMost), thread);
+        done_.fetch_add(1, std::memory_order_release);
+        return true;
+      }
+    }
+    return false;
+  }
+
+  void work(int64_t thread) {
+    for (long turn = 0; !ends_.load(std::memory_order_relaxed); turn++) {
+      if (take(thread)) {
+        turn = 0;
+      } else if (turn < kPatience) {
+        breathe();
+      } else {
+        std::unique_lock<std::mutex> held(mutex_);
+        asleep_++;
+        wake_.wait(held, [this] { return ends_.load() || open(tickets_.load()); });
+        asleep_--;
+        turn = 0;
+      }
+    }
+  }
+
+  std::atomic<uint64_t> tickets_{0};
+  std::atomic<int64_t> done_{0};
+  std::atomic<int> asleep_{0};
+  std::atomic<bool> ends_{false};
+  uint64_t round_ = 0;
+  Task task_ = nullptr;
+  void* context_ = nullptr;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::vector<std::thread> others_;
+};
+
+}  // namespace inference
+}  // namespace triscale

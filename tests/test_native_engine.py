@@ -1,0 +1,253 @@
+"""What the native engine promises: PyTorch's logits, the same bits from any threads, no crash when asked wrongly."""
+
+import gc
+import os
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import cache
+from threading import Barrier
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from native_program import Single, answered, furthest, pictures, planned
+from specs import architectures
+from tiny import TINY
+
+from triscale.arch import Architecture, adapt, published
+from triscale.cores import usable_cores
+from triscale.engines.native import Availability, Engine, Plan, available
+from triscale.engines.native import engine as engine_module
+from triscale.engines.native import library as library_module
+from triscale.errors import TriscaleError, UserError
+from triscale.nn import Network
+
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.skipif(available().isa is None, reason=f"no native engine: {available().why}"),
+]
+
+SINGLE = 1e-5
+NETWORKS = ("efficientnet_b0", "efficientnet_lite0", "mobilenet_v1", "mnasnet_a1", "resnet18", "resnet50")
+
+
+@cache
+def tiny_plan() -> Plan:
+    return planned(TINY)[0]
+
+
+def as_near_as_pytorch(found: Single, network: Network, x: Single) -> None:
+    """To what double precision gives: a network can make much of the last digit, and then does so of PyTorch's too."""
+    wanted = answered(network, x)
+    assert furthest(found, wanted) < SINGLE + 8 * furthest(answered(network, x, torch.float32), wanted)
+
+
+@settings(max_examples=100)
+@given(architectures(), st.integers(0, 1000), st.integers(1, 9), st.integers(1, 3))
+def test_the_engine_computes_what_pytorch_does(architecture: Architecture, seed: int, n: int, threads: int) -> None:
+    plan, network = planned(architecture, seed)
+    x = pictures(architecture, n, seed)
+    with Engine(plan, threads=threads) as engine:
+        as_near_as_pytorch(engine(x), network, x)
+
+
+@pytest.mark.parametrize("resolution", [(64, 64), (57, 40)])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_engine_computes_published_networks(name: str, resolution: tuple[int, int]) -> None:
+    architecture = adapt(published(name), resolution=resolution, classes=11)
+    plan, network = planned(architecture)
+    x = pictures(architecture, 3)
+    with Engine(plan, threads=2) as engine:
+        as_near_as_pytorch(engine(x), network, x)
+
+
+@settings(max_examples=30)
+@given(architectures(), st.integers(1, 9))
+def test_bits_depend_on_neither_threads_nor_company(architecture: Architecture, n: int) -> None:
+    plan, _ = planned(architecture)
+    x = pictures(architecture, n)
+    with Engine(plan, threads=1) as engine:
+        wanted = engine(x)
+        assert all(engine(x[i : i + 1]).tobytes() == wanted[i].tobytes() for i in range(n))
+    for threads in (2, 3):
+        with Engine(plan, threads=threads) as engine:
+            assert engine(x).tobytes() == wanted.tobytes()
+            assert engine(x).tobytes() == wanted.tobytes()
+
+
+@pytest.mark.parametrize("streams", [1, 3])
+def test_many_callers_at_once_get_the_bits_of_one(streams: int) -> None:
+    architecture = adapt(published("efficientnet_b0"), resolution=(32, 32), classes=10)
+    plan, _ = planned(architecture)
+    pieces = [pictures(architecture, 1 + seed % 4, seed) for seed in range(8)]
+    with Engine(plan, threads=2, streams=streams) as engine, ThreadPoolExecutor(8) as pool:
+        wanted = [engine(x).tobytes() for x in pieces]
+        together = Barrier(len(pieces))
+
+        def ask(x: Any) -> list[bytes]:
+            together.wait()
+            return [engine(x).tobytes() for _ in range(6)]
+
+        assert list(pool.map(ask, pieces)) == [[bits] * 6 for bits in wanted]
+
+
+def test_bf16_is_near_or_refused() -> None:
+    architecture = adapt(published("efficientnet_b0"), resolution=(64, 64), classes=10)
+    plan, network = planned(architecture)
+    if not available().bf16:
+        with pytest.raises(UserError, match="does not multiply bf16; take 'fp32'"):
+            Engine(plan, precision="bf16")
+        return
+    x = pictures(architecture, 3)
+    with Engine(plan, precision="bf16", threads=2) as engine:
+        assert furthest(engine(x), answered(network, x)) < 0.1
+
+
+def test_no_images_have_no_logits() -> None:
+    with Engine(tiny_plan()) as engine:
+        found = engine(pictures(TINY, 0))
+    assert found.shape == (0, 4)
+    assert found.dtype == np.float32
+
+
+IMAGES = pictures(TINY, 2)
+WRONG: list[tuple[Any, str]] = [
+    (IMAGES.tolist(), "of float32, not a list"),
+    (IMAGES.astype(np.float64), "of float32, not an array of float64"),
+    (IMAGES.astype(">f4"), "of float32, not an array of >f4"),
+    (IMAGES[0], r"\(n, 1, 16, 16\), not \(1, 16, 16\)"),
+    (IMAGES[:, :, :8], r"\(n, 1, 16, 16\), not \(2, 1, 8, 16\)"),
+    (IMAGES.transpose(0, 1, 3, 2), "np.require"),
+    (np.zeros((2, 1, 16, 32), np.float32)[..., ::2], "np.require"),
+    (np.frombuffer(bytes(1025), np.float32, 256, 1).reshape(1, 1, 16, 16), "np.require"),
+]
+
+
+@pytest.mark.parametrize(("x", "said"), WRONG)
+def test_what_is_no_batch_of_images_is_refused(x: Any, said: str) -> None:
+    with Engine(tiny_plan()) as engine, pytest.raises(UserError, match=said):
+        engine(x)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"precision": "int8"}, "'int8' is none of fp32, bf16"),
+        ({"threads": 0}, "threads must be a whole number from 1 to 1,024, not 0"),
+        ({"threads": True}, "not True"),
+        ({"streams": 1025}, "streams must be"),
+        ({"streams": 1.0}, "streams must be"),
+    ],
+)
+def test_an_engine_that_cannot_be_is_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        Engine(tiny_plan(), **options)
+
+
+def test_an_engine_takes_all_cores_unless_told() -> None:
+    with Engine(tiny_plan()) as engine:
+        assert (engine.threads, engine.streams, engine.precision) == (usable_cores(), 1, "fp32")
+
+
+def test_a_closed_engine_says_so() -> None:
+    engine = Engine(tiny_plan())
+    engine.close()
+    engine.close()
+    with pytest.raises(UserError, match="closed"):
+        engine(IMAGES)
+
+
+def test_closing_waits_for_who_is_at_work() -> None:
+    architecture = adapt(published("efficientnet_b0"), resolution=(64, 64), classes=10)
+    plan, _ = planned(architecture)
+    x = pictures(architecture, 8)
+    with Engine(plan, threads=1) as engine:
+        wanted = engine(x).tobytes()
+    for _ in range(5):
+        engine = Engine(plan, threads=2)
+        together = Barrier(5)
+
+        def ask(engine: Engine = engine, together: Barrier = together) -> bytes | str:
+            together.wait()
+            try:
+                return engine(x).tobytes()
+            except UserError as error:
+                return str(error)
+
+        with ThreadPoolExecutor(4) as pool:
+            asked = [pool.submit(ask) for _ in range(4)]
+            together.wait()
+            engine.close()
+        assert {one.result() for one in asked} <= {wanted, "efficientnet_b0: the engine is closed; make another"}
+
+
+def test_an_engine_that_nobody_has_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+    freed: list[int] = []
+    destroy = engine_module._destroy
+
+    def noted(*arguments: Any) -> None:
+        freed.append(arguments[1])
+        destroy(*arguments)
+
+    monkeypatch.setattr(engine_module, "_destroy", noted)
+    engine = Engine(tiny_plan())
+    engine(IMAGES)
+    gone = weakref.ref(engine)
+    del engine
+    gc.collect()
+    assert gone() is None
+    assert len(freed) == 1
+
+
+def test_an_engine_of_another_process_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Engine(tiny_plan()) as engine:
+        with monkeypatch.context() as forked:
+            forked.setattr(os, "getpid", lambda: -1)
+            with pytest.raises(UserError, match="another process's; make one in this process"):
+                engine(IMAGES)
+        assert engine(IMAGES).shape == (2, 4)
+
+
+def test_an_engine_needs_its_plan_no_more() -> None:
+    plan = tiny_plan()
+    with Engine(plan) as first:
+        wanted = first(IMAGES)
+    blob = plan.blob.copy()
+    engine = Engine(Plan(TINY, plan.layers, blob))
+    blob[:] = np.nan
+    with engine:
+        assert engine(IMAGES).tobytes() == wanted.tobytes()
+
+
+def spoiled(plan: Plan, row: int, field: int, value: int) -> Plan:
+    layers = plan.layers.copy()
+    layers[row, field] = value
+    return replace(plan, layers=layers)
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_a_plan_that_says_anything_is_refused_or_runs(data: st.DataObject) -> None:
+    """No number in a plan makes the engine read or write beyond its memory: that would end the process."""
+    plan = tiny_plan()
+    row, field = data.draw(st.integers(0, len(plan.layers) - 1)), data.draw(st.integers(0, 24))
+    near = st.integers(-3, 40) | st.sampled_from([1 << 20, 1 << 31, 1 << 62, -(1 << 63), (1 << 63) - 1])
+    value = data.draw(near)
+    try:
+        engine = Engine(spoiled(plan, row, field, value), threads=2)
+    except (TriscaleError, ValueError) as error:
+        assert "no engine could be made: " in str(error) or "the layers are not" in str(error)  # noqa: PT017
+        return
+    with engine:
+        engine(IMAGES)
+
+
+def test_where_there_is_no_library_it_is_said_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library_module, "_opened", lambda: (None, Availability(None, why="they were not compiled")))
+    assert available() == Availability(None, why="they were not compiled")
+    with pytest.raises(TriscaleError, match="no native engine here: they were not compiled; run the model by PyTorch"):
+        Engine(tiny_plan())
