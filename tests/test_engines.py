@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from triscale.arch import adapt, published
-from triscale.engines import measure_latency, measure_memory
+from triscale.engines import logits as choice
+from triscale.engines import measure_latency, measure_memory, running
+from triscale.engines.native import Availability
 from triscale.nn import Network, build
 
 CPU = torch.device("cpu")
@@ -89,3 +91,47 @@ def test_a_slow_network_is_measured_fewer_times(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("triscale.engines.latency.time.perf_counter", lambda: 2.0 * next(clock))
     found = measure_latency([small()], device=CPU)[0]
     assert found.n == 3
+
+
+@pytest.mark.parametrize("isa", ["its own", "baseline", None])
+def test_any_engine_gives_the_networks_logits_and_leaves_its_mode(
+    isa: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if isa != "its own":
+        monkeypatch.setattr(choice, "available", lambda: Availability(isa, why="not compiled"))
+        monkeypatch.setattr(choice, "warn_if_missing", lambda what: None)
+    network = small("efficientnet_b0").train()
+    x = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with running(network) as logits:
+        found = logits(x)
+    assert network.training
+    with torch.inference_mode():
+        wanted = network.eval()(x)
+    assert found.shape == (3, 10)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4 * wanted.abs().max().item())
+
+
+def test_a_missing_engine_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(choice, "available", lambda: Availability(None, why="not compiled"))
+    monkeypatch.setattr(choice, "warn_if_missing", said.append)
+    with running(small()):
+        pass
+    assert said == ["answering"]
+
+
+def test_weights_are_those_of_the_moment() -> None:
+    network, x = small().eval(), torch.ones(1, 3, 32, 32)
+    with running(network) as logits:
+        before = logits(x)
+    with torch.no_grad():
+        network.head.classifier.bias += 1
+    with running(network) as logits:
+        torch.testing.assert_close(logits(x), before + 1)
+
+
+def test_a_network_that_computes_otherwise_runs_as_it_says() -> None:
+    book: list[str] = []
+    with running(Recorded("own", book).eval()) as logits:
+        logits(torch.zeros(1, 3, 16, 16))
+    assert book == ["own"]

@@ -165,7 +165,7 @@ for turn in range({turns}):
     try:
         with Engine(wrong, precision=chance.choice(precisions)) as engine:
             engine(x)
-    except TriscaleError:
+    except (TriscaleError, ValueError):
         refused += 1
 assert 0 < refused < {turns}
 print("sound", available().isa)

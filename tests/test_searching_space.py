@@ -19,7 +19,7 @@ from triscale.costing import cost
 from triscale.errors import UserError
 from triscale.nn import build
 from triscale.searching import Codes, NetworkSpace, Space, StageChoices, around, mnasnet, space_from_dict
-from triscale.searching.networks import Kind, points, space_file
+from triscale.searching.networks import Kind, plainest, points, space_file
 from triscale.searching.references import mini
 
 MOBILE = published("mobilenet_v2")
@@ -358,3 +358,31 @@ def test_a_space_that_is_neither_a_name_nor_a_file_is_told_the_names() -> None:
 def test_the_small_reference_is_the_example_s_baseline() -> None:
     example = Path(__file__).parent.parent / "examples" / "baselines" / "efficientnet_mini.json"
     assert mini() == resolve(example)
+
+
+@settings(max_examples=100)
+@given(architectures(), st.data())
+def test_networks_that_compute_the_same_have_one_description(network: Architecture, data: st.DataObject) -> None:
+    place = data.draw(st.integers(0, len(network.stages) - 1))
+    stages = list(network.stages)
+    stages[place] = replace(stages[place], skip=data.draw(st.sampled_from(SKIPS)))
+    other = replace(network, stages=tuple(stages))
+    assert plainest(plainest(network)) == plainest(network)
+    first, second = (build(one, seed=0).eval() for one in (network, other))
+    assert list(first.state_dict()) == list(build(plainest(network), seed=0).state_dict())
+    if plainest(network) != plainest(other):
+        return
+    assert list(first.state_dict()) == list(second.state_dict())
+    x = torch.randn((2, network.channels, *network.resolution), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(first(x), second(x))
+        assert torch.equal(first(x), build(plainest(network), seed=0).eval()(x))
+
+
+def test_a_shortcut_that_adds_nothing_makes_no_other_network() -> None:
+    first, *others = MOBILE.stages
+    alone = replace(MOBILE, stages=(replace(first, skip="none"), *others))
+    assert alone != MOBILE
+    assert plainest(alone) == plainest(MOBILE)
+    shortened = replace(MOBILE, stages=(first, replace(others[0], skip="none"), *others[1:]))
+    assert plainest(shortened) != plainest(MOBILE)

@@ -1,4 +1,4 @@
-"""Where a network runs, and what it takes there: PyTorch with measured latency and memory, and our own `native` engine.
+"""Where a network runs, and what it takes there: `running` takes the fastest engine, our own one is `native`.
 
 Importing this imports no torch; what measures brings it.
 """
@@ -7,11 +7,18 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from triscale.engines.latency import Latency, measure_latency
+    from triscale.engines.logits import Logits, running
     from triscale.engines.memory import measure_memory
 
-_LATER = {"Latency": "latency", "measure_latency": "latency", "measure_memory": "memory"}
+_LATER = {
+    "Latency": "latency",
+    "Logits": "logits",
+    "measure_latency": "latency",
+    "measure_memory": "memory",
+    "running": "logits",
+}
 
-__all__ = ["Latency", "measure_latency", "measure_memory"]
+__all__ = ["Latency", "Logits", "measure_latency", "measure_memory", "running"]
 
 
 def __getattr__(name: str) -> object:

@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from statistics import median, quantiles
 
 import torch
 from torch import Tensor
 
+from triscale.engines.logits import Logits, running
 from triscale.nn.network import Network
 
 WARM_UP = 3
@@ -34,22 +35,22 @@ def measure_latency(networks: Sequence[Network], *, device: torch.device, second
 
     seconds: about how long for each network; at least 11 images each after three that warm up (of a network so slow
     that those take over three seconds, fewer: three after one). Networks are measured as
-    a loaded model runs: eager PyTorch, channels last, with as many threads as PyTorch uses at the time. They are left
-    where and in which mode they were.
+    `predict` runs them (see `running`), with as many threads as PyTorch uses at the time. They are left where and in
+    which mode they were.
     """
-    with _ready(networks, device):
+    threads = torch.get_num_threads()
+    with _ready(networks, device, threads) as ready:
         inputs = [_input(network, device) for network in networks]
-        for network, x in zip(networks, inputs, strict=True):
+        for logits, x in zip(ready, inputs, strict=True):
             started = time.perf_counter()
             for _ in range(WARM_UP):
-                _time(network, x)
+                _time(logits, x)
                 if time.perf_counter() - started > LONGEST / 3:
                     break
         taken: list[list[float]] = [[] for _ in networks]
         while _goes_on(len(taken[0]), sum(map(sum, taken)) / len(networks), seconds):
-            for times, network, x in zip(taken, networks, inputs, strict=True):
-                times.append(_time(network, x))
-    threads = torch.get_num_threads()
+            for times, logits, x in zip(taken, ready, inputs, strict=True):
+                times.append(_time(logits, x))
     return [
         Latency(median(times), *_middle(times), n=len(times), device=str(device), threads=threads) for times in taken
     ]
@@ -62,27 +63,25 @@ def _goes_on(n: int, spent: float, seconds: float) -> bool:
 
 
 @contextmanager
-def _ready(networks: Sequence[Network], device: torch.device) -> Iterator[None]:
-    """In evaluation mode on the device, and afterwards as they were."""
-    before = [(network.training, next(network.parameters()).device) for network in networks]
-    for network in networks:
-        network.to(device).eval()
+def _ready(networks: Sequence[Network], device: torch.device, threads: int) -> Iterator[list[Logits]]:
+    """What gives their logits on the device; they are afterwards where they were."""
+    before = [next(network.parameters()).device for network in networks]
     try:
-        yield
+        with ExitStack() as engines:
+            yield [engines.enter_context(running(network.to(device), threads=threads)) for network in networks]
     finally:
-        for network, (training, place) in zip(networks, before, strict=True):
-            network.to(place).train(training)
+        for network, place in zip(networks, before, strict=True):
+            network.to(place)
 
 
 def _input(network: Network, device: torch.device) -> Tensor:
     architecture = network.architecture
-    x = torch.zeros((1, architecture.channels, *architecture.resolution), device=device)
-    return x.contiguous(memory_format=torch.channels_last)
+    return torch.zeros((1, architecture.channels, *architecture.resolution), device=device)
 
 
-def _time(network: Network, x: Tensor) -> float:
+def _time(logits: Logits, x: Tensor) -> float:
     start = time.perf_counter()
-    network(x)
+    logits(x)
     if x.is_cuda:
         torch.cuda.synchronize(x.device)
     return time.perf_counter() - start

@@ -97,6 +97,7 @@ def _evaluated(
     on_bad: Literal["error", "skip"] | None,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[tuple[_Side, _Side], Path, str]:
+    from triscale.engines import running
     from triscale.models import learned
     from triscale.training.machine import find_device
 
@@ -119,7 +120,8 @@ def _evaluated(
         )
     to, sides = find_device(device), []
     for one, model, run, splits in zip(models, ready, runs, kept, strict=True):
-        table = predict_images(model.to(to), relabelled(images, chosen, model)).table
+        with running(model.to(to)) as logits:
+            table = predict_images(model, relabelled(images, chosen, model), logits=logits).table
         sides.append(_Side(_name(one), run, table, model.classes, count_learned(table, splits)))
     return (sides[0], sides[1]), images.path, which
 

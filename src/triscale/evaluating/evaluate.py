@@ -59,6 +59,7 @@ def evaluate(
     """
     if isinstance(name, str | Path) and is_table(Path(name)):
         return _stored(Path(name), data)
+    from triscale.engines import running
     from triscale.models import Model, learned
     from triscale.training.machine import find_device
 
@@ -72,7 +73,8 @@ def evaluate(
     kept = run.splits() if run else {}
     check_splits(name, run, kept, Path(data))
     chosen, which = choose(images, [kept])
-    predictions = predict_images(model.to(find_device(device)), relabelled(images, chosen, model))
+    with running(model.to(find_device(device))) as logits:
+        predictions = predict_images(model, relabelled(images, chosen, model), logits=logits)
     seen = count_learned(predictions.table, kept)
     held_out = sum(split == "test" for split, _ in kept.values())
     missing = held_out - len(chosen) if which == "held out" else 0

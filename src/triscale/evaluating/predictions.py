@@ -14,6 +14,7 @@ from triscale.evaluating.table import Table
 from triscale.stats import Proportion
 
 if TYPE_CHECKING:
+    from triscale.engines import Logits
     from triscale.models.model import Model
 
 
@@ -82,9 +83,11 @@ def predict_images(
     batch: int = 256,
     rank: int = 0,
     world: int = 1,
+    logits: "Logits | None" = None,
 ) -> Predictions:
     """What the model says of every image, in their order. The model keeps its mode.
 
+    logits: what computes them (see `engines.running`); PyTorch, in this precision, if None.
     Of ``world`` processes the one of this ``rank`` (from 0) takes the positions rank, rank + world, …: no image twice,
     and perhaps none at all; `merge` joins the shares.
     """
@@ -100,10 +103,11 @@ def predict_images(
     found = np.zeros((len(split), len(model.classes)), np.float32)
     try:
         with torch.inference_mode():
-            for x, _, index in (seen[:3] for seen in Batches(share, model.preprocess, batch)):
+            for x, _, index in (part[:3] for part in Batches(share, model.preprocess, batch)):
+                seen = model.preprocess.normalise(x.to(device))
                 with autocast(device, precision):
-                    logits = model(model.preprocess.normalise(x.to(device)))
-                found[index.numpy()] = logits.float().softmax(1).cpu().numpy()
+                    given = model(seen) if logits is None else logits(seen)
+                found[index.numpy()] = given.float().softmax(1).cpu().numpy()
     finally:
         model.train(mode)
     return Predictions(split.names, split.labels, found, model.classes, split.digests)

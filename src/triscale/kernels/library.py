@@ -6,6 +6,7 @@ import warnings
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from triscale.errors import UserError
 
@@ -76,8 +77,8 @@ def status() -> Status:
 
 
 @cache
-def warn_if_missing() -> None:
-    """Says, once in a process, that kernels were asked for which are not there; not where they are switched off."""
+def warn_if_missing(what: Literal["training", "answering"] = "training") -> None:
+    """Says, once in a process, what is slower without the kernels; not where they are switched off."""
     found = status()
     if found.isa is None and os.environ.get(_SWITCH) != "off":
-        warnings.warn(f"Triscale's own kernels are not used, training is slower: {found.why}", stacklevel=3)
+        warnings.warn(f"Triscale's own kernels are not used, {what} is slower: {found.why}", stacklevel=3)

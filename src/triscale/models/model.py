@@ -63,14 +63,16 @@ class Model(Network):
     @torch.inference_mode()
     def name_classes(self, x: Tensor, top: int = 5) -> list[list[tuple[str, float]]]:
         """The same for a batch that is preprocessed already, (n, channels, h, w)."""
-        device = next(self.parameters()).device
         mode = self.training
         self.eval()
         try:
-            probabilities = self(x.to(device)).float().softmax(1)
+            return self.name_logits(self(x.to(next(self.parameters()).device)).float(), top)
         finally:
             self.train(mode)
-        values, indices = probabilities.topk(min(top, len(self.classes)))
+
+    def name_logits(self, logits: Tensor, top: int = 5) -> list[list[tuple[str, float]]]:
+        """The same from logits, (n, classes)."""
+        values, indices = logits.softmax(1).topk(min(top, len(self.classes)))
         return [
             [(self.classes[i], p) for i, p in zip(places, shares, strict=True)]
             for places, shares in zip(indices.tolist(), values.tolist(), strict=True)

@@ -15,6 +15,7 @@ from triscale.data.folders import find_pictures
 from triscale.data.idx import is_idx
 from triscale.data.manifests import list_manifest
 from triscale.data.threads import ordered_map
+from triscale.engines import running
 from triscale.errors import UserError
 from triscale.models.model import Model, load
 from triscale.weights import default_weights, way_to
@@ -164,7 +165,8 @@ def _batches(
 
 
 def _guesses(model: Model, pictures: list[_Picture], top: int, progress: Progress) -> Iterator[Guess]:
-    for batch, x in _batches(model, pictures, progress):
-        answers = iter(model.name_classes(x, top) if len(x) else ())
-        for picture, error in batch:
-            yield Guess(picture.path, error=error) if error else Guess(picture.path, tuple(next(answers)))
+    with running(model) as logits:
+        for batch, x in _batches(model, pictures, progress):
+            answers = iter(model.name_logits(logits(x), top) if len(x) else ())
+            for picture, error in batch:
+                yield Guess(picture.path, error=error) if error else Guess(picture.path, tuple(next(answers)))

@@ -15,6 +15,7 @@ from typing import Any
 from triscale.arch import Architecture
 from triscale.errors import UserError
 from triscale.searching.costs import Costs
+from triscale.searching.networks import plainest
 from triscale.searching.setup import REFERENCE, Setup
 from triscale.searching.space import Codes
 from triscale.searching.strategies import Known, Scored, Strategy, fresh
@@ -81,7 +82,7 @@ class Search:
         self.candidates: dict[Codes, Candidate] = {}
         reference = setup.entry(None, setup.top, 0, REFERENCE).trial.architecture
         self.reference = Candidate(None, reference, costs.of(reference), -1)
-        self.networks = {reference: self.reference}
+        self.networks = {plainest(reference): self.reference}
         self.ends: list[tuple[Candidate, Run]] = []
         self.finalists: list[Candidate] | None = None
         self.calibrated: Mapping[str, Any] | None = None
@@ -189,7 +190,7 @@ class Search:
         if codes in self.candidates:
             return False
         network = self.setup.network(codes)
-        return self.costs.admitted(network) is not None and network not in self.networks
+        return self.costs.admitted(network) is not None and plainest(network) not in self.networks
 
     def _candidate(self, codes: Codes | None, measured: Mapping[str, float] | None = None) -> Candidate:
         """measured: its costs that were measured in an earlier sitting; another measurement would be another number."""
@@ -199,7 +200,7 @@ class Search:
             network = self.setup.network(codes)
             costs = self.costs.admitted(network) if measured is None else self.costs.known(network, measured)
             made = Candidate(codes, network, costs or self.costs.of(network), len(self.candidates))
-            self.candidates[codes] = self.networks[network] = made
+            self.candidates[codes] = self.networks[plainest(network)] = made
         return self.candidates[codes]
 
     def _of(self, codes: Codes | None) -> Candidate:

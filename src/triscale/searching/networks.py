@@ -7,7 +7,7 @@ from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from triscale.arch import (
     Architecture,
@@ -26,6 +26,7 @@ from triscale.arch import (
     to_dict,
 )
 from triscale.arch.spec import MAX_CHANNELS, MAX_REPEATS
+from triscale.costing.convolutions import adds_input, projects_input
 from triscale.errors import UserError
 from triscale.plain import from_plain, read_json, read_small, to_plain
 from triscale.searching.space import Codes, Space
@@ -288,3 +289,21 @@ def space_from_dict(values: object, source: str) -> NetworkSpace:
         return NetworkSpace(reference, tuple(choices), name)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
+
+
+def plainest(network: Architecture) -> Architecture:
+    """The one description of all networks that compute the same: it names a shortcut only where that adds something."""
+    stages, inputs = [], network.stem.channels
+    for stage in network.stages:
+        does = _shortcuts(stage, inputs)
+        skip = next(skip for skip in get_args(Skip) if _shortcuts(replace(stage, skip=skip), inputs) == does)
+        stages.append(replace(stage, skip=skip))
+        inputs = stage.channels
+    return replace(network, stages=tuple(stages))
+
+
+def _shortcuts(stage: Stage, inputs: int) -> list[tuple[bool, bool]]:
+    """Of the first block and those after it: whether something is added, and whether that is a convolution's."""
+    first = stage.block, stage.skip, inputs, stage.channels, stage.stride
+    after = stage.block, stage.skip, stage.channels, stage.channels, 1
+    return [(adds_input(*one), projects_input(*one)) for one in (first, after)[: stage.repeats]]

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from triscale.errors import UserError
 
 Doubles = npt.NDArray[np.float64]
+Array = npt.NDArray[np.generic]
 ALIGNED = 16  # values; a tensor begins at a multiple of it
 _COUNTS = "num_batches_tracked"  # training's, of no use here
 
@@ -34,18 +35,20 @@ class Folding:
 
     def convolution(self, name: str, inputs: int, outputs: int, kernel: int) -> Folded:
         """A dense convolution and its normalisation; the weight is [kernel, kernel, inputs, outputs]."""
-        weight, bias = self._folded(name, (outputs, inputs, kernel, kernel))
-        return self._both(name, weight.transpose(2, 3, 1, 0), bias)
+        weight = self._take(f"{name}.conv.weight", (outputs, inputs, kernel, kernel))
+        scale, bias = self._normalised(name, outputs)
+        return Folded(self._lay(name, weight.transpose(2, 3, 1, 0), scale), self._lay(name, bias, 1.0))
 
     def depthwise(self, name: str, channels: int, kernel: int) -> Folded:
         """A depthwise convolution and its normalisation; the weight is [kernel, kernel, channels]."""
-        weight, bias = self._folded(name, (channels, 1, kernel, kernel))
-        return self._both(name, weight[:, 0].transpose(1, 2, 0), bias)
+        weight = self._take(f"{name}.conv.weight", (channels, 1, kernel, kernel))
+        scale, bias = self._normalised(name, channels)
+        return Folded(self._lay(name, weight[:, 0].transpose(1, 2, 0), scale), self._lay(name, bias, 1.0))
 
     def linear(self, name: str, inputs: int, outputs: int, *sides: int) -> Folded:
         """A layer without normalisation; the weight is [inputs, outputs]. sides: (1, 1) for one of convolutions."""
         weight = self._take(f"{name}.weight", (outputs, inputs, *sides)).reshape(outputs, inputs)
-        return self._both(name, weight.T, self._take(f"{name}.bias", (outputs,)))
+        return Folded(self._lay(name, weight.T, 1.0), self._lay(name, self._take(f"{name}.bias", (outputs,)), 1.0))
 
     def values(self) -> npt.NDArray[np.float32]:
         """All that was laid down. Raises `UserError` where a tensor is left over: the weights are another network's."""
@@ -59,7 +62,7 @@ class Folding:
             begin += _aligned(part.size)
         return values
 
-    def _take(self, name: str, shape: tuple[int, ...]) -> Doubles:
+    def _take(self, name: str, shape: tuple[int, ...]) -> Array:
         if name not in self._weights:
             raise UserError(f"{name!r} is missing among the weights; {self._network} needs it")
         array = np.asarray(self._weights[name])
@@ -70,29 +73,29 @@ class Folding:
         if not np.isfinite(array).all():
             raise UserError(f"{name!r} has values that are not finite; load or train the weights again")
         self._taken.add(name)
-        return array.astype(np.float64)
+        return array
 
-    def _folded(self, name: str, shape: tuple[int, ...]) -> tuple[Doubles, Doubles]:
-        weight = self._take(f"{name}.conv.weight", shape)
+    def _normalised(self, name: str, channels: int) -> tuple[Doubles, Doubles]:
+        """What normalisation multiplies each channel of a convolution by, and what it adds."""
         gain, shift, mean, variance = (
-            self._take(f"{name}.norm.{part}", shape[:1]) for part in ("weight", "bias", "running_mean", "running_var")
+            self._take(f"{name}.norm.{part}", (channels,)).astype(np.float64)
+            for part in ("weight", "bias", "running_mean", "running_var")
         )
         with np.errstate(all="ignore"):  # `_lay` finds what is not finite
             scale = gain / np.sqrt(variance + self._epsilon)
-            return weight * scale[:, None, None, None], shift - mean * scale
+            return scale, shift - mean * scale
 
-    def _both(self, name: str, weight: Doubles, bias: Doubles) -> Folded:
-        return Folded(self._lay(name, weight), self._lay(name, bias))
-
-    def _lay(self, name: str, tensor: Doubles) -> int:
+    def _lay(self, name: str, tensor: Array, scale: Doubles | float) -> int:
+        """Their product, computed in double precision and rounded once."""
+        part = np.empty(tensor.shape, np.float32)
         with np.errstate(all="ignore"):
-            part = tensor.astype(np.float32).ravel()
+            np.multiply(tensor, scale, out=part, dtype=np.float64, casting="same_kind")
         if not np.isfinite(part).all():
             raise UserError(
                 f"{name!r}: not finite once normalisation is part of its weights; load or train the weights again"
             )
         begin, self._size = self._size, self._size + _aligned(part.size)
-        self._parts.append(part)
+        self._parts.append(part.ravel())
         return begin
 
 
