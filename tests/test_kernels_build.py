@@ -161,9 +161,9 @@ plan, _ = planned(TINY)
 x, refused = pictures(TINY, 2), 0
 for turn in range({turns}):
     value = chance.choice((chance.randint(-3, 40), 1 << chance.randint(5, 62), -1 << 63))
-    wrong = spoiled(plan, chance.randrange(len(plan.layers)), chance.randrange(25), value)
+    row, field = chance.randrange(len(plan.layers)), chance.randrange(25)
     try:
-        with Engine(wrong, precision=chance.choice(precisions)) as engine:
+        with Engine(spoiled(plan, row, field, value), precision=chance.choice(precisions)) as engine:
             engine(x)
     except (TriscaleError, ValueError):
         refused += 1

@@ -20,7 +20,7 @@ from tiny import TINY
 
 from triscale.arch import Architecture, adapt, published
 from triscale.cores import usable_cores
-from triscale.engines.native import Availability, Engine, Plan, available
+from triscale.engines.native import Availability, Engine, Plan, available, measure_limit
 from triscale.engines.native import engine as engine_module
 from triscale.engines.native import library as library_module
 from triscale.errors import TriscaleError, UserError
@@ -251,3 +251,9 @@ def test_where_there_is_no_library_it_is_said_why(monkeypatch: pytest.MonkeyPatc
     assert available() == Availability(None, why="they were not compiled")
     with pytest.raises(TriscaleError, match="no native engine here: they were not compiled; run the model by PyTorch"):
         Engine(tiny_plan())
+
+
+def test_the_limit_is_measured_by_products_that_were_made() -> None:
+    assert measure_limit() > 0
+    if available().bf16:
+        assert measure_limit("bf16", threads=2) > 0

@@ -5,7 +5,8 @@
 
 from triscale.engines.native.engine import Engine, Precision
 from triscale.engines.native.library import Availability, available
+from triscale.engines.native.limit import measure_limit
 from triscale.engines.native.plan import Plan
 from triscale.engines.native.program import compile_plan
 
-__all__ = ["Availability", "Engine", "Plan", "Precision", "available", "compile_plan"]
+__all__ = ["Availability", "Engine", "Plan", "Precision", "available", "compile_plan", "measure_limit"]

@@ -16,6 +16,7 @@ _FUNCTIONS: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "run": (ctypes.c_int, (_POINTER, _POINTER, _LONG, _POINTER)),
     "destroy": (None, (_POINTER,)),
     "bf16": (ctypes.c_int, ()),
+    "limit": (_LONG, (_LONG, _LONG)),
 }
 
 

@@ -16,14 +16,14 @@ constexpr int64_t kMostSide = 1 << 14, kMostChannels = 1 << 23, kMostKernel = 31
 
 // What a buffer holds while the plan is read through.
 struct Held {
-  enum What { kNothing, kMap, kGapless, kGates, kSums } what = kNothing;
+  enum What { kNothing, kMap, kPlanes, kGates, kSums } what = kNothing;
   int64_t height = 0, width = 0, channels = 0;
 };
 
 // What a layer leaves in its output, in values for each image.
 inline int64_t values_out(const Layer& layer) {
   switch (layer.kind) {
-    case kInput: return layer.out_pixels() * layer.channels + kTogether;
+    case kInput: return layer.out_pixels() * (stays_planar(layer.channels) ? layer.channels : lie(layer.channels)) + kTogether;
     case kExcite: return lie(layer.channels) + filled(layer.squeezed);
     case kSum: return bands(layer.height) * lie(layer.channels);
     default: return layer.out_pixels() * lie(layer.outputs) + kTogether;
@@ -137,10 +137,10 @@ class Checker {
     if (!within(l.output, 0, count - 1)) return refuse("an output that there is not");
     if (reads_map) {
       if (!holds(l.input, Held::kMap, l.height, l.width, l.kind == kDepthwise && l.expand > 0 ? l.expand : l.channels)) {
-        if (l.kind != kConv || !holds(l.input, Held::kGapless, l.height, l.width, l.channels)) return refuse("an input that is not there");
-        l.gapless = 1;
+        if (l.kind != kConv || !holds(l.input, Held::kPlanes, l.height, l.width, l.channels)) return refuse("an input that is not there");
+        l.planar = 1;
       }
-      if (l.gapless && l.gate >= 0) return refuse("gates for the network's input");
+      if (l.planar && l.gate >= 0) return refuse("gates for the network's input");
     }
     if (reads_gate && !holds(l.gate, Held::kGates, 1, 1, l.channels)) return refuse("gates that are not there");
     const bool adds = (l.kind == kConv || l.kind == kScale) && l.residual >= 0;
@@ -165,7 +165,7 @@ class Checker {
   void leave(const Layer& l, bool leaves_sums) {
     Held& out = held_[static_cast<size_t>(l.output)];
     switch (l.kind) {
-      case kInput: out = {Held::kGapless, l.out_height, l.out_width, l.channels}; break;
+      case kInput: out = {stays_planar(l.channels) ? Held::kPlanes : Held::kMap, l.out_height, l.out_width, l.channels}; break;
       case kExcite: out = {Held::kGates, 1, 1, l.channels}; break;
       case kSum: out = {Held::kSums, l.height, l.width, l.channels}; break;
       default: out = {Held::kMap, l.out_height, l.out_width, l.outputs}; break;

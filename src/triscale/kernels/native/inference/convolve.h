@@ -14,11 +14,12 @@ struct Runs {
   long image, row;                // values from one image, or row of windows, to the next
   long out_apart, out_image;
 
-  Runs(const Layer& layer, long images, long values) {
-    const bool flat = layer.kernel == 1 && layer.stride == 1;
+  Runs(const Layer& layer, long images) {
+    const bool flat = layer.kernel == 1 && layer.stride == 1 && !layer.planar;
+    const long values = layer.planar ? 1 : lie(layer.channels);
     out_apart = lie(layer.outputs), out_image = layer.out_pixels() * out_apart;
     apart = layer.stride * values, row = layer.stride * layer.width * values;
-    image = layer.pixels() * values;
+    image = layer.pixels() * (layer.planar ? layer.channels : values);
     per_image = flat ? 1 : layer.out_height;
     pixels = flat ? layer.pixels() : layer.out_width;
     count = images * per_image;
@@ -29,24 +30,29 @@ struct Runs {
   long output(long run) const { return run / per_image * out_image + run % per_image * pixels * out_apart; }
 };
 
-// Values from one pixel of the layer's input to the next.
-TRISCALE_INLINE long input_lies(const Layer& layer) { return layer.gapless ? layer.channels : lie(layer.channels); }
-
-// A window's taps: where pixels lie without gaps a row of the kernel is one run.
+// A window's taps: all channels of a pixel, or of planes a row of the kernel in each.
 struct Taps {
   long offsets[31 * 31];
   Window window;
 
   explicit Taps(const Layer& layer) {
-    const long values = input_lies(layer);
-    const bool joined = layer.gapless;
-    const long across = joined ? 1 : layer.kernel;
-    for (long i = 0; i < layer.kernel; i++) {
-      for (long j = 0; j < across; j++) offsets[i * across + j] = (i * layer.width + j) * values;
+    const long kernel = layer.kernel;
+    if (layer.planar) {
+      for (long i = 0; i < layer.channels * kernel; i++) offsets[i] = (i / kernel * layer.height + i % kernel) * layer.width;
+      window = {layer.channels * kernel, kernel, offsets};
+    } else {
+      for (long i = 0; i < kernel * kernel; i++) offsets[i] = (i / kernel * layer.width + i % kernel) * lie(layer.channels);
+      window = {kernel * kernel, layer.channels, offsets};
     }
-    window = {layer.kernel * across, joined ? layer.kernel * values : layer.channels, offsets};
+  }
+
+  // Where the plan has the weights of an input of a tap: (kernel, kernel, channels, outputs).
+  static long place(const Layer& layer, long tap, long input) {
+    if (!layer.planar) return tap * layer.channels + input;
+    return (tap % layer.kernel * layer.kernel + input) * layer.channels + tap / layer.kernel;
   }
 };
+static_assert(4 * 31 <= 31 * 31, "the taps of planes");
 
 // How the work is divided: each panel of outputs by itself, and tiles of pixels into `down` parts. By shape alone, and
 // into more parts than there are threads, so that they end together.
@@ -70,11 +76,12 @@ struct Conv {
     float* bias = static_cast<float*>(to);
     for (long j = 0; j < filled(panels.outputs); j++) bias[j] = j < layer.outputs ? values[layer.bias + j] : 0;
     pack_panels(values + layer.weight, taps.window.taps, taps.window.inputs, layer.outputs,
+                [&](long tap, long input) { return Taps::place(layer, tap, input); },
                 reinterpret_cast<T*>(bias + filled(panels.outputs)));
   }
 
   static Division divided(const Layer& layer, long images) {
-    const Runs runs(layer, images, input_lies(layer));
+    const Runs runs(layer, images);
     return Division(runs.count * Tiles(runs.pixels).count, Panels(layer.outputs).count());
   }
 
@@ -87,7 +94,7 @@ struct Conv {
     const Layer& layer = *call.layer;
     const Taps taps(layer);
     const Panels panels(layer.outputs);
-    const Runs runs(layer, call.images, input_lies(layer));
+    const Runs runs(layer, call.images);
     const Tiles tiles(runs.pixels);
     const Division parts(runs.count * tiles.count, panels.count());
     const long down = task / parts.across, across = task % parts.across;

@@ -257,6 +257,9 @@ extern "C" {
 
 EXPORT int triscale_engine_bf16() { return triscale::chosen_inference()->bf16; }
 
+// Multiplies and adds as fast as one core can, from the first cache, and returns how often: what an engine is measured by.
+EXPORT int64_t triscale_engine_limit(int64_t bf16, int64_t repeats) { return triscale::chosen_inference()->limit(bf16 != 0, repeats); }
+
 // An engine for a plan, (layers, kFields) with its values, or null and why not.
 EXPORT void* triscale_engine_create(const int64_t* rows, int64_t layers, int64_t buffers, const float* values, int64_t count,
                                     int64_t bf16, int64_t threads, int64_t streams, char* error, int64_t error_size) {

@@ -20,7 +20,7 @@ struct Layer {
   int64_t activation, last;           // before a residual is added, and after it
   int64_t expand, expand_activation;  // depthwise: the channels before a 1×1 expansion; 0 for none
   int64_t weight, bias, weight2, bias2, squeezed;
-  int64_t gapless;  // found when the plan is checked: the input's pixels lie without gaps, as a network's own input
+  int64_t planar;  // found when the plan is checked: the input is a network's own, one plane after another
 
   int64_t pixels() const { return height * width; }
   int64_t out_pixels() const { return out_height * out_width; }
@@ -41,6 +41,9 @@ inline int64_t lie(int64_t channels) {
 
 // A layer's phases: the next begins when all tasks of the one before are done.
 inline int64_t phases(const Layer& layer) { return layer.kind == kExcite ? 2 : 1; }
+
+// Images of few channels stay as they come, one plane after another: as pixels they would be mostly zeros.
+inline bool stays_planar(int64_t channels) { return channels <= 4; }
 
 // Bands of rows whose sums are kept apart, so that they can be computed at the same time. By shape alone: the result
 // must not depend on how many threads there are.
@@ -67,6 +70,8 @@ struct Kernels {
   int64_t (*tasks)(const Layer*, int64_t images, int64_t phase);
   int64_t (*scratch)(const Layer*, int bf16);
   void (*task)(const Call*, int bf16, int64_t task, void* scratch);
+  // Multiplies as fast as it can, so many times over; returns the multiply-accumulates.
+  int64_t (*limit)(int bf16, int64_t repeats);
   int bf16;  // whether it multiplies bf16
 };
 

@@ -10,33 +10,40 @@ constexpr long kInputRows = 16;  // a task's
 
 inline long input_parts(const Layer& layer) { return (layer.out_height + kInputRows - 1) / kInputRows; }
 
-// Some rows of the network's input, (images, channels, height, width), as padded maps without gaps.
+// Puts a row of values down as T.
+TRISCALE_INLINE void put_row(const float* from, long n, float* to) { memcpy(to, from, n * sizeof(float)); }
+TRISCALE_INLINE void put_row(const float* from, long n, Bf16* to) {
+  each_vector(n, [&](long at, auto lanes) { store(to + at, load(from + at, lanes), lanes); });
+}
+
+// Some rows of the network's input, (images, channels, height, width), with zeros around it: as planes, or as a map.
 template <class T>
 void take_input(const Call& call, long task) {
   const Layer& layer = *call.layer;
-  const long image = task / input_parts(layer), begin = task % input_parts(layer) * kInputRows, channels = layer.channels;
-  const float* x = call.x + image * channels * layer.pixels();
-  T* y = static_cast<T*>(call.output) + image * layer.out_pixels() * channels;
-  for (long i = begin; i < least(layer.out_height, begin + kInputRows); i++) {
-    T* row = y + i * layer.out_width * channels;
-    const long from = i - layer.top;
-    if (from < 0 || from >= layer.height) {
-      memset(row, 0, layer.out_width * channels * sizeof(T));
-      continue;
-    }
-    memset(row, 0, layer.left * channels * sizeof(T));
-    const long right = layer.left + layer.width;
-    memset(row + right * channels, 0, (layer.out_width - right) * channels * sizeof(T));
-    row += layer.left * channels;
-    const float* at = x + from * layer.width;
-    if (channels == 3) {
-      for (long j = 0; j < layer.width; j++, row += 3) {
-        put(row, at[j]), put(row + 1, at[layer.pixels() + j]), put(row + 2, at[2 * layer.pixels() + j]);
+  const long image = task / input_parts(layer), begin = task % input_parts(layer) * kInputRows;
+  const long end = least(layer.out_height, begin + kInputRows), right = layer.left + layer.width;
+  const bool planar = stays_planar(layer.channels);
+  const long apart = planar ? 1 : lie(layer.channels);
+  T* y = static_cast<T*>(call.output) + image * layer.out_pixels() * (planar ? layer.channels : apart);
+  const float* x = call.x + image * layer.channels * layer.pixels();
+  // Windows that end in pairs look one value beyond the last plane; whatever lies there must be a number.
+  if (planar && end == layer.out_height && image + 1 == call.images) memset(y + layer.out_pixels() * layer.channels, 0, kTogether * sizeof(T));
+  if (!planar) memset(y + begin * layer.out_width * apart, 0, (end - begin) * layer.out_width * apart * sizeof(T));
+  for (long c = 0; c < layer.channels; c++) {
+    for (long i = begin; i < end; i++) {
+      const long from = i - layer.top;
+      const bool inside = from >= 0 && from < layer.height;
+      const float* at = x + (c * layer.height + from) * layer.width;
+      if (planar) {
+        T* row = y + (c * layer.out_height + i) * layer.out_width;
+        memset(row, 0, (inside ? layer.left : layer.out_width) * sizeof(T));
+        if (!inside) continue;
+        put_row(at, layer.width, row + layer.left);
+        memset(row + right, 0, (layer.out_width - right) * sizeof(T));
+      } else if (inside) {
+        T* row = y + (i * layer.out_width + layer.left) * apart + c;
+        for (long j = 0; j < layer.width; j++) put(row + j * apart, at[j]);
       }
-      continue;
-    }
-    for (long c = 0; c < channels; c++) {
-      for (long j = 0; j < layer.width; j++) put(row + j * channels + c, at[c * layer.pixels() + j]);
     }
   }
 }

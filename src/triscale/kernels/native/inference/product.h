@@ -134,8 +134,8 @@ struct Tiles {
   long first(long tile) const { return least(tile * rows, pixels - rows); }
 };
 
-// Packs (taps, inputs, outputs) as panels; each tap's inputs are filled up to whole steps of T. In bf16 a pair of
-// inputs stands side by side for each output.
+// Packs the weights of (taps, inputs), whose rows of outputs lie where `place` says, as panels; each tap's inputs are
+// filled up to whole steps of T. In bf16 a pair of inputs stands side by side for each output.
 TRISCALE_INLINE void put(float* to, float value) { *to = value; }
 TRISCALE_INLINE void put(Bf16* to, float value) {
   uint32_t bits;
@@ -143,8 +143,8 @@ TRISCALE_INLINE void put(Bf16* to, float value) {
   to->bits = static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
-template <class T>
-void pack_panels(const float* from, long taps, long inputs, long outputs, T* to) {
+template <class T, class Place>
+void pack_panels(const float* from, long taps, long inputs, long outputs, Place place, T* to) {
   const Panels panels(outputs);
   constexpr long kStep = step_of<T>();
   const long padded = round_up(inputs, kStep);
@@ -155,7 +155,7 @@ void pack_panels(const float* from, long taps, long inputs, long outputs, T* to)
         for (long j = 0; j < width; j++) {
           for (long k = 0; k < kStep; k++) {
             const bool there = i + k < inputs && first + j < outputs;
-            put(to++, there ? from[(tap * inputs + i + k) * outputs + first + j] : 0.0f);
+            put(to++, there ? from[place(tap, i + k) * outputs + first + j] : 0.0f);
           }
         }
       }

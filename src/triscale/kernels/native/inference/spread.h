@@ -141,7 +141,7 @@ struct Spread {
     if (layer.expand == 0) return;
     float* bias = static_cast<float*>(to) + filled((taps + 1) * panels.outputs);
     for (long j = 0; j < filled(panels.outputs); j++) bias[j] = j < layer.channels ? values[layer.bias2 + j] : 0;
-    pack_panels(values + layer.weight2, 1, layer.expand, layer.channels, reinterpret_cast<T*>(static_cast<float*>(to) + singles(layer)));
+    pack_panels(values + layer.weight2, 1, layer.expand, layer.channels, [](long, long input) { return input; }, reinterpret_cast<T*>(static_cast<float*>(to) + singles(layer)));
   }
 
   static long tasks(const Layer& layer, long images) { return Panels(layer.channels).count() * images * bands(layer.out_height); }

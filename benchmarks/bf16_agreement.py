@@ -1,0 +1,83 @@
+"""What bf16 costs in answers: the native engine and OpenVINO in bf16 against PyTorch in fp32, on photographs.
+
+    python benchmarks/bf16_agreement.py [--json]
+
+EfficientNet-Lite0 to 2 with their ImageNet weights (the extra `pretrained`) look at crops of photographs (those of
+`examples/lite_pixels.py`; needs scikit-image). For each engine: on how many crops the likeliest class is PyTorch's,
+with its 95 % interval, and the error of logits, relative to the largest of the crop: the median and the 95th
+percentile.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from peers_inference import PEERS, Array, Subject, export, missing, tensors
+
+from triscale.engines.native import compile_plan
+from triscale.models import load
+from triscale.stats import Proportion
+
+sys.path.append(str(Path(__file__).parents[1] / "examples"))
+from lite_pixels import crops
+
+NETWORKS = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
+ENGINES = ("native fp32", "native bf16", "openvino bf16")
+
+
+def answers(name: str, folder: Path) -> dict[str, Array]:
+    """Logits by engine; PyTorch's in fp32 under ""."""
+    model = load(name)
+    x = torch.stack([model.preprocess(picture) for picture in crops(model.preprocess.resolution)])
+    export(model, folder / f"{name}.onnx")
+    subject = Subject(model, compile_plan(model.architecture, tensors(model)), folder / f"{name}.onnx")
+    with torch.inference_mode():
+        found = {"": model(x).numpy()}
+    for peer in PEERS.values():
+        if peer.name in ENGINES and missing(peer) is None:
+            with peer.make(subject, x.numpy(), 2) as run:
+                found[peer.name] = np.array(run())
+    return found
+
+
+def compared(engine: str, wanted: Array, found: Array) -> dict[str, object]:
+    same = Proportion(int((wanted.argmax(1) == found.argmax(1)).sum()), len(wanted))
+    errors = np.abs(found - wanted).max(1) / np.abs(wanted).max(1)
+    return {
+        "engine": engine,
+        "images": len(wanted),
+        "agree": same.value,
+        "interval": list(same.interval()),
+        "median_error": float(np.median(errors)),
+        "error_95": float(np.quantile(errors, 0.95)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args()
+    logits: dict[str, list[Array]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in NETWORKS:
+            for engine, found in answers(name, Path(folder)).items():
+                logits.setdefault(engine, []).append(found)
+    wanted = np.concatenate(logits.pop(""))
+    rows = [compared(engine, wanted, np.concatenate(found)) for engine, found in logits.items()]
+    if asked.json:
+        print(json.dumps({"engines": rows}))
+        return
+    for row in rows:
+        low, high = row["interval"]
+        print(
+            f"{row['engine']:14} agrees on {row['agree']:.1%} ({low:.1%} to {high:.1%}) of {row['images']} crops; "
+            f"error of logits {row['median_error']:.1e} (median), {row['error_95']:.1e} (95 % of crops are below)"
+        )
+
+
+if __name__ == "__main__":
+    main()
