@@ -1,6 +1,6 @@
 """Inference on a CPU by Triscale's engine against PyTorch, ONNX Runtime and OpenVINO: the same network and weights.
 
-    python benchmarks/inference.py [NETWORK…] [--batch 1 32] [--threads 1 2] [--rounds 15] [--compiled] [--cold] [--json]
+    python benchmarks/inference.py [NETWORK…] [--batch 1 32] [--threads 1 2] [--rounds 15] [--compiled] [--cold]
 
 Without names EfficientNet-B0, EfficientNet-B3 at 300, EfficientNet-Lite0, MobileNetV2 and ResNet-50. All engines are in
 one process and take turns, each round in another order. A turn is one pass of the batch; where passes are short, the
