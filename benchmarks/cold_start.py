@@ -6,6 +6,7 @@ FOLDER holds the network as each engine reads it. The clock starts once Python r
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -58,6 +59,7 @@ def pytorch(folder: Path, precision: str, threads: int, ended: Laps) -> Callable
 
 
 def onnxruntime(folder: Path, precision: str, threads: int, ended: Laps) -> Callable[[Array], object]:
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # as in peers_inference.py
     import onnxruntime
 
     ended("import")

@@ -7,7 +7,8 @@ one process and take turns, each round in another order. A turn is one pass of t
 median of as many as fit into 30 ms, after one that is not counted. Medians over the rounds with the 10th and the 90th
 percentile; ratios are those of two turns of the same round: Triscale's engine to the peer of the same precision that is
 fastest there (its median). PyTorch runs in channels-last order, in inference mode; the others get the network as ONNX,
-its shape fixed. differs: the largest difference of a logit from PyTorch's in fp32, relative to the largest logit.
+its shape fixed. The allocator is made steady for all: by its defaults PyTorch takes several times as long for a batch.
+differs: the largest difference of a logit from PyTorch's in fp32, relative to the largest logit.
 
 of limit: the time that the network's multiply-adds would take at the speed at which as many threads multiply with
 everything in the first cache (`measure_limit`, in the same precision), over the time that it took.
@@ -42,6 +43,7 @@ from triscale.arch.files import to_json
 from triscale.costing import cost
 from triscale.engines.native import available, measure_limit
 from triscale.kernels import status
+from triscale.training import steady_allocator
 
 NETWORKS = ("efficientnet_b0", "efficientnet_b3", "efficientnet_lite0", "mobilenet_v2", "resnet50")
 REFERENCE = "pytorch fp32"
@@ -225,6 +227,8 @@ def main() -> None:
     parser.add_argument("--cold", type=int, nargs="?", const=5, default=0, metavar="N", help="N new processes each (5)")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     asked = parser.parse_args()
+    if not steady_allocator():
+        print("the allocator is not glibc's: times are those of its defaults", file=sys.stderr)
     wanted = {name: peer for name, peer in PEERS.items() if asked.compiled or not peer.slow}
     reasons = {name: why for name, peer in wanted.items() if (why := missing(peer))}
     for why in reasons.values():

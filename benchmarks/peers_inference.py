@@ -8,6 +8,7 @@ from whoever is next.
 import copy
 import importlib
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -25,8 +26,10 @@ from triscale.arch import Architecture
 from triscale.nn import build
 from triscale.nn.network import Network
 
-# OpenVINO's Python part reports over the network that it was imported; where it finds no such module, it does not.
+# Both report their use over the network. OpenVINO does not where it finds no such module, ONNX Runtime where it reads
+# this as it is imported; processes started from here read it too.
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 Array = npt.NDArray[np.float32]
 Pass = Callable[[], Array]  # its batch once → logits (n, classes)
