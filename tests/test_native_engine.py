@@ -253,7 +253,12 @@ def test_where_there_is_no_library_it_is_said_why(monkeypatch: pytest.MonkeyPatc
         Engine(tiny_plan())
 
 
-def test_the_limit_is_measured_by_products_that_were_made() -> None:
-    assert measure_limit() > 0
-    if available().bf16:
-        assert measure_limit("bf16", threads=2) > 0
+def test_the_limit_counts_products_and_refuses_those_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    count = library_module.library().triscale_engine_limit
+    assert count(0, 30) == 3 * count(0, 10) > 0
+    assert measure_limit(threads=2) > 0
+    with pytest.raises(UserError, match="'int8' is none of fp32, bf16"):
+        measure_limit("int8")  # type: ignore[arg-type]
+    monkeypatch.setattr(library_module, "available", lambda: Availability("avx2"))
+    with pytest.raises(UserError, match="does not multiply bf16; take 'fp32'"):
+        measure_limit("bf16")

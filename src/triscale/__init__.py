@@ -5,11 +5,12 @@ The verbs are functions: `cost`, `scale`, `build`, `load`, `fit`, `study`, `sear
 Importing this imports no torch; the verbs that need it bring it.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from triscale.arch import Architecture, adapt, resolve
 from triscale.costing import Cost
 from triscale.errors import TriscaleError, UserError
+from triscale.lazy import on_demand
 from triscale.scaling import Scaled
 from triscale.verbs import cost, scale
 
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
     from triscale.studies import study
     from triscale.weights import import_weights
 
-_LATER = {
+_LATER: dict[str, str | tuple[str, str]] = {
     "build": "triscale.nn",
     "compare": "triscale.evaluating",
     "doctor": "triscale.doctoring",
-    "eval": "triscale.evaluating",
+    "eval": ("triscale.evaluating", "evaluate"),
     "explain": "triscale.explaining",
     "features": "triscale.models",
     "fit": "triscale.fitting",
@@ -69,15 +70,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module 'triscale' has no attribute {name!r}")
-    from importlib import import_module
-
-    value = getattr(import_module(_LATER[name]), "evaluate" if name == "eval" else name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = on_demand(_LATER, globals())

@@ -5,31 +5,22 @@ Importing this imports no torch; what measures brings it.
 
 from typing import TYPE_CHECKING
 
+from triscale.lazy import on_demand
+
 if TYPE_CHECKING:
     from triscale.engines.latency import Latency, measure_latency
     from triscale.engines.logits import Logits, running
     from triscale.engines.memory import measure_memory
 
 _LATER = {
-    "Latency": "latency",
-    "Logits": "logits",
-    "measure_latency": "latency",
-    "measure_memory": "memory",
-    "running": "logits",
+    "Latency": "triscale.engines.latency",
+    "Logits": "triscale.engines.logits",
+    "measure_latency": "triscale.engines.latency",
+    "measure_memory": "triscale.engines.memory",
+    "running": "triscale.engines.logits",
 }
 
 __all__ = ["Latency", "Logits", "measure_latency", "measure_memory", "running"]
 
 
-def __getattr__(name: str) -> object:
-    if name not in _LATER:
-        raise AttributeError(f"module 'triscale.engines' has no attribute {name!r}")
-    from importlib import import_module
-
-    value: object = getattr(import_module(f"triscale.engines.{_LATER[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = on_demand(_LATER, globals())

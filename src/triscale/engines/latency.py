@@ -39,7 +39,7 @@ def measure_latency(networks: Sequence[Network], *, device: torch.device, second
     which mode they were.
     """
     threads = torch.get_num_threads()
-    with _ready(networks, device, threads) as ready:
+    with _ready(networks, device) as ready:
         inputs = [_input(network, device) for network in networks]
         for logits, x in zip(ready, inputs, strict=True):
             started = time.perf_counter()
@@ -63,12 +63,12 @@ def _goes_on(n: int, spent: float, seconds: float) -> bool:
 
 
 @contextmanager
-def _ready(networks: Sequence[Network], device: torch.device, threads: int) -> Iterator[list[Logits]]:
+def _ready(networks: Sequence[Network], device: torch.device) -> Iterator[list[Logits]]:
     """What gives their logits on the device; they are afterwards where they were."""
     before = [next(network.parameters()).device for network in networks]
     try:
         with ExitStack() as engines:
-            yield [engines.enter_context(running(network.to(device), threads=threads)) for network in networks]
+            yield [engines.enter_context(running(network.to(device))) for network in networks]
     finally:
         for network, place in zip(networks, before, strict=True):
             network.to(place)

@@ -14,12 +14,13 @@ Logits = Callable[[Tensor], Tensor]
 
 
 @contextmanager
-def running(network: Network, *, threads: int | None = None) -> Iterator[Logits]:
+def running(network: Network) -> Iterator[Logits]:
     """What gives the logits (n, classes) of images that are preprocessed, fp32 (n, channels, h, w).
 
-    On a CPU by our own engine in fp32, with the weights that the network has now and so many threads (all usable cores
-    if None); by PyTorch on other devices, and where the engine is missing or has only the instructions that every
-    processor has. Images may lie on any device; logits lie where the network does. The network keeps its mode.
+    On a CPU by our own engine in fp32, with the weights that the network has now; by PyTorch on other devices, and
+    where the engine is missing or has only the instructions that every processor has. Either takes as many threads as
+    PyTorch uses at the time. Images may lie on any device; logits lie where the network does. The network keeps its
+    mode.
     """
     place = next(network.parameters()).device
     if place.type == "cpu" and type(network).forward is Network.forward:  # a class of somebody's own computes its own
@@ -27,7 +28,7 @@ def running(network: Network, *, threads: int | None = None) -> Iterator[Logits]
             warn_if_missing("answering")
         elif available().isa != "baseline":
             weights = {name: tensor.detach().numpy() for name, tensor in network.state_dict().items()}
-            with Engine(compile_plan(network.architecture, weights), threads=threads) as engine:
+            with Engine(compile_plan(network.architecture, weights), threads=torch.get_num_threads()) as engine:
                 yield lambda x: torch.from_numpy(engine(x.cpu().contiguous().numpy()))
             return
     mode = network.training

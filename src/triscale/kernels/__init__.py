@@ -7,18 +7,19 @@ Importing this imports no torch; the operators bring it.
 from typing import TYPE_CHECKING
 
 from triscale.kernels.library import Status, status, warn_if_missing
+from triscale.lazy import on_demand
 
 if TYPE_CHECKING:
     from triscale.kernels.fused import norm_depthwise, norm_excite
     from triscale.kernels.operators import depthwise, norm, pointwise, squeeze_excite
 
 _LATER = {
-    "depthwise": "operators",
-    "norm": "operators",
-    "norm_depthwise": "fused",
-    "norm_excite": "fused",
-    "pointwise": "operators",
-    "squeeze_excite": "operators",
+    "depthwise": "triscale.kernels.operators",
+    "norm": "triscale.kernels.operators",
+    "norm_depthwise": "triscale.kernels.fused",
+    "norm_excite": "triscale.kernels.fused",
+    "pointwise": "triscale.kernels.operators",
+    "squeeze_excite": "triscale.kernels.operators",
 }
 
 __all__ = [
@@ -34,15 +35,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name not in _LATER:
-        raise AttributeError(f"module 'triscale.kernels' has no attribute {name!r}")
-    from importlib import import_module
-
-    value: object = getattr(import_module(f"triscale.kernels.{_LATER[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = on_demand(_LATER, globals())

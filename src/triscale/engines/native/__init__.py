@@ -3,8 +3,8 @@
 `compile_plan(architecture, weights)` makes the `Plan`, `Engine(plan)` is called with images and returns logits.
 """
 
-from triscale.engines.native.engine import Engine, Precision
-from triscale.engines.native.library import Availability, available
+from triscale.engines.native.engine import Engine
+from triscale.engines.native.library import Availability, Precision, available
 from triscale.engines.native.limit import measure_limit
 from triscale.engines.native.plan import Plan
 from triscale.engines.native.program import compile_plan

@@ -5,17 +5,16 @@ import os
 import weakref
 from threading import Condition
 from types import TracebackType
-from typing import Literal, Self, get_args
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from triscale.cores import usable_cores
-from triscale.engines.native.library import available, library
+from triscale.engines.native.library import Precision, is_bf16, library
 from triscale.engines.native.plan import Plan
 from triscale.errors import TriscaleError, UserError
 
-Precision = Literal["fp32", "bf16"]
 MOST = 1024  # threads, and streams
 _MESSAGE = 256  # bytes of an error
 
@@ -33,14 +32,9 @@ class Engine:
         self, plan: Plan, *, precision: Precision = "fp32", threads: int | None = None, streams: int = 1
     ) -> None:
         threads = min(usable_cores(), MOST) if threads is None else threads
-        _check(precision, threads, streams)
+        _check(threads, streams)
         native, error = library(), ctypes.create_string_buffer(_MESSAGE)
-        bf16 = precision == "bf16"
-        if bf16 and not available().bf16:
-            raise UserError(
-                f"precision {precision!r}: the instruction set {available().isa} of this processor does not multiply "
-                "bf16; take 'fp32'"
-            )
+        bf16 = is_bf16(precision)
         handle = native.triscale_engine_create(
             plan.layers.ctypes.data, len(plan.layers), plan.buffers, plan.blob.ctypes.data, plan.blob.size,
             bf16, threads, streams, error, _MESSAGE,
@@ -116,9 +110,7 @@ class Engine:
             self._changed.notify_all()
 
 
-def _check(precision: str, threads: int, streams: int) -> None:
-    if precision not in get_args(Precision):
-        raise UserError(f"precision {precision!r} is none of {', '.join(get_args(Precision))}")
+def _check(threads: int, streams: int) -> None:
     for name, value in (("threads", threads), ("streams", streams)):
         if type(value) is not int or not 1 <= value <= MOST:
             raise UserError(f"{name} must be a whole number from 1 to {MOST:,}, not {value!r}")

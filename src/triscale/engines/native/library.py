@@ -3,10 +3,12 @@
 import ctypes
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal, get_args
 
-from triscale.errors import TriscaleError
+from triscale.errors import TriscaleError, UserError
 from triscale.kernels.library import load
 
+Precision = Literal["fp32", "bf16"]
 _POINTER, _LONG = ctypes.c_void_p, ctypes.c_int64
 _FUNCTIONS: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "create": (
@@ -60,3 +62,15 @@ def library() -> ctypes.CDLL:
     if found is None:
         raise TriscaleError(f"there is no native engine here: {status.why}; run the model by PyTorch")
     return found
+
+
+def is_bf16(precision: Precision) -> bool:
+    """Whether it is bf16. Raises `UserError` for another word, and where the processor has no such products."""
+    if precision not in get_args(Precision):
+        raise UserError(f"precision {precision!r} is none of {', '.join(get_args(Precision))}")
+    if precision == "bf16" and not available().bf16:
+        raise UserError(
+            f"precision {precision!r}: the instruction set {available().isa} of this processor does not multiply "
+            "bf16; take 'fp32'"
+        )
+    return precision == "bf16"

@@ -3,21 +3,26 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from triscale.engines.native.library import library
+from triscale.engines.native.library import Precision, is_bf16, library
 
 LEAST = 0.02  # seconds of a measurement
 
 
-def measure_limit(precision: str = "fp32", threads: int = 1) -> float:
+def measure_limit(precision: Precision = "fp32", threads: int = 1) -> float:
     """Multiply-accumulates a second, of so many threads together, with everything in the first cache.
 
-    No network comes up to it: the engine's own product is what is timed. precision: fp32, or bf16 where it is there.
+    No network comes up to it: the engine's own product is what is timed.
+    The fastest of three turns: whatever else is at work slows a turn down.
+    Raises `UserError` for a precision that is not there.
     """
-    native, bf16 = library(), int(precision == "bf16")
+    native, bf16 = library(), is_bf16(precision)
     repeats, start = 1_000, time.perf_counter()
     native.triscale_engine_limit(bf16, repeats)
     repeats = max(1, round(repeats * LEAST / (time.perf_counter() - start)))
+    speeds = []
     with ThreadPoolExecutor(threads) as pool:
-        start = time.perf_counter()
-        done = list(pool.map(lambda _: native.triscale_engine_limit(bf16, repeats), range(threads)))
-        return float(sum(done)) / (time.perf_counter() - start)
+        for _ in range(3):
+            start = time.perf_counter()
+            done = list(pool.map(lambda _: native.triscale_engine_limit(bf16, repeats), range(threads)))
+            speeds.append(float(sum(done)) / (time.perf_counter() - start))
+    return max(speeds)

@@ -3,7 +3,6 @@
 // Fewer images than threads: the threads share every layer. Otherwise each thread takes images for itself, from the first
 // layer to the last, in memory of its own.
 
-#include <chrono>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -60,17 +59,13 @@ struct Workspace {
   }
 };
 
-using Clock = std::chrono::steady_clock;
-
 // One image at a time through the plan, by a team or by one thread.
 class Pass {
  public:
   Pass(const Plan& plan, Workspace& maps) : plan_(plan), maps_(maps) {}
 
-  // nanoseconds: what each layer took is added to, or null.
-  void run(const float* x, float* y, Team* team, std::vector<std::unique_ptr<Workspace>>* workspaces, int64_t* nanoseconds = nullptr) {
+  void run(const float* x, float* y, Team* team, std::vector<std::unique_ptr<Workspace>>* workspaces) {
     for (size_t i = 0; i < plan_.layers.size(); i++) {
-      const auto begin = nanoseconds == nullptr ? Clock::time_point() : Clock::now();
       const Layer& layer = plan_.layers[i];
       call_ = {&layer, plan_.packed.get() + plan_.places[i], 1, 0, x, at(layer.input), at(layer.residual),
                reinterpret_cast<const float*>(at(layer.gate)), reinterpret_cast<float*>(at(layer.sums)), at(layer.output)};
@@ -83,7 +78,6 @@ class Pass {
           team->run(tasks, [](void* self, int64_t task, int64_t thread) { static_cast<Pass*>(self)->share(task, thread); }, this);
         }
       }
-      if (nanoseconds != nullptr) nanoseconds[i] += std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - begin).count();
     }
     answer(at(plan_.layers.back().output), y);
   }
@@ -119,11 +113,6 @@ class Stream {
  public:
   Stream(const Plan& plan, int64_t threads) : plan_(plan), team_(threads) {
     for (int64_t i = 0; i < threads; i++) workspaces_.push_back(std::make_unique<Workspace>(plan, i == 0));
-  }
-
-  // One image by all threads, and how long each layer took.
-  void profile(const float* x, float* y, int64_t* nanoseconds) {
-    Pass(plan_, *workspaces_[0]).run(x, y, &team_, &workspaces_, nanoseconds);
   }
 
   // Throws std::bad_alloc before anything is computed.
@@ -177,12 +166,6 @@ class Engine {
     }
     give(stream);
     return result;
-  }
-
-  void profile(const float* x, float* y, int64_t* nanoseconds) {
-    Stream* stream = take();
-    stream->profile(x, y, nanoseconds);
-    give(stream);
   }
 
  private:
@@ -285,11 +268,6 @@ EXPORT void* triscale_engine_create(const int64_t* rows, int64_t layers, int64_t
 // logits, (images, classes), of x, (images, channels, height, width): 0, or -1 where there was no memory.
 EXPORT int triscale_engine_run(void* engine, const float* x, int64_t images, float* y) {
   return static_cast<Engine*>(engine)->run(x, images, y);
-}
-
-// One image, and for every layer the nanoseconds that it took, added to what is there.
-EXPORT void triscale_engine_profile(void* engine, const float* x, float* y, int64_t* nanoseconds) {
-  static_cast<Engine*>(engine)->profile(x, y, nanoseconds);
 }
 
 EXPORT void triscale_engine_destroy(void* engine) { delete static_cast<Engine*>(engine); }

@@ -10,7 +10,7 @@ using namespace triscale::inference;
 #include "inference/product.h"
 #include "inference/convolve.h"
 #include "inference/maps.h"
-#include "inference/spread.h"
+#include "inference/depthwise.h"
 
 namespace triscale {
 namespace TRISCALE_ISA {
@@ -19,7 +19,7 @@ namespace {
 int64_t packed(const Layer* layer, int bf16) {
   switch (layer->kind) {
     case kConv: return bf16 ? Conv<Bf16>::packed(*layer) : Conv<float>::packed(*layer);
-    case kDepthwise: return bf16 ? Spread<Bf16>::packed(*layer) : Spread<float>::packed(*layer);
+    case kDepthwise: return bf16 ? ExpandDepthwise<Bf16>::packed(*layer) : ExpandDepthwise<float>::packed(*layer);
     case kExcite: return Excite::packed(*layer);
     default: return 0;
   }
@@ -28,7 +28,7 @@ int64_t packed(const Layer* layer, int bf16) {
 void pack(const Layer* layer, int bf16, const float* values, void* to) {
   switch (layer->kind) {
     case kConv: return bf16 ? Conv<Bf16>::pack(*layer, values, to) : Conv<float>::pack(*layer, values, to);
-    case kDepthwise: return bf16 ? Spread<Bf16>::pack(*layer, values, to) : Spread<float>::pack(*layer, values, to);
+    case kDepthwise: return bf16 ? ExpandDepthwise<Bf16>::pack(*layer, values, to) : ExpandDepthwise<float>::pack(*layer, values, to);
     case kExcite: return Excite::pack(*layer, values, to);
     default: return;
   }
@@ -40,7 +40,7 @@ int64_t tasks(const Layer* layer, int64_t images, int64_t phase) {
       const Division parts = Conv<float>::divided(*layer, images);
       return parts.down * parts.across;
     }
-    case kDepthwise: return Spread<float>::tasks(*layer, images);
+    case kDepthwise: return ExpandDepthwise<float>::tasks(*layer, images);
     case kInput: return images * input_parts(*layer);
     case kExcite: return images * Excite::parts(*layer, phase);
     default: return images;
@@ -50,7 +50,7 @@ int64_t tasks(const Layer* layer, int64_t images, int64_t phase) {
 int64_t scratch(const Layer* layer, int bf16) {
   switch (layer->kind) {
     case kConv: return bf16 ? Conv<Bf16>::scratch(*layer) : Conv<float>::scratch(*layer);
-    case kDepthwise: return Spread<float>::scratch(*layer);
+    case kDepthwise: return ExpandDepthwise<float>::scratch(*layer);
     case kExcite: return Excite::scratch(*layer);
     default: return 0;
   }
@@ -62,7 +62,7 @@ void run(const Call& call, int64_t at, void* own) {
     case kInput: return take_input<T>(call, at);
     case kPad: return pad<T>(call, at);
     case kConv: return Conv<T>::task(call, at, own);
-    case kDepthwise: return Spread<T>::task(call, at, own);
+    case kDepthwise: return ExpandDepthwise<T>::task(call, at, own);
     case kExcite: return Excite::task(call, at, static_cast<float*>(own));
     case kScale: return scale<T>(call, at);
     case kMaxPool: return pool_windows<T, true>(call, at);

@@ -25,7 +25,7 @@ struct Ring {
 // WIDTH pixels of a row of one vector of channels. rows: where their windows' rows begin, of which those from `from` to
 // `to` lie in the map. A pixel is `lanes` values from the next, in the ring and in y.
 template <int KERNEL, int STRIDE, int WIDTH>
-TRISCALE_INLINE void spread(const float* const* rows, long from, long to, const float* taps, long lanes, const float* bias, float* y) {
+TRISCALE_INLINE void filter(const float* const* rows, long from, long to, const float* taps, long lanes, const float* bias, float* y) {
   Vec values[WIDTH];
   TRISCALE_UNROLL for (int i = 0; i < WIDTH; i++) values[i] = load(bias, Full{});
   for (long row = from; row < to; row++) {
@@ -43,7 +43,7 @@ TRISCALE_INLINE void spread(const float* const* rows, long from, long to, const 
 }
 
 // The same for any kernel and stride.
-inline void spread_any(const Layer& layer, long width, const float* const* rows, long from, long to, const float* taps, long lanes,
+inline void filter_any(const Layer& layer, long width, const float* const* rows, long from, long to, const float* taps, long lanes,
                        const float* bias, float* y) {
   for (long i = 0; i < width; i++) {
     Vec value = load(bias, Full{});
@@ -73,27 +73,27 @@ struct Cover {
 };
 
 template <int KERNEL, int STRIDE>
-void spread_width(long width, const float* const* rows, long from, long to, const float* taps, long lanes, const float* bias, float* y) {
+void filter_width(long width, const float* const* rows, long from, long to, const float* taps, long lanes, const float* bias, float* y) {
   switch (width) {
-    case 14: if constexpr (kWidest == 14) return spread<KERNEL, STRIDE, 14>(rows, from, to, taps, lanes, bias, y); break;
-    case 10: if constexpr (kWidest == 14) return spread<KERNEL, STRIDE, 10>(rows, from, to, taps, lanes, bias, y); break;
-    case 7: return spread<KERNEL, STRIDE, 7>(rows, from, to, taps, lanes, bias, y);
-    case 4: return spread<KERNEL, STRIDE, 4>(rows, from, to, taps, lanes, bias, y);
-    case 2: return spread<KERNEL, STRIDE, 2>(rows, from, to, taps, lanes, bias, y);
-    default: return spread<KERNEL, STRIDE, 1>(rows, from, to, taps, lanes, bias, y);
+    case 14: if constexpr (kWidest == 14) return filter<KERNEL, STRIDE, 14>(rows, from, to, taps, lanes, bias, y); break;
+    case 10: if constexpr (kWidest == 14) return filter<KERNEL, STRIDE, 10>(rows, from, to, taps, lanes, bias, y); break;
+    case 7: return filter<KERNEL, STRIDE, 7>(rows, from, to, taps, lanes, bias, y);
+    case 4: return filter<KERNEL, STRIDE, 4>(rows, from, to, taps, lanes, bias, y);
+    case 2: return filter<KERNEL, STRIDE, 2>(rows, from, to, taps, lanes, bias, y);
+    default: return filter<KERNEL, STRIDE, 1>(rows, from, to, taps, lanes, bias, y);
   }
 }
 
-inline void spread_by(const Layer& layer, long width, const float* const* rows, long from, long to, const float* taps, long lanes,
+inline void filter_by(const Layer& layer, long width, const float* const* rows, long from, long to, const float* taps, long lanes,
                       const float* bias, float* y) {
   switch (layer.stride <= 2 ? layer.kernel * 10 + layer.stride : 0) {
-    case 31: return spread_width<3, 1>(width, rows, from, to, taps, lanes, bias, y);
-    case 32: return spread_width<3, 2>(width, rows, from, to, taps, lanes, bias, y);
-    case 51: return spread_width<5, 1>(width, rows, from, to, taps, lanes, bias, y);
-    case 52: return spread_width<5, 2>(width, rows, from, to, taps, lanes, bias, y);
-    case 71: return spread_width<7, 1>(width, rows, from, to, taps, lanes, bias, y);
-    case 72: return spread_width<7, 2>(width, rows, from, to, taps, lanes, bias, y);
-    default: return spread_any(layer, width, rows, from, to, taps, lanes, bias, y);
+    case 31: return filter_width<3, 1>(width, rows, from, to, taps, lanes, bias, y);
+    case 32: return filter_width<3, 2>(width, rows, from, to, taps, lanes, bias, y);
+    case 51: return filter_width<5, 1>(width, rows, from, to, taps, lanes, bias, y);
+    case 52: return filter_width<5, 2>(width, rows, from, to, taps, lanes, bias, y);
+    case 71: return filter_width<7, 1>(width, rows, from, to, taps, lanes, bias, y);
+    case 72: return filter_width<7, 2>(width, rows, from, to, taps, lanes, bias, y);
+    default: return filter_any(layer, width, rows, from, to, taps, lanes, bias, y);
   }
 }
 
@@ -113,7 +113,7 @@ void settle(const float* from, long pixels, long fresh, T* to, long apart, Vec* 
 }
 
 template <class T>
-struct Spread {
+struct ExpandDepthwise {
   // Taps and bias by panel, the expansion's bias, the expansion's panels.
   static long singles(const Layer& layer) {
     const long channels = Panels(layer.channels).outputs;
@@ -173,7 +173,7 @@ struct Spread {
         for (long v = 0; v < lanes; v += kLanes) {
           const float* seen[31];
           for (long k = from; k < to; k++) seen[k] = rows.at(top + k) + start * layer.stride * lanes + v;
-          spread_by(layer, cover.width, seen, from, to, taps + v, lanes, bias + v, values + v);
+          filter_by(layer, cover.width, seen, from, to, taps + v, lanes, bias + v, values + v);
         }
         T* out = y + (i * layer.out_width + start) * apart;
         const long fresh = at * cover.width - start;
@@ -205,7 +205,7 @@ struct Spread {
       x_ = static_cast<const T*>(call.input) + image * layer_.pixels() * apart_;
       const float* singles = static_cast<const float*>(call.packed);
       bias_ = singles + filled((layer_.kernel * layer_.kernel + 1) * panels_.outputs) + first_;
-      weight_ = reinterpret_cast<const T*>(singles + Spread::singles(layer_)) + first_ * window_.template padded<T>();
+      weight_ = reinterpret_cast<const T*>(singles + ExpandDepthwise::singles(layer_)) + first_ * window_.template padded<T>();
       multiply_ = find_product<T, kRows>(tiles_.rows, lanes_ / kLanes);
       const long right = layer_.left + layer_.width;
       for (long slot = 0; slot < of_.slots; slot++) {
