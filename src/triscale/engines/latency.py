@@ -9,7 +9,7 @@ from statistics import median, quantiles
 import torch
 from torch import Tensor
 
-from triscale.engines.logits import Logits, running
+from triscale.engines.logits import Logits, engine_for, running
 from triscale.nn.network import Network
 
 WARM_UP = 3
@@ -19,7 +19,7 @@ LONGEST = 3.0  # seconds for a network, unless three images take longer
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Seconds for one image, batch 1, in fp32: the median of n, and what 80 % of them lie between."""
+    """Seconds for one image, batch 1: the median of n, and what 80 % of them lie between; by which engine."""
 
     median: float
     low: float
@@ -27,19 +27,28 @@ class Latency:
     n: int
     device: str
     threads: int
+    engine: str = "native"
+    precision: str = "fp32"
 
 
 @torch.inference_mode()
-def measure_latency(networks: Sequence[Network], *, device: torch.device, seconds: float = 0.2) -> list[Latency]:
+def measure_latency(
+    networks: Sequence[Network],
+    *,
+    device: torch.device,
+    seconds: float = 0.2,
+    engine: str | None = None,
+    precision: str = "fp32",
+) -> list[Latency]:
     """The latency of each network, measured in turns, so that a busy moment of the machine falls on all of them.
 
     seconds: about how long for each network; at least 11 images each after three that warm up (of a network so slow
-    that those take over three seconds, fewer: three after one). Networks are measured as
-    `predict` runs them (see `running`), with as many threads as PyTorch uses at the time. They are left where and in
-    which mode they were.
+    that those take over three seconds, fewer: three after one). engine, precision: as for `running`, by default what
+    `predict` takes; with as many threads as PyTorch uses at the time. They are left where and in which mode they were.
+    Raises `UserError` for an engine that is not here.
     """
-    threads = torch.get_num_threads()
-    with _ready(networks, device) as ready:
+    threads, chosen = torch.get_num_threads(), engine_for(device, engine, precision)
+    with _ready(networks, device, chosen, precision) as ready:
         inputs = [_input(network, device) for network in networks]
         for logits, x in zip(ready, inputs, strict=True):
             started = time.perf_counter()
@@ -52,7 +61,10 @@ def measure_latency(networks: Sequence[Network], *, device: torch.device, second
             for times, logits, x in zip(taken, ready, inputs, strict=True):
                 times.append(_time(logits, x))
     return [
-        Latency(median(times), *_middle(times), n=len(times), device=str(device), threads=threads) for times in taken
+        Latency(
+            median(times), *_middle(times), len(times), str(device), threads=threads, engine=chosen, precision=precision
+        )
+        for times in taken
     ]
 
 
@@ -63,12 +75,15 @@ def _goes_on(n: int, spent: float, seconds: float) -> bool:
 
 
 @contextmanager
-def _ready(networks: Sequence[Network], device: torch.device) -> Iterator[list[Logits]]:
+def _ready(networks: Sequence[Network], device: torch.device, engine: str, precision: str) -> Iterator[list[Logits]]:
     """What gives their logits on the device; they are afterwards where they were."""
     before = [next(network.parameters()).device for network in networks]
     try:
         with ExitStack() as engines:
-            yield [engines.enter_context(running(network.to(device))) for network in networks]
+            yield [
+                engines.enter_context(running(network.to(device), engine=engine, precision=precision, batch=1))
+                for network in networks
+            ]
     finally:
         for network, place in zip(networks, before, strict=True):
             network.to(place)

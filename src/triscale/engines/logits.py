@@ -1,4 +1,4 @@
-"""A network's logits, by the fastest engine that is here."""
+"""A network's logits, by the fastest engine that is here, or by one that was named."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -6,40 +6,60 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from triscale.engines.native import Engine, available, compile_plan
+from triscale.engines.native import available
+from triscale.engines.table import find_engine
+from triscale.errors import UserError
 from triscale.kernels import warn_if_missing
 from triscale.nn.network import Network
 
 Logits = Callable[[Tensor], Tensor]
 
 
+def engine_for(device: torch.device, name: str | None = None, precision: str = "fp32") -> str:
+    """The engine that runs a network there: the one that is named, or the default.
+
+    By default our own on CPUs, PyTorch on other devices and where our engine is missing or has only the instructions
+    that every processor has. Raises `UserError` where the one that is named cannot run there.
+    """
+    if device.type != "cpu":
+        if name not in (None, "torch"):
+            raise UserError(f"--engine {name}: runs on the CPU, not on {device}; add --device cpu, or leave it out")
+        return "torch"
+    if name is not None:
+        return find_engine(name, precision).name
+    if available().isa is None:
+        warn_if_missing("answering")
+    return "torch" if available().isa in (None, "baseline") else find_engine("native", precision).name
+
+
 @contextmanager
-def running(network: Network) -> Iterator[Logits]:
+def running(
+    network: Network, *, engine: str | None = None, precision: str = "fp32", batch: int | None = None
+) -> Iterator[Logits]:
     """What gives the logits (n, classes) of images that are preprocessed, fp32 (n, channels, h, w).
 
-    On a CPU by our own engine in fp32, with the weights that the network has now; by PyTorch on other devices, and
-    where the engine is missing or has only the instructions that every processor has. Either takes as many threads as
-    PyTorch uses at the time. Images may lie on any device; logits lie where the network does. The network keeps its
-    mode.
+    engine: as for `engine_for`. The weights are those that the network has now. As many threads as PyTorch uses at the
+    time. batch: images of every call, where they are always as many. Images may lie on any device; logits lie where the
+    network does. The network keeps its mode.
     """
     place = next(network.parameters()).device
-    if place.type == "cpu" and type(network).forward is Network.forward:  # a class of somebody's own computes its own
-        if available().isa is None:
-            warn_if_missing("answering")
-        elif available().isa != "baseline":
-            weights = {name: tensor.detach().numpy() for name, tensor in network.state_dict().items()}
-            with Engine(compile_plan(network.architecture, weights), threads=torch.get_num_threads()) as engine:
-                yield lambda x: torch.from_numpy(engine(x.cpu().contiguous().numpy()))
-            return
+    chosen = engine_for(place, engine, precision)
+    own = type(network).forward is Network.forward  # a class of somebody's own computes what it likes
+    if chosen != "torch" and own:
+        kind, threads = find_engine(chosen, precision), torch.get_num_threads()
+        with kind.open(network, precision=precision, threads=threads, batch=batch) as run:
+            yield lambda x: torch.from_numpy(run(x.cpu().contiguous().numpy()))
+        return
     mode = network.training
     network.eval()
     try:
-        yield lambda x: _by_pytorch(network, x.to(place))
+        yield lambda x: _by_pytorch(network, x.to(place), precision)
     finally:
         network.train(mode)
 
 
 @torch.inference_mode()
-def _by_pytorch(network: Network, x: Tensor) -> Tensor:
-    logits: Tensor = network(x.contiguous(memory_format=torch.channels_last)).float()
+def _by_pytorch(network: Network, x: Tensor, precision: str) -> Tensor:
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        logits: Tensor = network(x.contiguous(memory_format=torch.channels_last)).float()
     return logits

@@ -4,6 +4,7 @@ Top to bottom: what every block is made of; the six kinds of block; stem, stages
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -56,12 +57,26 @@ def window(side: int, kernel: int, stride: int, padding: Padding) -> Window:
     return Window(before, outputs, max(reach, before + side))
 
 
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A network as layers that follow one another. Every value has a number of its own, in place of a buffer.
+
+    names: of each layer the module of `nn.Network` that it computes, in the main; paddings and poolings have the name
+    of what they are for. weights: all that the layers refer to, in one row.
+    """
+
+    layers: tuple[Layer, ...]
+    names: tuple[str, ...]
+    weights: npt.NDArray[np.float32]
+
+
 class _Walk:
-    """The program so far. Every value has a number of its own."""
+    """The program so far."""
 
     def __init__(self, padding: Padding, folding: Folding) -> None:
         self.padding, self.folding = padding, folding
         self.layers: list[Layer] = []
+        self.names: list[str] = []
         self.values = 0
 
     def new(self) -> int:
@@ -73,12 +88,13 @@ class _Walk:
         """Those of a layer on rows and on columns."""
         return window(height, kernel, stride, self.padding), window(width, kernel, stride, self.padding)
 
-    def add(self, kind: Kind, x: Map, height: int, width: int, channels: int, **more: int) -> Map:
+    def add(self, name: str, kind: Kind, x: Map, height: int, width: int, channels: int, **more: int) -> Map:
         """Appends a layer of x whose output is that large."""
         out = Map(self.new(), height, width, channels)
         sides = {"height": x.height, "width": x.width, "channels": x.channels}
         sides |= {"out_height": height, "out_width": width, "outputs": channels}
         self.layers.append(Layer(kind, output=out.value, **{"input": x.value} | sides | more))
+        self.names.append(name)
         return out
 
     def conv(
@@ -98,13 +114,13 @@ class _Walk:
         rows, columns = self.windows(x.height, x.width, kernel, stride)
         if x.value == NONE or (rows.whole, columns.whole) != (x.height, x.width):
             kind = Kind.INPUT if x.value == NONE else Kind.PAD
-            x = self.add(kind, x, rows.whole, columns.whole, x.channels, top=rows.before, left=columns.before)
+            x = self.add(name, kind, x, rows.whole, columns.whole, x.channels, top=rows.before, left=columns.before)
         folded = self.folding.convolution(name, x.channels, outputs, kernel)
         if residual is None and last != "none":
             assert activation == "none"
             activation, last = last, "none"
         return self.add(
-            Kind.CONV, x, rows.outputs, columns.outputs, outputs,
+            name, Kind.CONV, x, rows.outputs, columns.outputs, outputs,
             kernel=kernel, stride=stride, activation=code(activation), last=code(last), gate=gate,
             residual=NONE if residual is None else residual.value, weight=folded.weight, bias=folded.bias,
         )  # fmt: skip
@@ -123,7 +139,7 @@ class _Walk:
         rows, columns = self.windows(x.height, x.width, kernel, stride)
         folded = self.folding.depthwise(name, x.channels, kernel)
         return self.add(
-            Kind.DEPTHWISE, x, rows.outputs, columns.outputs, x.channels,
+            name, Kind.DEPTHWISE, x, rows.outputs, columns.outputs, x.channels,
             kernel=kernel, stride=stride, top=rows.before, left=columns.before, activation=code(activation), sums=sums,
             weight=folded.weight, bias=folded.bias, **before,
         )  # fmt: skip
@@ -131,28 +147,28 @@ class _Walk:
     def excite(self, name: str, x: Map, squeeze: int, activation: Activation, sums: int = NONE) -> int:
         """The gates of squeeze-excite for x, from its sums where they are there already."""
         if sums == NONE:
-            sums = self.add(Kind.SUM, x, x.height, x.width, x.channels).value
+            sums = self.add(name, Kind.SUM, x, x.height, x.width, x.channels).value
         first = self.folding.linear(f"{name}.reduce", x.channels, squeeze, 1, 1)
         second = self.folding.linear(f"{name}.expand", squeeze, x.channels, 1, 1)
         return self.add(
-            Kind.EXCITE, x, 1, 1, x.channels, input=NONE, sums=sums, squeezed=squeeze, activation=code(activation),
-            weight=first.weight, bias=first.bias, weight2=second.weight, bias2=second.bias,
+            name, Kind.EXCITE, x, 1, 1, x.channels, input=NONE, sums=sums, squeezed=squeeze,
+            activation=code(activation), weight=first.weight, bias=first.bias, weight2=second.weight, bias2=second.bias,
         ).value  # fmt: skip
 
     def max_pool(self, x: Map, stride: int) -> Map:
         """The stem's."""
         rows, columns = self.windows(x.height, x.width, POOL, stride)
         place = {"kernel": POOL, "stride": stride, "top": rows.before, "left": columns.before}
-        return self.add(Kind.MAX_POOL, x, rows.outputs, columns.outputs, x.channels, **place)
+        return self.add("stem.pool", Kind.MAX_POOL, x, rows.outputs, columns.outputs, x.channels, **place)
 
     def mean(self, x: Map) -> Map:
         """The head's global pooling."""
-        return self.add(Kind.MEAN, x, 1, 1, x.channels)
+        return self.add("head.pool", Kind.MEAN, x, 1, 1, x.channels)
 
     def classifier(self, name: str, x: Map, classes: int) -> Map:
         """The linear layer, of a map of one pixel."""
         folded = self.folding.linear(name, x.channels, classes)
-        return self.add(Kind.CONV, x, 1, 1, classes, weight=folded.weight, bias=folded.bias)
+        return self.add(name, Kind.CONV, x, 1, 1, classes, weight=folded.weight, bias=folded.bias)
 
 
 def _mbconv(walk: _Walk, name: str, block: MBConv, x: Map, outputs: int, stride: int, residual: Map | None) -> Map:
@@ -178,8 +194,8 @@ def _fused_mbconv(
         return walk.conv(f"{name}.project", out, outputs, gate=gate, residual=residual)
     if not ratio:
         return out
-    added_to = NONE if residual is None else residual.value
-    return walk.add(Kind.SCALE, out, out.height, out.width, outputs, gate=gate, residual=added_to)
+    more = {"gate": gate, "residual": NONE if residual is None else residual.value}
+    return walk.add(f"{name}.squeeze_excite", Kind.SCALE, out, out.height, out.width, outputs, **more)
 
 
 def _depthwise_separable(
@@ -213,7 +229,7 @@ def _shortcut(walk: _Walk, name: str, block: Block, skip: Skip, x: Map, outputs:
     if stride == 1 and x.channels == outputs:
         return x
     height, width = -(-x.height // stride), -(-x.width // stride)
-    return walk.add(Kind.SHRINK, x, height, width, outputs, kernel=stride, stride=stride)
+    return walk.add(f"{name}.add", Kind.SHRINK, x, height, width, outputs, kernel=stride, stride=stride)
 
 
 def _block(walk: _Walk, name: str, block: Block, skip: Skip, x: Map, outputs: int, stride: int) -> Map:
@@ -252,8 +268,8 @@ def _network(walk: _Walk, architecture: Architecture) -> None:
     walk.classifier("head.classifier", walk.mean(x), head.classes)
 
 
-def compile_plan(architecture: Architecture, weights: Mapping[str, npt.NDArray[np.generic]]) -> Plan:
-    """What the network computes in evaluation mode, as a plan.
+def list_layers(architecture: Architecture, weights: Mapping[str, npt.NDArray[np.generic]]) -> Program:
+    """What the network computes in evaluation mode.
 
     weights: the tensors of `Network.state_dict()` by name, as arrays. Normalisation becomes part of the convolution
     before it, computed in double precision and rounded once. Raises `UserError` naming a tensor that is missing, of
@@ -261,5 +277,11 @@ def compile_plan(architecture: Architecture, weights: Mapping[str, npt.NDArray[n
     """
     walk = _Walk(architecture.padding, Folding(weights, architecture.name, architecture.norm.epsilon))
     _network(walk, architecture)
-    rows = np.array(into_buffers(walk.layers), np.int64)
-    return Plan(architecture, rows, walk.folding.values())
+    return Program(tuple(walk.layers), tuple(walk.names), walk.folding.values())
+
+
+def compile_plan(architecture: Architecture, weights: Mapping[str, npt.NDArray[np.generic]]) -> Plan:
+    """The same as a plan that an `Engine` carries out."""
+    program = list_layers(architecture, weights)
+    rows = np.array(into_buffers(list(program.layers)), np.int64)
+    return Plan(architecture, rows, program.weights)

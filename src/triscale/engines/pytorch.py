@@ -1,0 +1,38 @@
+"""PyTorch: eager, and compiled."""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from triscale.engines.runner import Array
+from triscale.nn.network import Network
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class PyTorch:
+    """A copy of the network in evaluation mode, on the CPU, channels last.
+
+    compiled: by torch.compile with its weights frozen, which takes a minute or more at the first call.
+    """
+
+    def __init__(self, network: Network, *, precision: str = "fp32", compiled: bool = False) -> None:
+        self._type = DTYPES[precision]
+        self._run: nn.Module = copy.deepcopy(network).cpu().eval()
+        self._run.to(self._type).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._compiled: Callable[[Tensor], Tensor] | None = torch.compile(self._run) if compiled else None
+
+    def __call__(self, images: Array) -> Array:
+        """See `Runner`."""
+        x = torch.from_numpy(images).to(dtype=self._type, memory_format=torch.channels_last)
+        if self._compiled is None:
+            with torch.inference_mode():
+                logits: Array = self._run(x).float().numpy()
+            return logits
+        import torch._inductor.config as inductor
+
+        with inductor.patch(freezing=True), torch.no_grad():
+            found: Array = self._compiled(x).float().numpy()
+        return found

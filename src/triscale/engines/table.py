@@ -1,0 +1,124 @@
+"""The engines that run a network on a CPU, in one table: the command line, the checks and the benchmarks read it."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import numpy as np
+import numpy.typing as npt
+
+from triscale.arch import Architecture
+from triscale.engines.native import Engine, available, compile_plan
+from triscale.engines.runner import Runner
+from triscale.errors import UserError
+from triscale.nn.network import Network
+
+Opener = Callable[[Network, str, int, int | None], AbstractContextManager[Runner]]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """An engine. title: as people call it. precisions: the first is the one without another word. modules: what must be
+    installed, which `triscale[extra]` brings. slow: takes minutes before its first answer."""
+
+    name: str
+    title: str
+    precisions: tuple[str, ...]
+    opener: Opener
+    modules: tuple[str, ...] = ()
+    slow: bool = False
+
+    def missing(self, precision: str = "fp32") -> str | None:
+        """Why it cannot run here in that precision; None where it can."""
+        if precision not in self.precisions:
+            return f"{self.title} runs in {' and '.join(self.precisions)}, not in {precision}"
+        absent = [module for module in self.modules if find_spec(module) is None]
+        if absent:
+            return f"{absent[0]} is not installed; pip install 'triscale[export]'"
+        if self.name != "native":
+            return None
+        here = available()
+        if here.isa is None:
+            return here.why
+        if precision == "bf16" and not here.bf16:
+            return f"the instruction set {here.isa} of this processor does not multiply bf16"
+        return None
+
+    def open(
+        self, network: Network, *, precision: str = "fp32", threads: int, batch: int | None = None
+    ) -> AbstractContextManager[Runner]:
+        """The network, with the weights that it has now, ready to run on the CPU while the context lasts.
+
+        threads: of one call; PyTorch takes as many as its process was told, whatever is said here. batch: images of
+        every call, where they are always as many: some engines are faster then.
+        """
+        return self.opener(network, precision, threads, batch)
+
+
+def weights_of(network: Network) -> dict[str, npt.NDArray[np.generic]]:
+    """Its tensors by name, as arrays; they share memory with a network on the CPU."""
+    return {name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
+
+
+def graph_of(architecture: Architecture, weights: Mapping[str, npt.NDArray[np.generic]]) -> bytes:
+    """The network as the content of an ONNX file."""
+    from triscale.engines.graph import onnx_graph
+
+    content: bytes = onnx_graph(architecture, weights).SerializeToString(deterministic=True)
+    return content
+
+
+@contextmanager
+def _native(network: Network, precision: str, threads: int, batch: int | None) -> Iterator[Runner]:
+    plan = compile_plan(network.architecture, weights_of(network))
+    with Engine(plan, precision="bf16" if precision == "bf16" else "fp32", threads=threads) as engine:
+        yield engine
+
+
+def _pytorch(*, compiled: bool) -> Opener:
+    @contextmanager
+    def opener(network: Network, precision: str, threads: int, batch: int | None) -> Iterator[Runner]:
+        from triscale.engines.pytorch import PyTorch
+
+        yield PyTorch(network, precision=precision, compiled=compiled)
+
+    return opener
+
+
+@contextmanager
+def _onnx_runtime(network: Network, precision: str, threads: int, batch: int | None) -> Iterator[Runner]:
+    from triscale.engines.onnx_runtime import OnnxRuntime
+
+    yield OnnxRuntime(graph_of(network.architecture, weights_of(network)), threads=threads, batch=batch)
+
+
+@contextmanager
+def _open_vino(network: Network, precision: str, threads: int, batch: int | None) -> Iterator[Runner]:
+    from triscale.engines.open_vino import OpenVino
+
+    graph = graph_of(network.architecture, weights_of(network))
+    yield OpenVino(graph, precision=precision, threads=threads, batch=batch)
+
+
+ENGINES: Mapping[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind("native", "Triscale's engine", ("fp32", "bf16"), _native),
+        Kind("torch", "PyTorch", ("fp32", "bf16"), _pytorch(compiled=False)),
+        Kind("compiled", "torch.compile", ("fp32", "bf16"), _pytorch(compiled=True), slow=True),
+        Kind("onnxruntime", "ONNX Runtime", ("fp32",), _onnx_runtime, ("onnx", "onnxruntime")),
+        Kind("openvino", "OpenVINO", ("fp32", "bf16"), _open_vino, ("onnx", "openvino")),
+    )
+}
+
+
+def find_engine(name: str, precision: str = "fp32") -> Kind:
+    """The engine of that name, ready for that precision here. Raises `UserError` otherwise, saying what there is."""
+    if name not in ENGINES:
+        raise UserError(f"--engine {name!r}: no such engine; there are {', '.join(ENGINES)}")
+    why = ENGINES[name].missing(precision)
+    if why is not None:
+        here = [one.name for one in ENGINES.values() if one.missing(precision) is None]
+        raise UserError(f"--engine {name}: {why}" + (f"; here are {', '.join(here)}" if here else ""))
+    return ENGINES[name]
