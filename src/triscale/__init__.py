@@ -1,7 +1,7 @@
 """Triscale finds the most accurate convolutional network that a budget can buy.
 
 The verbs are functions: `cost`, `scale`, `build`, `load`, `fit`, `study`, `search`, `search_network`, `train`, `eval`,
-`compare`, `predict`, `features`, `explain`, `doctor`, `import_weights`.
+`compare`, `predict`, `features`, `explain`, `export`, `doctor`, `import_weights`.
 Importing this imports no torch; the verbs that need it bring it.
 """
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from triscale.evaluating import compare
     from triscale.evaluating import evaluate as eval
     from triscale.explaining import explain
+    from triscale.exporting import export
     from triscale.fitting import fit, train
     from triscale.models import features, load, predict
     from triscale.nn import build
@@ -32,6 +33,7 @@ _LATER: dict[str, str | tuple[str, str]] = {
     "doctor": "triscale.doctoring",
     "eval": ("triscale.evaluating", "evaluate"),
     "explain": "triscale.explaining",
+    "export": "triscale.exporting",
     "features": "triscale.models",
     "fit": "triscale.fitting",
     "import_weights": "triscale.weights",
@@ -56,6 +58,7 @@ __all__ = [
     "doctor",
     "eval",
     "explain",
+    "export",
     "features",
     "fit",
     "import_weights",

@@ -20,6 +20,7 @@ from triscale.cli import (
     doctor,
     evaluate,
     explain,
+    export,
     fit,
     models,
     predict,
@@ -53,6 +54,7 @@ app.command("eval")(evaluate.command)
 app.command("compare")(compare.command)
 app.command("predict")(predict.command)
 app.command("explain")(explain.command)
+app.command("export")(export.command)
 app.command("doctor")(doctor.command)
 app.command("demo")(demo.command)
 

@@ -6,12 +6,14 @@ from importlib import import_module
 from pathlib import Path
 from threading import Lock
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from triscale.engines.runner import Array
 from triscale.errors import UserError
 
+Model = Any  # `openvino.Model`, of a package without types
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
@@ -22,17 +24,20 @@ def module() -> ModuleType:
 
 
 class OpenVino:
-    """A graph, an ONNX file's content or a file, on the CPU.
+    """A graph, an ONNX file's content, a file, or a model of the package's own, on the CPU.
 
     threads: of one call. batch: images of every call, where they are always as many. Raises `UserError` for what is no
     such graph.
     """
 
-    def __init__(self, graph: bytes | Path, *, precision: str = "fp32", threads: int, batch: int | None = None) -> None:
+    def __init__(
+        self, graph: bytes | Path | Model, *, precision: str = "fp32", threads: int, batch: int | None = None
+    ) -> None:
         vino = module()
         core = vino.Core()
         try:
-            model = core.read_model(graph if isinstance(graph, bytes) else str(graph))
+            given = str(graph) if isinstance(graph, Path) else graph
+            model = core.read_model(given) if isinstance(given, bytes | str) else given
             if batch is not None:
                 shape = model.inputs[0].partial_shape
                 shape[0] = batch

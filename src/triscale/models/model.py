@@ -1,6 +1,8 @@
 """A model: a network that knows its classes and how to look at a picture; saved as one safetensors file."""
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors
@@ -79,17 +81,21 @@ class Model(Network):
         ]
 
     def save(self, path: Path) -> None:
-        """The weights with architecture, classes and preprocessing as metadata; written whole or not at all."""
-        metadata = {
+        """The weights with `metadata` beside them; written whole or not at all."""
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        write_whole(path, _in_order(safetensors.torch.save(tensors, self.metadata())))
+
+    def metadata(self) -> dict[str, str]:
+        """What a file says of the model: architecture, classes, preprocessing, and whose weights they were."""
+        said = {
             "format": FORMAT,
             "architecture": to_json(self.architecture),
             "classes": json.dumps(self.classes, ensure_ascii=False),
             "preprocess": json.dumps(self.preprocess.to_json()),
         }
         if self.provenance is not None:
-            metadata["provenance"] = json.dumps(self.provenance.to_json(), ensure_ascii=False)
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        write_whole(path, _in_order(safetensors.torch.save(tensors, metadata)))
+            said["provenance"] = json.dumps(self.provenance.to_json(), ensure_ascii=False)
+        return said
 
 
 def _in_order(content: bytes) -> bytes:
@@ -190,7 +196,40 @@ def _is_foreign(path: Path) -> bool:
     return False
 
 
-def _checked_metadata(metadata: dict[str, str], architecture: Architecture, preprocess: Preprocess) -> tuple[str, ...]:
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a file says of the model in it; see `Model.metadata`."""
+
+    architecture: Architecture
+    classes: tuple[str, ...]
+    preprocess: Preprocess
+    provenance: Provenance | None
+
+    @classmethod
+    def read(cls, metadata: Mapping[str, str], source: str) -> "Said":
+        """From the metadata of a file. Raises `UserError` naming the source where something is missing or does not fit
+        together."""
+        try:
+            if "architecture" not in metadata:
+                raise ValueError("it says no architecture")
+            architecture = from_json(metadata["architecture"], source)
+            preprocess = Preprocess.from_json(json.loads(metadata["preprocess"]))
+            whose = Provenance.from_json(json.loads(metadata["provenance"])) if "provenance" in metadata else None
+            return cls(architecture, _classes(metadata, architecture, preprocess), preprocess, whose)
+        except UserError as error:
+            text = str(error)
+            raise UserError(text if text.startswith(source) else f"{source}: {text}") from None
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(unreadable(source, error)) from None
+
+
+def unreadable(source: str, error: Exception) -> str:
+    """What is told of a file that cannot be read, in one line."""
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return f"{source}: not a model that this version can read ({reason}); copy or train it again"
+
+
+def _classes(metadata: Mapping[str, str], architecture: Architecture, preprocess: Preprocess) -> tuple[str, ...]:
     """The class names, once everything that a file says of itself fits together. Raises `ValueError`."""
     classes = json.loads(metadata["classes"])
     if metadata["format"] != FORMAT:
@@ -199,29 +238,24 @@ def _checked_metadata(metadata: dict[str, str], architecture: Architecture, prep
         raise ValueError("classes are no list of names")
     if len(set(classes)) != len(classes):
         raise ValueError("a class is named twice")
+    if len(classes) != architecture.classes:
+        raise ValueError(f"{len(classes)} class names for a network of {architecture.classes} classes")
     if (preprocess.resolution, preprocess.channels) != (architecture.resolution, architecture.channels):
         raise ValueError("preprocessing for another resolution or number of channels")
     return tuple(classes)
 
 
 def _load_file(path: Path) -> Model:
-    metadata = read_metadata(path)
-    architecture = from_json(metadata["architecture"], str(path))
+    said = Said.read(read_metadata(path), str(path))
     try:
-        preprocess = Preprocess.from_json(json.loads(metadata["preprocess"]))
-        provenance = Provenance.from_json(json.loads(metadata["provenance"])) if "provenance" in metadata else None
-        classes = _checked_metadata(metadata, architecture, preprocess)
         tensors = safetensors.torch.load_file(path)
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and not (tensor.dtype == torch.float32 and tensor.isfinite().all()):
                 raise ValueError(f"{name} is not finite fp32")
         with torch.device("meta"):
-            model = Model(architecture, classes, preprocess)
+            model = Model(said.architecture, said.classes, said.preprocess)
         model.load_state_dict(tensors, assign=True)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
     except (KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{path}: not a model that this version can read ({reason}); copy or train it again") from None
-    model.trained, model.provenance = True, provenance
+        raise UserError(unreadable(str(path), error)) from None
+    model.trained, model.provenance = True, said.provenance
     return model.eval()

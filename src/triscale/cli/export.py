@@ -1,0 +1,76 @@
+"""`triscale export`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from triscale.cli import arguments
+from triscale.cli.console import Output
+from triscale.units import format_bytes
+
+if TYPE_CHECKING:
+    from triscale.exporting import Exported
+
+
+def command(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A run directory, a file of weights, or published weights; triscale models lists names.",
+            show_default=False,
+        ),
+    ],
+    to: Annotated[str, typer.Option(help="onnx, openvino or torch (an archive of torch.export).")] = "onnx",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The new file.", show_default="model.onnx, .xml or .pt2 in the run's directory"),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help="Pictures to check the file with; of a run, where its images are now.", show_default="the run's own"
+        ),
+    ] = None,
+    as_json: arguments.Json = False,
+) -> None:
+    """Write a model as a file of another engine, once it agrees with PyTorch on real images.
+
+    Example: triscale export RUN --to onnx
+    """
+    output = Output(as_json)
+    from triscale.exporting import export
+
+    with output.progress() as bar:
+        task = bar.add_task("checking on images", total=None)
+        made = export(
+            model, to, out=out, images=images, progress=lambda n, of: bar.update(task, completed=n, total=of)
+        )
+    output.result(values(made), lambda console: _show(console, made))
+    if made.format == "torch":
+        output.next_command("triscale", "predict", model, "PICTURE")
+    else:
+        output.next_command("triscale", "serve", made.path)
+
+
+def values(made: "Exported") -> dict[str, object]:
+    """What `export` answers with --json."""
+    found = made.agreement
+    return {
+        "file": str(made.path),
+        "format": made.format,
+        "size": made.size,
+        "images": found.n,
+        "same_class": found.same,
+        "largest_difference": found.largest,
+    }
+
+
+def _show(console: Console, made: "Exported") -> None:
+    found = made.agreement
+    console.print(f"{made.path}: {format_bytes(made.size)}")
+    console.print(
+        f"on {found.n:,} real images {found.same:,} keep their class; logits are apart by at most {found.largest:.1e} "
+        "of the largest"
+    )

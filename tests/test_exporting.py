@@ -1,0 +1,172 @@
+"""What an export promises: a file that agrees with PyTorch on real images, or none, and why."""
+
+import copy
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from conftest import Answer
+from pictures import digit_folder
+
+from triscale.engines.table import graph_of, weights_of
+from triscale.errors import TriscaleError, UserError
+from triscale.exporting import FORMATS, export, opened
+from triscale.exporting import export as export_function
+from triscale.exporting import formats as table
+from triscale.exporting.checking import by_pytorch
+from triscale.fitting import Fitted
+from triscale.models import Model, load
+
+OPENED = tuple(name for name in FORMATS if name != "torch")
+
+
+def written(place: Path) -> list[str]:
+    return sorted(file.name for file in place.iterdir())
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_a_file_agrees_with_pytorch_on_the_runs_own_images(fitted: Fitted, tmp_path: Path, to: str) -> None:
+    made = export(fitted.run.path, to, out=tmp_path / f"a{FORMATS[to].suffix}")
+    assert made.agreement.holds
+    assert 0 < made.agreement.n == made.agreement.same
+    assert made.agreement.largest < 1e-4
+    assert made.size == sum(file.stat().st_size for file in tmp_path.iterdir())
+    assert written(tmp_path) == sorted(file.name for file in FORMATS[to].files(made.path))
+
+
+@pytest.mark.parametrize("to", OPENED)
+def test_a_file_carries_classes_preprocessing_and_architecture(fitted: Fitted, tmp_path: Path, to: str) -> None:
+    model = load(fitted.run.path)
+    made = export(fitted.run.path, to, out=tmp_path / f"a{FORMATS[to].suffix}")
+    file = opened(made.path, threads=1)
+    assert (file.architecture, file.classes) == (model.architecture, model.classes)
+    assert file.preprocess == model.preprocess
+    for n in (1, 3):
+        x = torch.randn(n, model.architecture.channels, *model.architecture.resolution)
+        np.testing.assert_allclose(file.run(x.numpy()), by_pytorch(model, x), rtol=1e-3, atol=1e-4)
+
+
+def test_an_archive_of_torch_export_carries_the_same(fitted: Fitted, tmp_path: Path) -> None:
+    made = export(fitted.run.path, "torch", out=tmp_path / "a.pt2")
+    kept = {table.EXTRA: ""}
+    program = torch.export.load(made.path, extra_files=kept)
+    assert json.loads(kept[table.EXTRA]) == load(fitted.run.path).metadata()
+    for n in (1, 5):  # a batch of any size, though an example had two images
+        x = torch.zeros(n, fitted.model.architecture.channels, *fitted.model.architecture.resolution)
+        assert program.module()(x).shape == (n, 3)
+
+
+def test_metadata_of_onnx_are_plain_texts(fitted: Fitted, tmp_path: Path) -> None:
+    made = export(fitted.run.path, out=tmp_path / "a.onnx")
+    said = {entry.key: entry.value for entry in onnx.load(made.path).metadata_props}
+    assert json.loads(said["triscale.classes"]) == list(fitted.model.classes)
+    assert set(said) == {f"triscale.{key}" for key in fitted.model.metadata()}
+
+
+def second_layer(model: Model) -> str:
+    """A layer that others come before and after."""
+    return [name.removesuffix(".norm") for name, _ in model.named_modules() if name.endswith(".norm")][1]
+
+
+def spoiled(graph: bytes, model: Model, path: Path, write: Callable[[bytes, Model, Path], None]) -> None:
+    """As if writing had lost a layer."""
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other.get_submodule(second_layer(other)).conv.weight.mul_(1.5)
+    write(graph_of(other.architecture, weights_of(other)), other, path)
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_a_file_that_differs_is_not_written_and_its_first_wrong_layer_named(
+    fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
+) -> None:
+    kind = FORMATS[to]
+    faulty = replace(kind, write=lambda graph, model, path: spoiled(graph, model, path, kind.write))
+    monkeypatch.setattr(table, "FORMATS", {to: faulty})
+    with pytest.raises(TriscaleError, match="not written") as caught:
+        export_function(fitted.run.path, to, out=tmp_path / f"a{kind.suffix}")
+    assert f"begins at {second_layer(fitted.model)}," in str(caught.value)
+    assert written(tmp_path) == []
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_logits_that_are_no_numbers_never_agree(
+    fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
+) -> None:
+    nothing = replace(FORMATS[to], open=lambda path, threads: lambda x: np.full((len(x), 3), np.nan, np.float32))
+    monkeypatch.setattr(table, "FORMATS", {to: nothing})
+    with pytest.raises(TriscaleError, match="no layer before the last"):
+        export_function(fitted.run.path, to, out=tmp_path / f"a{FORMATS[to].suffix}")
+    assert written(tmp_path) == []
+
+
+def test_images_are_read_from_where_they_are_now(fitted: Fitted, digits: Path, tmp_path: Path) -> None:
+    made = export(fitted.run.path, out=tmp_path / "a.onnx", images=digits)
+    assert made.agreement.n > 0
+    others = digit_folder(tmp_path / "others", first=20)
+    with pytest.raises(UserError, match="not the images that the run was begun with"):
+        export(fitted.run.path, out=tmp_path / "b.onnx", images=others)
+    assert written(tmp_path) == ["a.onnx", "others"]
+
+
+def test_weights_without_a_run_are_checked_on_pictures_that_are_named(
+    fitted: Fitted, digits: Path, tmp_path: Path
+) -> None:
+    alone = tmp_path / "alone.safetensors"
+    alone.write_bytes(fitted.run.model.read_bytes())
+    with pytest.raises(UserError, match="--images PICTURES"):
+        export(alone, out=tmp_path / "a.onnx")
+    assert export(alone, out=tmp_path / "a.onnx", images=digits).agreement.holds
+
+
+def test_archives_that_may_hold_code_are_not_opened(tmp_path: Path) -> None:
+    place = tmp_path / "a.pt2"
+    place.write_bytes(b"anything")
+    with pytest.raises(UserError, match="may hold code"):
+        opened(place, threads=1)
+
+
+@pytest.mark.parametrize(("name", "words"), [("a.onnx", "cannot run it"), ("a.xml", "cannot run it")])
+def test_a_foreign_file_is_refused_in_one_line(tmp_path: Path, name: str, words: str) -> None:
+    (tmp_path / name).write_bytes(b"anything")
+    with pytest.raises(UserError, match=words) as caught:
+        opened(tmp_path / name, threads=1)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_graph_of_somebody_elses_is_refused(fitted: Fitted, tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").write_bytes(graph_of(fitted.model.architecture, weights_of(fitted.model)))
+    with pytest.raises(UserError, match=r"a\.onnx: not a model that this version can read"):
+        opened(tmp_path / "a.onnx", threads=1)
+
+
+def test_nothing_is_overwritten_and_mistakes_are_one_line(
+    fitted: Fitted, tmp_path: Path, triscale: Callable[..., Answer]
+) -> None:
+    taken = tmp_path / "a.onnx"
+    taken.write_text("mine")
+    for words, said in (
+        (("--out", taken), "exists already"),
+        (("--to", "tflite"), "there are onnx, openvino, torch"),
+        (("--out", tmp_path / "a.bin"), "does not end in .onnx"),
+        (("--out", tmp_path / "no" / "a.onnx"), "make it first"),
+    ):
+        code, answer, notes = triscale("export", fitted.run.path, *words)
+        assert (code, answer) == (2, "")
+        assert said in notes
+        assert notes.count("\n") == 1
+    assert taken.read_text() == "mine"
+
+
+def test_the_command_answers_with_one_object(fitted: Fitted, tmp_path: Path, triscale: Callable[..., Answer]) -> None:
+    code, answer, _ = triscale("export", fitted.run.path, "--out", tmp_path / "a.onnx", "--json")
+    said = json.loads(answer)
+    assert code == 0
+    assert said["file"] == str(tmp_path / "a.onnx")
+    assert said["same_class"] == said["images"] > 0
+    assert said["largest_difference"] < 1e-4
