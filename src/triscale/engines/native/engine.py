@@ -24,15 +24,23 @@ class Engine:
 
     precision: of what is computed in between; images and logits are fp32. threads: of one call, all usable cores if
     None; an engine's result is the same for any number. streams: how many calls compute at the same time, each with
-    threads and memory of its own; more callers wait. An engine may be called from many threads. It belongs to the
-    process that made it, and needs the plan no more.
+    threads and memory of its own; more callers wait. pin: keeps each of the engine's own threads, all of a call but the
+    caller's, on one of the cores this process may use, one after another; the caller's goes where the system lets it.
+    An engine may be called from many threads. It belongs to the process that made it, and needs the plan no more.
     """
 
     def __init__(
-        self, plan: Plan, *, precision: Precision = "fp32", threads: int | None = None, streams: int = 1
+        self,
+        plan: Plan,
+        *,
+        precision: Precision = "fp32",
+        threads: int | None = None,
+        streams: int = 1,
+        pin: bool = False,
     ) -> None:
         threads = min(usable_cores(), MOST) if threads is None else threads
         _check(threads, streams)
+        cores = _cores() if pin else None
         native, error = library(), ctypes.create_string_buffer(_MESSAGE)
         bf16 = is_bf16(precision)
         handle = native.triscale_engine_create(
@@ -42,14 +50,18 @@ class Engine:
         if not handle:
             raise TriscaleError(f"{plan.architecture.name}: no engine could be made: {error.value.decode()}")
         self.architecture, self.precision, self.threads, self.streams = plan.architecture, precision, threads, streams
-        self._run, self._process = native.triscale_engine_run, os.getpid()
+        self.layers, self._process = len(plan.layers), os.getpid()
+        self._run, self._profile = native.triscale_engine_run, native.triscale_engine_profile
         self._handle: int | None = handle
         self._calls, self._changed = 0, Condition()
         self._free = weakref.finalize(self, _destroy, native, handle, self._process)
         # At the end of the process threads may still be computing; the system takes the memory.
         self._free.atexit = False
+        if cores is not None and native.triscale_engine_pin(handle, cores.ctypes.data, len(cores)):
+            self._free()
+            raise TriscaleError(f"{plan.architecture.name}: the system keeps threads off cores; leave pin=True out")
 
-    def __call__(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def __call__(self, x: npt.NDArray[np.float32], /) -> npt.NDArray[np.float32]:
         """Images (n, channels, height, width), contiguous → logits (n, classes); of none, none.
 
         Raises `UserError` for another array and for an engine that is closed, `MemoryError` where memory is short.
@@ -66,6 +78,22 @@ class Engine:
         if failure:
             raise MemoryError(f"{self.architecture.name}: not enough memory for {images} images")
         return logits
+
+    def timed(self, x: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """The same logits, and the nanoseconds of each layer, (n, layers), by the clock of the thread that calls.
+
+        One image after another, all of a call's threads on each: what several images at once would take is not told.
+        Raises as a call does.
+        """
+        images = self._images(x)
+        logits = np.empty((images, self.architecture.classes), np.float32)
+        nanoseconds = np.empty((images, self.layers), np.int64)
+        handle = self._begin()
+        try:
+            self._profile(handle, x.ctypes.data, images, logits.ctypes.data, nanoseconds.ctypes.data)
+        finally:
+            self._end()
+        return logits, nanoseconds
 
     def close(self) -> None:
         """Gives threads and memory back, once all calls that have begun are done; a second time does nothing."""
@@ -114,6 +142,13 @@ def _check(threads: int, streams: int) -> None:
     for name, value in (("threads", threads), ("streams", streams)):
         if type(value) is not int or not 1 <= value <= MOST:
             raise UserError(f"{name} must be a whole number from 1 to {MOST:,}, not {value!r}")
+
+
+def _cores() -> npt.NDArray[np.int64]:
+    """Those this process may run on."""
+    if not hasattr(os, "sched_getaffinity"):
+        raise UserError("pin=True: threads can be kept on cores under Linux only; leave it out")
+    return np.array(sorted(os.sched_getaffinity(0)), np.int64)
 
 
 def _destroy(native: ctypes.CDLL, handle: int, process: int) -> None:

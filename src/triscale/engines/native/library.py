@@ -16,6 +16,8 @@ _FUNCTIONS: dict[str, tuple[type | None, tuple[type, ...]]] = {
         (_POINTER, _LONG, _LONG, _POINTER, _LONG, _LONG, _LONG, _LONG, ctypes.c_char_p, _LONG),
     ),
     "run": (ctypes.c_int, (_POINTER, _POINTER, _LONG, _POINTER)),
+    "profile": (None, (_POINTER, _POINTER, _LONG, _POINTER, _POINTER)),
+    "pin": (ctypes.c_int, (_POINTER, _POINTER, _LONG)),
     "destroy": (None, (_POINTER,)),
     "bf16": (ctypes.c_int, ()),
     "limit": (_LONG, (_LONG, _LONG)),

@@ -123,18 +123,23 @@ struct Conv {
   }
 
  private:
+  typedef int64_t Pairs __attribute__((vector_size(sizeof(Vec))));
+
   // Each input's weights times its gate.
   static void scale(const float* from, const float* gate, long inputs, long vectors, float* to) {
     for (long i = 0; i < inputs; i++) {
       const Vec factor = all(gate[i]);
+      fetch(from + ahead(1) / sizeof(float), vectors);
       for (long v = 0; v < vectors; v++, from += kLanes, to += kLanes) store(to, load(from, Full{}) * factor, Full{});
     }
   }
 
   static void scale(const Bf16* from, const float* gate, long inputs, long vectors, Bf16* to) {
     for (long i = 0; i < inputs; i += 2) {
-      Vec factor;
-      for (int k = 0; k < kLanes; k += 2) factor[k] = gate[i], factor[k + 1] = gate[i + 1];
+      int64_t pair;  // moved as one, so that one instruction fills a vector with it
+      memcpy(&pair, gate + i, sizeof pair);
+      const Vec factor = (Vec)(pair - Pairs{});
+      fetch(from + ahead(1) / sizeof(Bf16), vectors);
       for (long v = 0; v < 2 * vectors; v++, from += kLanes, to += kLanes) store(to, load(from, Full{}) * factor, Full{});
     }
   }

@@ -3,6 +3,7 @@
 // Fewer images than threads: the threads share every layer. Otherwise each thread takes images for itself, from the first
 // layer to the last, in memory of its own.
 
+#include <chrono>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -64,7 +65,9 @@ class Pass {
  public:
   Pass(const Plan& plan, Workspace& maps) : plan_(plan), maps_(maps) {}
 
-  void run(const float* x, float* y, Team* team, std::vector<std::unique_ptr<Workspace>>* workspaces) {
+  // nanoseconds: each layer's, by the clock of the thread that asks, if they are wanted.
+  void run(const float* x, float* y, Team* team, std::vector<std::unique_ptr<Workspace>>* workspaces, int64_t* nanoseconds = nullptr) {
+    Clock::time_point before = nanoseconds != nullptr ? Clock::now() : Clock::time_point();
     for (size_t i = 0; i < plan_.layers.size(); i++) {
       const Layer& layer = plan_.layers[i];
       call_ = {&layer, plan_.packed.get() + plan_.places[i], 1, 0, x, at(layer.input), at(layer.residual),
@@ -78,11 +81,17 @@ class Pass {
           team->run(tasks, [](void* self, int64_t task, int64_t thread) { static_cast<Pass*>(self)->share(task, thread); }, this);
         }
       }
+      if (nanoseconds == nullptr) continue;
+      const Clock::time_point now = Clock::now();
+      nanoseconds[i] = std::chrono::duration_cast<std::chrono::nanoseconds>(now - before).count();
+      before = now;
     }
     answer(at(plan_.layers.back().output), y);
   }
 
  private:
+  using Clock = std::chrono::steady_clock;
+
   char* at(int64_t buffer) const { return buffer < 0 ? nullptr : maps_.buffers[static_cast<size_t>(buffer)].get(); }
 
   void share(int64_t task, int64_t thread) {
@@ -117,11 +126,7 @@ class Stream {
 
   // Throws std::bad_alloc before anything is computed.
   void run(const float* x, int64_t images, float* y) {
-    const int64_t threads = static_cast<int64_t>(workspaces_.size());
-    if (threads > 1 && images < threads) {
-      for (int64_t i = 0; i < images; i++) Pass(plan_, *workspaces_[0]).run(x + i * plan_.inputs, y + i * plan_.classes, &team_, &workspaces_);
-      return;
-    }
+    if (threads() > 1 && images < threads()) return share(x, images, y, nullptr);
     for (auto& workspace : workspaces_) {
       if (workspace->buffers.empty()) workspace = std::make_unique<Workspace>(plan_, true);
     }
@@ -132,6 +137,18 @@ class Stream {
       team_.run(now, [](void* self, int64_t task, int64_t thread) { static_cast<Stream*>(self)->alone(task, thread); }, this);
     }
   }
+
+  // The threads share each layer, however many images there are. nanoseconds: (images, layers), or null.
+  void share(const float* x, int64_t images, float* y, int64_t* nanoseconds) {
+    for (int64_t i = 0; i < images; i++, x += plan_.inputs, y += plan_.classes) {
+      Pass(plan_, *workspaces_[0]).run(x, y, &team_, &workspaces_, nanoseconds);
+      if (nanoseconds != nullptr) nanoseconds += plan_.layers.size();
+    }
+  }
+
+  int64_t threads() const { return static_cast<int64_t>(workspaces_.size()); }
+
+  bool pin(const int64_t* cores, int64_t count, int64_t first) { return team_.pin(cores, count, first); }
 
  private:
   void alone(int64_t task, int64_t thread) {
@@ -166,6 +183,22 @@ class Engine {
     }
     give(stream);
     return result;
+  }
+
+  // One stream's threads after another's, the callers' places left free.
+  bool pin(const int64_t* cores, int64_t count) {
+    int64_t first = 0;
+    for (auto& stream : streams_) {
+      if (!stream->pin(cores, count, first)) return false;
+      first += stream->threads();
+    }
+    return true;
+  }
+
+  void profile(const float* x, int64_t images, float* y, int64_t* nanoseconds) {
+    Stream* stream = take();
+    stream->share(x, images, y, nanoseconds);
+    give(stream);
   }
 
  private:
@@ -268,6 +301,16 @@ EXPORT void* triscale_engine_create(const int64_t* rows, int64_t layers, int64_t
 // logits, (images, classes), of x, (images, channels, height, width): 0, or -1 where there was no memory.
 EXPORT int triscale_engine_run(void* engine, const float* x, int64_t images, float* y) {
   return static_cast<Engine*>(engine)->run(x, images, y);
+}
+
+// The same logits, one image after another, with the nanoseconds of each layer, (images, layers).
+EXPORT void triscale_engine_profile(void* engine, const float* x, int64_t images, float* y, int64_t* nanoseconds) {
+  static_cast<Engine*>(engine)->profile(x, images, y, nanoseconds);
+}
+
+// Keeps the engine's own threads on one core each of those named, before it runs: 0, or -1 where the system refuses.
+EXPORT int triscale_engine_pin(void* engine, const int64_t* cores, int64_t count) {
+  return static_cast<Engine*>(engine)->pin(cores, count) ? 0 : -1;
 }
 
 EXPORT void triscale_engine_destroy(void* engine) { delete static_cast<Engine*>(engine); }

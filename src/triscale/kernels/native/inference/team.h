@@ -9,6 +9,11 @@
 #include <thread>
 #include <vector>
 
+#if defined(__linux__)
+#include <pthread.h>
+#include <sched.h>
+#endif
+
 namespace triscale {
 namespace inference {
 
@@ -66,10 +71,35 @@ class Team {
     }
   }
 
+  // Keeps each thread but the one that asks on one core: thread i on the core `first` + i, counted round and round.
+  // False where the system does not let it.
+  bool pin(const int64_t* cores, int64_t count, int64_t first) {
+    for (size_t i = 0; i < others_.size(); i++) {
+      if (!keep(others_[i], cores[(first + static_cast<int64_t>(i) + 1) % count])) return false;
+    }
+    return true;
+  }
+
   static constexpr int64_t kMost = (1 << 20) - 1;
 
  private:
   static constexpr long kPatience = 4000;
+
+  static bool keep(std::thread& thread, int64_t core) {
+#if defined(__linux__)
+    cpu_set_t* set = CPU_ALLOC(static_cast<size_t>(core) + 1);
+    if (set == nullptr) return false;
+    const size_t size = CPU_ALLOC_SIZE(static_cast<size_t>(core) + 1);
+    CPU_ZERO_S(size, set);
+    CPU_SET_S(static_cast<size_t>(core), size, set);
+    const bool kept = pthread_setaffinity_np(thread.native_handle(), size, set) == 0;
+    CPU_FREE(set);
+    return kept;
+#else
+    (void)thread, (void)core;
+    return false;
+#endif
+  }
 
   // A ticket is a round, its number of tasks and the next of them in one word: whoever takes one knows that it is still
   // of this round, and until it is done no other round begins.
