@@ -37,6 +37,7 @@ def test_a_run_holds_what_it_says(fitted: Fitted) -> None:
         "model.safetensors",
         "predictions.csv",
         "report.html",
+        "MODEL.md",
         "checkpoints",
         ".lock",
     }

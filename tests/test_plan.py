@@ -15,6 +15,7 @@ from triscale.fitting import CANDIDATES, Draft, Frozen, Listener, Plan, draft, f
 from triscale.nn import Network
 from triscale.searching.references import mini
 from triscale.training import Machine, Pace
+from triscale.units import format_seconds
 
 WHOLE = Listener()
 
@@ -339,3 +340,20 @@ def test_the_frozen_plan_is_what_was_carried_out(digits: Path, tmp_path: Path) -
     assert frozen["why"]
     assert fitted.steps <= frozen["steps"]
     assert list(fitted.run.metrics())[-1]["step"] == fitted.steps
+
+
+def test_a_latency_is_planned_and_achieved_on_the_engine_that_was_named(digits: Path, tmp_path: Path) -> None:
+    fitted = fit(digits, out=tmp_path / "run", latency=2e-3, engine="onnxruntime", epochs=1, baseline="resnet18")
+    taken = fitted.plan.candidates[0]
+    assert taken["latency"]["engine"] == fitted.latency.engine == "onnxruntime"
+    assert fitted.achieved["latency"] == fitted.latency.median
+    page = fitted.run.report.read_text()
+    assert "by ONNX Runtime in fp32" in page
+    planned = format_seconds(taken["latency"]["median"])
+    assert f"<td>latency</td><td>2 ms</td><td>{planned}</td><td>{format_seconds(fitted.latency.median)}</td>" in page
+
+
+@pytest.mark.parametrize(("engine", "words"), [("tflite", "no such engine"), ("compiled", "takes minutes")])
+def test_an_engine_that_cannot_be_planned_with_is_refused_before_anything_is_read(engine: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        make_wish({"latency": 1e-3}, engine=engine)

@@ -104,6 +104,7 @@ def test_a_stage_that_fails_is_done_again_and_none_before_it(few: Path, tmp_path
     assert 0 < stages.asked["fit"]["time"] <= 60 / (1 + len(BESIDE))
     assert load(out).classes  # the model that came out
     assert "Beside the zoo" in (out / "report.html").read_text()
+    assert (out / "MODEL.md").read_bytes() == (out / "fit" / "MODEL.md").read_bytes()  # of the same model
 
 
 def test_the_baseline_is_searched_and_studied_at_a_quarter_of_the_budget_and_in_the_time(

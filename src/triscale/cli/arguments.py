@@ -24,6 +24,12 @@ Latency = Annotated[
     str | None,
     typer.Option(help="Budget of time for one image, median, measured on this device: 10ms.", show_default=False),
 ]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        help="What latency is measured with: native, torch, onnxruntime or openvino.", show_default="what predict takes"
+    ),
+]
 Memory = Annotated[
     str | None,
     typer.Option(help="Budget of memory to run one image, at its peak, measured here: 50MB.", show_default=False),

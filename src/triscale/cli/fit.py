@@ -34,6 +34,7 @@ def command(
     size: arguments.Size = None,
     latency: arguments.Latency = None,
     memory: arguments.Memory = None,
+    engine: arguments.Engine = None,
     time: arguments.Time = None,
     epochs: Annotated[
         int | None,
@@ -110,7 +111,8 @@ def command(
     if search or study:
         others: dict[str, object] = {"--params": params, "--activations": activations, "--size": size}
         others |= {"--latency": latency, "--memory": memory, "--rule": rule, "--weights": weights, "--epochs": epochs}
-        others |= {"--batch": batch, "--flip": flip, "--balance": balance or None, "--dry-run": dry_run or None}
+        others |= {"--batch": batch, "--flip": flip, "--balance": balance or None, "--engine": engine}
+        others |= {"--dry-run": dry_run or None}
         wholes.check_alone(others, baseline or [])
         wholes.begin(
             output,
@@ -154,6 +156,7 @@ def command(
         on_bad=on_bad_choice,
         weights=weights,
         scratch=scratch,
+        engine=engine,
     )
     with stopping_gently(_again(out)) as asked, Watcher(output, asked) as watcher:
         if out is None or dry_run:
@@ -233,10 +236,13 @@ def show(console: Console, fitted: "Fitted") -> None:
         used = f"{show_term(term, value)} used ({value / limit:.1%})"
         over = "" if value <= limit else "; more than was asked: the machine is slower than when it was planned"
         console.print(f"budget of {show_term(term, limit)} {label(term)}: {used}{over}")
+    from triscale.engines.table import ENGINES
+
     measured = fitted.latency
     console.print(
         f"one image takes {format_seconds(measured.median)} here (80 % within {format_seconds(measured.low)} to "
-        f"{format_seconds(measured.high)}, n = {measured.n}, threads: {measured.threads})"
+        f"{format_seconds(measured.high)}, n = {measured.n}, threads: {measured.threads}, "
+        f"{ENGINES[measured.engine].title} in {measured.precision})"
     )
     if fitted.scratch is not None:
         console.print(f"from scratch, on the same split: {fitted.scratch.test.top()}")

@@ -201,7 +201,7 @@ def _scale(baseline: Architecture, images: Data, wish: Wish, limits: Mapping[str
     adapted = adapt(
         baseline, resolution=_starts_at(baseline, images, wish), channels=images.channels, classes=len(images.classes)
     )
-    scaled = scale_to(adapted, wish.rule, measured_budget(limits, wish.device))
+    scaled = scale_to(adapted, wish.rule, measured_budget(limits, wish.device, wish.engine))
     # Of what was solved for, what was asked; of what was measured, what it was.
     values = {term: (scaled.values or {})[term] * (GUARD if term in MEASURED else 1.0) for term in wish.limits}
     return replace(scaled, limits=dict(wish.limits), values=values)
@@ -210,7 +210,7 @@ def _scale(baseline: Architecture, images: Data, wish: Wish, limits: Mapping[str
 def _as_it_is(baseline: Architecture, images: Data, wish: Wish) -> Scaled:
     """The network of the weights with a head for these classes. Raises `UserError` where it is over a limit."""
     network = replace(baseline, head=replace(baseline.head, classes=len(images.classes)))
-    values = measured_budget(wish.limits, wish.device).values(network) if wish.limits else {}
+    values = measured_budget(wish.limits, wish.device, wish.engine).values(network) if wish.limits else {}
     values = {term: value * (GUARD if term in MEASURED else 1.0) for term, value in values.items()}
     for term, value in values.items():
         if value > wish.limits[term]:
@@ -260,7 +260,10 @@ def _within_latency(found: list[Candidate], images: Data, wish: Wish, course: Co
 
 def _with_latency(found: list[Candidate], wish: Wish) -> list[Candidate]:
     built = {i: build(candidate.architecture) for i, candidate in enumerate(found) if candidate.architecture}
-    measured = dict(zip(built, measure_latency(list(built.values()), device=wish.device), strict=True)) if built else {}
+    if not built:
+        return found
+    latencies = measure_latency(list(built.values()), device=wish.device, engine=wish.engine)
+    measured = dict(zip(built, latencies, strict=True))
     return [replace(candidate, latency=measured.get(i)) for i, candidate in enumerate(found)]
 
 

@@ -17,7 +17,7 @@ from triscale.fitting.listening import Listener
 from triscale.fitting.ready import Ready
 from triscale.fitting.scratch import Scratch, gain, scratch_values, train_scratch
 from triscale.models.model import Model, load
-from triscale.reporting import write_report
+from triscale.reporting import write_card, write_report
 from triscale.runs import RunDirectory, write_whole
 from triscale.stats import PairedDifference
 from triscale.training import ALONE, CLOCK, Checkpoints, EpochMetrics, Processes, Step, Watch, rows_of, train
@@ -117,8 +117,7 @@ def carry_out(run: RunDirectory, settings: dict[str, Any], plan: Frozen, ready: 
         metrics=rows,
     )
     run.write_settings({**settings, "result": _result(fitted)})
-    write_report(run, test, ready.images.test)
-    run.start.unlink(missing_ok=True)
+    _describe(run, test, ready.images)
     processes.wait()
     return fitted
 
@@ -132,16 +131,20 @@ def _board(run: RunDirectory, keeper: Checkpoints, how: How) -> Board | None:
 
 
 def tested_again(run: RunDirectory, result: Mapping[str, Any], plan: Frozen, images: Data) -> Fitted:
-    """A finished run: its model on its test images. Nothing is trained or written, and nothing is known of a training
-    from scratch but what run.json holds. Raises `UserError` where the model is not there or not whole."""
+    """A finished run: its model on its test images. Nothing is trained, and nothing is known of a training from scratch
+    but what run.json holds. Report and card are written where it was killed before them, nothing else is. Raises
+    `UserError` where the model is not there or not whole."""
     device = torch.device(plan.machine.device)
     latency, achieved = _achieved(run, plan, device)
     model = load(run.model)
+    test = predict_images(model.to(device), images.test)
+    if not run.card.is_file():  # the last that is written
+        _describe(run, test, images)
     return Fitted(
         run=run,
         model=model,
         plan=plan,
-        test=predict_images(model.to(device), images.test),
+        test=test,
         achieved=achieved,
         latency=latency,
         steps=result["steps"],
@@ -184,6 +187,13 @@ class _Watch(Watch):
         return self.how.listener.stopping()
 
 
+def _describe(run: RunDirectory, test: Predictions, images: Data) -> None:
+    """What people look at; afterwards nothing is needed that is not in the run."""
+    write_report(run, test, images.test)
+    write_card(run)
+    run.start.unlink(missing_ok=True)
+
+
 def _from_scratch(run: RunDirectory, plan: Frozen, ready: Ready, how: How, spent: float) -> Scratch | None:
     if plan.scratch is None:
         return None
@@ -197,7 +207,7 @@ def _from_scratch(run: RunDirectory, plan: Frozen, ready: Ready, how: How, spent
 def _achieved(run: RunDirectory, plan: Frozen, device: torch.device) -> tuple[Latency, dict[str, float]]:
     """What the saved model takes here, and its cost in each limited term: measured anew where it is measured."""
     model = load(run.model)
-    latency = measure_latency([model], device=device)[0]
+    latency = measure_latency([model], device=device, engine=plan.engine)[0]
     values = dict(plan.scaled.values or {})
     if "latency" in values:
         values["latency"] = latency.median

@@ -39,6 +39,7 @@ def fit(
     on_bad: Literal["error", "skip"] = "error",
     weights: str | Path | Model | None = None,
     scratch: bool = True,
+    engine: str | None = None,
     listener: Listener | None = None,
 ) -> Fitted:
     """The best network within the limits, trained on the images and tested on held-out ones.
@@ -51,7 +52,8 @@ def fit(
     `candidates.scale_to` for what is taken without one. flip: whether images are mirrored; by default those with
     colours. balance: every class weighs the same in the loss. weights: what the training starts from, as `load` takes
     it: they fix the network, get a new head, and no budget is needed. scratch: with weights, the same network is
-    trained from scratch as well, and the difference reported. Raises `UserError` for what was asked wrongly, before
+    trained from scratch as well, and the difference reported. engine: what latencies are measured with, one of
+    `engines.table.ENGINES`; without it what `predict` takes. Raises `UserError` for what was asked wrongly, before
     anything is written; `TriscaleError` where the work itself fails. What was begun goes on with `resume`.
     """
     limits = {
@@ -76,6 +78,7 @@ def fit(
         on_bad=on_bad,
         weights=weights,
         scratch=scratch,
+        engine=engine,
     )
     return begin(data, out, wish, How(listener or Listener()))
 

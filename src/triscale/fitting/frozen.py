@@ -50,6 +50,7 @@ class Frozen:
     candidates: tuple[Mapping[str, Any], ...]
     weights: Provenance | None
     scratch: Recipe | None
+    engine: str | None = None
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], source: str) -> "Frozen":
@@ -76,6 +77,7 @@ class Frozen:
                 scratch=None
                 if values["scratch"] is None
                 else from_plain(Recipe, values["scratch"], source, "plan.scratch"),
+                engine=values.get("engine"),
             )
         except UserError:
             raise

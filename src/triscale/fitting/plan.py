@@ -76,6 +76,7 @@ class Plan:
     seed: int
     weights: Provenance | None = None
     scratch: Recipe | None = None
+    engine: str | None = None
 
     @property
     def scaled(self) -> Scaled:
@@ -106,6 +107,7 @@ class Plan:
             "expected_seconds": self.expected,
             "time": self.time,
             "seed": self.seed,
+            "engine": self.engine,
         }
 
 
@@ -286,6 +288,7 @@ def _draft(
         seed=wish.seed,
         weights=wish.started_from,
         scratch=scratch_recipe(asked.images, wish).lasting(epochs) if wish.scratch else None,
+        engine=wish.engine,
     )
     return Draft(plan, stage)
 

@@ -21,9 +21,10 @@ from triscale.fitting.fit import fit
 from triscale.fitting.listening import Listener
 from triscale.fitting.resume import resume
 from triscale.plain import read_json
+from triscale.reporting.card import card
 from triscale.reporting.whole import write_whole_page
 from triscale.runs import RunDirectory, write_whole
-from triscale.runs.directory import SETTINGS
+from triscale.runs.directory import CARD, SETTINGS
 from triscale.searching import SearchListener, resume_search, search_network
 from triscale.searching.writing import RESULT as SEARCHED
 from triscale.studies import Asked as StudyAsked
@@ -137,6 +138,7 @@ class _Stages:
         fitted = self._fitted(baseline, rule)
         zoo = self._zoo(fitted)
         shutil.copyfile(fitted.run.model, self.out / MODEL_FILE)
+        write_whole(self.out / CARD, card(fitted.run))
         self.values["result"] = self._result(fitted, zoo)
         self._write()
         write_whole_page(self.out / "report.html", self.values, self._of(SEARCH, SEARCHED), self._of(STUDY, STUDIED))

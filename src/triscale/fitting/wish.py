@@ -9,6 +9,8 @@ import torch
 
 from triscale.arch import Architecture, resolve
 from triscale.arch.resolve import MODEL_FILE
+from triscale.engines.logits import engine_for
+from triscale.engines.table import ENGINES
 from triscale.errors import UserError
 from triscale.kernels import status
 from triscale.models import Model, learned
@@ -32,7 +34,7 @@ class Wish:
 
     weights: a model to start from; it fixes the network. scratch: whether that network is trained from scratch as well.
     started_from: whose weights they are. learned_before: the images that they were learned from, where a run says so:
-    name there → hex digest.
+    name there → hex digest. engine: what latency is measured with; None for what `predict` takes.
     """
 
     limits: Mapping[str, float]
@@ -50,6 +52,7 @@ class Wish:
     scratch: bool = False
     started_from: Provenance | None = None
     learned_before: Mapping[str, str] = field(default_factory=dict)
+    engine: str | None = None
 
 
 def make_wish(
@@ -67,6 +70,7 @@ def make_wish(
     on_bad: Literal["error", "skip"] = "error",
     weights: str | Path | Model | None = None,
     scratch: bool = True,
+    engine: str | None = None,
 ) -> Wish:
     """The wish, with names resolved. Raises `UserError` for whatever can be wrong without looking at an image."""
     given = {term: limits[term] for term in (*ANALYTIC, *MEASURED) if limits.get(term) is not None}
@@ -93,12 +97,21 @@ def make_wish(
         balance=balance,
         seed=seed,
         device=find_device(device),
+        engine=_engine(engine, find_device(device)),
         on_bad=on_bad,
         weights=started,
         scratch=scratch and started is not None,
         started_from=None if started is None else _started_from(weights, started, source),
         learned_before={} if source is None else _learned(source),
     )
+
+
+def _engine(name: str | None, device: torch.device) -> str | None:
+    """The engine that was named. Raises `UserError` where it is not here, or no use for planning."""
+    if name is not None and ENGINES[engine_for(device, name)].slow:
+        quick = ", ".join(one for one, kind in ENGINES.items() if not kind.slow)
+        raise UserError(f"--engine {name}: takes minutes before its first answer; take one of {quick}")
+    return name
 
 
 def _run_of(path: Path) -> RunDirectory | None:

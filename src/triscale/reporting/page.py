@@ -1,5 +1,6 @@
 """The report of a run: one self-contained page."""
 
+from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -27,6 +28,8 @@ def write_report(run: RunDirectory, test: Predictions, images: Images) -> None:
 
 
 def _values(run: RunDirectory, test: Predictions, images: Images) -> dict[str, Any]:
+    from triscale.engines.table import ENGINES  # brings torch, which other pages do without
+
     settings, metrics = run.settings(), list(run.metrics())
     plan, result = settings["plan"], settings["result"]
     scratch = result["scratch"]["metrics"] if result["scratch"] else []
@@ -40,9 +43,10 @@ def _values(run: RunDirectory, test: Predictions, images: Images) -> dict[str, A
         "cost": cost(from_dict(plan["architecture"])),
         "baseline": cost(from_dict(plan["baseline"])),
         "budget": [
-            (label(term), show(term, entry["limit"]), show(term, entry["value"]), entry["used"])
+            (label(term), show(term, entry["limit"]), _planned(plan, term), show(term, entry["value"]), entry["used"])
             for term, entry in result["budget"].items()
         ],
+        "engine": ENGINES[result["latency"].get("engine", "native")].title,
         "others": [term for term in result["budget"] if term not in ("macs", "params")],
         "label": label,
         "show": show,
@@ -83,6 +87,15 @@ def _per_class(settings: dict[str, Any], measures: Measures) -> list[tuple[int, 
     """Every class, with how many images of it were learned from."""
     learned = settings["data"]["counts"]["train"]
     return [(learned.get(one.name, 0), one) for one in measures.classes]
+
+
+def _planned(plan: Mapping[str, Any], term: str) -> str:
+    """What was planned with in a limited term: of a latency what the last measurement of the candidates said."""
+    taken = next((row for row in plan["candidates"] if row["taken"]), None)
+    if taken is None:
+        return ""
+    latency = taken.get("latency") if term == "latency" else None
+    return show(term, latency["median"] if latency else taken["budget"][term]["value"])
 
 
 def _tried(run: RunDirectory, settings: dict[str, Any]) -> list[Tried]:

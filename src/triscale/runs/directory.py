@@ -29,13 +29,14 @@ START = "start.safetensors"
 LOCK = ".lock"
 SPLITS = "splits.csv"
 REPORT = "report.html"
-_WHOLE = (SETTINGS, METRICS, TIMINGS, MODEL, PREDICTIONS, SCRATCH, SPLITS, REPORT)
+CARD = "MODEL.md"
+_WHOLE = (SETTINGS, METRICS, TIMINGS, MODEL, PREDICTIONS, SCRATCH, SPLITS, REPORT, CARD)
 _TORN = re.compile(rf"\.({'|'.join(map(re.escape, _WHOLE))})\.[a-z0-9_]{{8}}")  # of a `write_whole` that was killed
 
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """The files of one run by name: settings and frozen plan, metrics, model, predictions, report."""
+    """The files of one run by name: settings and frozen plan, metrics, model, predictions, report, card."""
 
     path: Path
 
@@ -121,6 +122,11 @@ class RunDirectory:
     def report(self) -> Path:
         """The page to look at."""
         return self.path / REPORT
+
+    @property
+    def card(self) -> Path:
+        """The model card."""
+        return self.path / CARD
 
     def write_splits(self, rows: Iterable[tuple[str, str, str]]) -> None:
         """Which image went where: (name, split, hex digest of its content), whole."""

@@ -1,0 +1,64 @@
+"""A model that was trained, ready to run without torch."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import safetensors
+
+from triscale.arch import Architecture, from_json
+from triscale.arch.resolve import MODEL_FILE
+from triscale.engines.native.engine import Engine
+from triscale.engines.native.library import Precision
+from triscale.engines.native.plan import Plan
+from triscale.engines.native.program import compile_plan
+from triscale.errors import UserError
+
+FORMAT = "1"  # of model files, as `models.Model.save` writes them
+
+
+def open_run(
+    path: str | Path, *, precision: Precision = "fp32", threads: int | None = None, streams: int = 1
+) -> Engine:
+    """The engine of the model in a run's directory, or of a model file that Triscale wrote; no torch is imported.
+
+    Images are what the model's preprocessing makes of pictures: (pixels / 255 - mean) / std of what `Preprocess.fit`
+    gives, (n, channels, height, width). Logits come in the order of its classes. Preprocessing and classes are in the
+    file's metadata (`arch.resolve.read_metadata`). precision, threads, streams: see `Engine`. Raises `UserError` for a
+    path that is no such model, and for a damaged one; `TriscaleError` where there is no native engine.
+    """
+    place = Path(path)
+    plan = plan_of(place / MODEL_FILE if place.is_dir() else place)
+    return Engine(plan, precision=precision, threads=threads, streams=streams)
+
+
+def plan_of(file: Path) -> Plan:
+    """The plan of a model file.
+
+    It is compiled anew each time. One that was kept beside the file could be taken only after the digests of both were
+    computed: for millions of weights that takes longer than compiling, and for fewer there is a millisecond to gain
+    (`benchmarks/opening.py`). Raises `UserError` for a file that is no model that Triscale wrote, or damaged.
+    """
+    architecture, weights = _read(file)
+    try:
+        return compile_plan(architecture, weights)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
+
+
+def _read(file: Path) -> tuple[Architecture, dict[str, npt.NDArray[Any]]]:
+    """Both from one opening of the file: it may be replaced meanwhile."""
+    try:
+        with safetensors.safe_open(file, "numpy") as content:
+            metadata = content.metadata() or {}
+            if metadata["format"] != FORMAT:
+                raise ValueError(f"format {metadata['format']}")
+            architecture = from_json(metadata["architecture"], str(file))
+            return architecture, {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise UserError(f"{file}: there is no such file; name a finished run, or a model file") from None
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror or error}; name a model file that can be read") from None
+    except (KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{file}: not a model that this version can read ({reason}); copy or train it again") from None

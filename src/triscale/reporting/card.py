@@ -1,0 +1,176 @@
+"""The model card of a run: what somebody who is handed the model has to know, from what the run itself has written."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath, PureWindowsPath
+from typing import Any
+
+from triscale.arch import Architecture, from_json
+from triscale.arch.resolve import read_metadata
+from triscale.costing import cost
+from triscale.data import Preprocess
+from triscale.errors import UserError
+from triscale.evaluating import measure, read_table
+from triscale.evaluating.measures import ClassMeasures
+from triscale.reporting.markdown import Markdown, render_markdown
+from triscale.runs import RunDirectory, write_whole
+from triscale.scaling.budget import label, show
+from triscale.weights import Provenance
+from triscale.weights.reading import sha256_of
+
+FEW_CLASSES = 30  # of more only the totals, and the classes that are named right least often
+WORST = 10
+# What the hub of models calls the licences that it knows; of others it is told nothing.
+_HUB_LICENCES: Mapping[str, str] = {
+    "Apache-2.0": "apache-2.0",
+    "BSD-2-Clause": "bsd-2-clause",
+    "BSD-3-Clause": "bsd-3-clause",
+    "CC-BY-4.0": "cc-by-4.0",
+    "CC-BY-NC-4.0": "cc-by-nc-4.0",
+    "CC-BY-SA-4.0": "cc-by-sa-4.0",
+    "CC0-1.0": "cc0-1.0",
+    "MIT": "mit",
+}
+
+
+def write_card(run: RunDirectory) -> None:
+    """MODEL.md in the directory of a finished run; the same bytes each time.
+
+    Raises `UserError` where the run is not finished, or not one that this version can read.
+    """
+    write_whole(run.card, card(run))
+
+
+def card(run: RunDirectory) -> str:
+    """The same as text. Its first lines are YAML as the hub of models reads them."""
+    settings, source = run.settings(), f"{run.path}/run.json"
+    if "result" not in settings:
+        raise UserError(f"{run.path}: is not finished, so there is no model to describe; go on with it by --resume")
+    try:
+        values = _values(run, settings)
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise UserError(f"{source}: not what this version can describe ({error!r}); train the model again") from None
+    return render_markdown("card.md.j2", values)
+
+
+@dataclass(frozen=True)
+class _Leaks:
+    """Test images whose content is also among those that were learned from or chosen by: in this run (None where it
+    kept no list), and in the run whose weights it started from. total: of both together."""
+
+    total: int
+    here: int | None
+    before: int | None
+
+
+def _values(run: RunDirectory, settings: dict[str, Any]) -> dict[str, Any]:
+    data, plan, result = settings["data"], settings["plan"], settings["result"]
+    metadata = read_metadata(run.model)
+    architecture = from_json(metadata["architecture"], str(run.model))
+    classes: list[str] = json.loads(metadata["classes"])
+    measures = measure(read_table(run.predictions).among(classes))
+    weights = None if plan["weights"] is None else Provenance.from_json(plan["weights"])
+    return {
+        "triscale": settings["triscale"],
+        "versions": settings["versions"],
+        "data": data,
+        "images": _name(data["path"]),
+        "totals": {split: sum(table.values()) for split, table in data["counts"].items()},
+        "sizes": _sizes(data["counts"]["train"]),
+        "plan": plan,
+        "recipe": plan["recipe"],
+        "recipe_json": _as_json(plan["recipe"]),
+        "result": result,
+        "epochs": sum(1 for _ in run.metrics()),
+        "architecture": architecture,
+        "blocks": _blocks(architecture),
+        "pixels": _pixels(architecture.resolution),
+        "colours": _colours(architecture.channels),
+        "preprocess": Preprocess.from_json(json.loads(metadata["preprocess"])),
+        "classes": classes,
+        "few": len(classes) <= FEW_CLASSES,
+        "listed": _listed(measures.classes),
+        "measures": measures,
+        "cost": cost(architecture),
+        "budget": _budget(result["budget"]),
+        "engine": result["latency"].get("engine"),  # earlier runs had but one
+        "precision": result["latency"].get("precision") or "fp32",
+        "leaks": _leaks(run, result["leaks"]),
+        "weights": weights,
+        "hub_licence": _hub_licence(weights),
+        "file": {"bytes": run.model.stat().st_size, "sha256": sha256_of(run.model)},
+    }
+
+
+def _name(path: str) -> str:
+    """The last part alone: where somebody's files lie is nobody else's business. Also of a run that was made on
+    Windows."""
+    own = PureWindowsPath(path) if re.match(r"[A-Za-z]:[\\/]|\\\\", path) else PurePath(path)
+    return own.name or "images"
+
+
+def _sizes(train: Mapping[str, int]) -> tuple[int, int]:
+    """Training images of the smallest and of the largest class."""
+    return min(train.values()), max(train.values())
+
+
+def _as_json(recipe: Mapping[str, Any]) -> Markdown:
+    """A field a line. No line begins with what would end the block of code that it stands in."""
+    rows = (f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in recipe.items())
+    return Markdown("{\n" + ",\n".join(rows) + "\n}")
+
+
+def _blocks(architecture: Architecture) -> list[tuple[str, int]]:
+    """kind → how many, in the order of their first."""
+    kinds: Counter[str] = Counter()
+    for stage in architecture.stages:
+        kinds[stage.block.kind] += stage.repeats
+    return list(kinds.items())
+
+
+def _pixels(sides: Sequence[int]) -> Markdown:
+    return Markdown("×".join(f"{int(side):,}" for side in sides))
+
+
+def _colours(channels: int) -> Markdown:
+    return Markdown({1: "gray", 3: "RGB"}.get(channels, f"{channels} channels"))
+
+
+def _listed(classes: Sequence[ClassMeasures]) -> list[ClassMeasures]:
+    """All of few classes; of many those with the lowest recalls, of equal ones the first by name."""
+    if len(classes) <= FEW_CLASSES:
+        return list(classes)
+    tested = [(one.recall.value, one.name, one) for one in classes if one.recall is not None]
+    return [one for _, _, one in sorted(tested, key=lambda row: row[:2])[:WORST]]
+
+
+def _budget(budget: Mapping[str, Mapping[str, float]]) -> list[tuple[str, Markdown, Markdown, float]]:
+    """Term, asked, realised, share that is used."""
+    return [
+        (label(term), Markdown(show(term, row["limit"])), Markdown(show(term, row["value"])), row["used"])
+        for term, row in budget.items()
+    ]
+
+
+def _leaks(run: RunDirectory, total: int) -> _Leaks:
+    places: dict[str, set[str]] = {"learned": set(), "before": set()}
+    test: list[str] = []
+    for split, digest in run.splits().values():
+        if split == "test":
+            test.append(digest)
+        else:
+            places["before" if split == "before" else "learned"].add(digest)
+    if not test:
+        return _Leaks(total, None, None)
+    here, before = (sum(digest in known for digest in test) for known in places.values())
+    return _Leaks(total, here, before if places["before"] else None)
+
+
+def _hub_licence(weights: Provenance | None) -> Markdown | None:
+    licence = None if weights is None or weights.licence is None else _HUB_LICENCES.get(weights.licence)
+    return None if licence is None else Markdown(licence)
