@@ -11,14 +11,14 @@ percentile.
 import argparse
 import json
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
-from peers_inference import PEERS, Array, Subject, export, missing, tensors
 
-from triscale.engines.native import compile_plan
+from triscale.engines import running
+from triscale.engines.runner import Array
+from triscale.engines.table import ENGINES as ENGINE_TABLE
 from triscale.models import load
 from triscale.stats import Proportion
 
@@ -26,21 +26,19 @@ sys.path.append(str(Path(__file__).parents[1] / "examples"))
 from lite_pixels import crops
 
 NETWORKS = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
-ENGINES = ("native fp32", "native bf16", "openvino bf16")
+ENGINES = (("native", "fp32"), ("native", "bf16"), ("openvino", "bf16"))
 
 
-def answers(name: str, folder: Path) -> dict[str, Array]:
+def answers(name: str) -> dict[str, Array]:
     """Logits by engine; PyTorch's in fp32 under ""."""
     model = load(name)
     x = torch.stack([model.preprocess(picture) for picture in crops(model.preprocess.resolution)])
-    export(model, folder / f"{name}.onnx")
-    subject = Subject(model, compile_plan(model.architecture, tensors(model)), folder / f"{name}.onnx")
     with torch.inference_mode():
         found = {"": model(x).numpy()}
-    for peer in PEERS.values():
-        if peer.name in ENGINES and missing(peer) is None:
-            with peer.make(subject, x.numpy(), 2) as run:
-                found[peer.name] = np.array(run())
+    for engine, precision in ENGINES:
+        if ENGINE_TABLE[engine].missing(precision) is None:
+            with running(model, engine=engine, precision=precision) as logits:
+                found[f"{engine} {precision}"] = logits(x).numpy()
     return found
 
 
@@ -62,10 +60,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     logits: dict[str, list[Array]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for name in NETWORKS:
-            for engine, found in answers(name, Path(folder)).items():
-                logits.setdefault(engine, []).append(found)
+    for name in NETWORKS:
+        for engine, found in answers(name).items():
+            logits.setdefault(engine, []).append(found)
     wanted = np.concatenate(logits.pop(""))
     rows = [compared(engine, wanted, np.concatenate(found)) for engine, found in logits.items()]
     if asked.json:

@@ -19,17 +19,19 @@ import sys
 import threading
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
 
 import numpy as np
-from inference import between, machine, spread
-from peers_inference import Array, weighted
 
 from triscale.arch import Architecture, adapt, published, resolve
+from triscale.benching.machine import machine
+from triscale.benching.subjects import lively
+from triscale.benching.turns import Spread
 from triscale.cores import usable_cores
 from triscale.costing import cost
 from triscale.engines.native import Engine, Precision, compile_plan
+from triscale.engines.runner import Array
+from triscale.nn import build
 from triscale.scaling import RULES, Budget, solve
 from triscale.units import format_count, parse_count
 
@@ -81,9 +83,11 @@ def turn(engine: Engine, x: Array, callers: int, seconds: float) -> tuple[float,
     return speed, statistics.median(one for own in taken for one in own) * 1e3
 
 
-def measure(architecture: Architecture, precision: Precision, rounds: int, seconds: float) -> dict[str, Any]:
+def measure(
+    architecture: Architecture, precision: Precision, rounds: int, seconds: float
+) -> dict[str, dict[str, Spread]]:
     """One network, in every case."""
-    network = weighted(architecture)
+    network = lively(build(architecture))
     plan = compile_plan(architecture, {name: value.numpy() for name, value in network.state_dict().items()})
     shape = architecture.channels, *architecture.resolution
     x = np.random.default_rng(0).standard_normal((TOGETHER, *shape), np.float32)
@@ -104,9 +108,9 @@ def measure(architecture: Architecture, precision: Precision, rounds: int, secon
     first = [speed for speed, _ in found[wanted[0].name][1:]]
     return {
         name: {
-            "images_per_second": spread([speed for speed, _ in each[1:]]),
-            "call_ms": spread([call for _, call in each[1:]]),
-            "ratio": spread([speed / base for (speed, _), base in zip(each[1:], first, strict=True)]),
+            "images_per_second": Spread.of([speed for speed, _ in each[1:]]),
+            "call_ms": Spread.of([call for _, call in each[1:]]),
+            "ratio": Spread.of([speed / base for (speed, _), base in zip(each[1:], first, strict=True)]),
         }
         for name, each in found.items()
     }
@@ -117,7 +121,11 @@ def small(macs: int) -> Architecture:
     return solve(base, RULES["slim"], Budget({"macs": macs})).architecture
 
 
-def show(architecture: Architecture, found: dict[str, Any]) -> None:
+def between(found: Spread, digits: int) -> str:
+    return f"{found.median:.{digits}f} ({found.p10:.{digits}f} to {found.p90:.{digits}f})"
+
+
+def show(architecture: Architecture, found: dict[str, dict[str, Spread]]) -> None:
     height, width = architecture.resolution
     print(f"\n{architecture.name} at {height}×{width}, {format_count(cost(architecture).macs)} MACs")
     for name, one in found.items():
@@ -138,14 +146,18 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     asked = parser.parse_args()
     networks = [resolve(name) for name in asked.networks] + ([small(asked.macs)] if asked.macs else [])
-    results: dict[str, Any] = {}
+    results = {}
     for architecture in networks:
         name = f"{architecture.name}, {cost(architecture).macs:,} MACs"
         results[name] = measure(architecture, asked.precision, asked.rounds, asked.seconds)
         if not asked.json:
             show(architecture, results[name])
     if asked.json:
-        print(json.dumps({"machine": machine(), "rounds": asked.rounds, "networks": results}))
+        plain = {
+            name: {case: {key: asdict(one) for key, one in row.items()} for case, row in found.items()}
+            for name, found in results.items()
+        }
+        print(json.dumps({"machine": machine(), "rounds": asked.rounds, "networks": plain}))
 
 
 if __name__ == "__main__":

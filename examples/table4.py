@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
 from triscale.arch import Architecture, published
+from triscale.benching.subjects import lively
 from triscale.costing import cost
 from triscale.engines.native import Engine, Plan, available, compile_plan
+from triscale.engines.table import weights_of
 from triscale.errors import TriscaleError
 from triscale.nn import build
 
@@ -31,17 +31,9 @@ PRINTED = 5.7
 WARM_UP = 3
 
 
-@torch.no_grad()
 def plan(architecture: Architecture) -> Plan:
-    """The network with random weights. Statistics are measured on random images: numbers stay of an ordinary size."""
-    network = build(architecture, seed=0).eval()
-    for norm in network.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            norm.momentum = None  # the statistics of this batch, whole
-            norm.train()
-    generator = torch.Generator().manual_seed(0)
-    network(torch.randn(2, architecture.channels, *architecture.resolution, generator=generator))
-    return compile_plan(architecture, {name: tensor.numpy() for name, tensor in network.state_dict().items()})
+    """The network with random weights, whose numbers stay of an ordinary size."""
+    return compile_plan(architecture, weights_of(lively(build(architecture, seed=0))))
 
 
 def take_turns(engines: Sequence[Engine], rounds: int) -> list[list[float]]:

@@ -1,7 +1,7 @@
 """Triscale finds the most accurate convolutional network that a budget can buy.
 
 The verbs are functions: `cost`, `scale`, `build`, `load`, `fit`, `study`, `search`, `search_network`, `train`, `eval`,
-`compare`, `predict`, `features`, `explain`, `export`, `doctor`, `import_weights`.
+`compare`, `predict`, `features`, `explain`, `export`, `bench`, `doctor`, `import_weights`.
 Importing this imports no torch; the verbs that need it bring it.
 """
 
@@ -15,6 +15,7 @@ from triscale.scaling import Scaled
 from triscale.verbs import cost, scale
 
 if TYPE_CHECKING:
+    from triscale.benching import bench
     from triscale.doctoring import doctor
     from triscale.evaluating import compare
     from triscale.evaluating import evaluate as eval
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from triscale.weights import import_weights
 
 _LATER: dict[str, str | tuple[str, str]] = {
+    "bench": "triscale.benching",
     "build": "triscale.nn",
     "compare": "triscale.evaluating",
     "doctor": "triscale.doctoring",
@@ -52,6 +54,7 @@ __all__ = [
     "TriscaleError",
     "UserError",
     "adapt",
+    "bench",
     "build",
     "compare",
     "cost",

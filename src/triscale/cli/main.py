@@ -14,6 +14,7 @@ import typer
 from typer.exceptions import TyperException
 
 from triscale.cli import (
+    bench,
     compare,
     cost,
     demo,
@@ -55,6 +56,7 @@ app.command("compare")(compare.command)
 app.command("predict")(predict.command)
 app.command("explain")(explain.command)
 app.command("export")(export.command)
+app.command("bench")(bench.command)
 app.command("doctor")(doctor.command)
 app.command("demo")(demo.command)
 

@@ -49,6 +49,11 @@ class OnnxRuntime:
         names = [output.name for output in self._session.get_outputs()]
         return dict(zip(names, self._session.run(None, {IMAGES: images}), strict=True))
 
+    def sides(self) -> tuple[int, int, int]:
+        """Channels, height and width of its images."""
+        _, channels, height, width = self._session.get_inputs()[0].shape
+        return channels, height, width
+
     def metadata(self) -> Mapping[str, str]:
         """What the graph says of itself."""
         found: dict[str, str] = self._session.get_modelmeta().custom_metadata_map

@@ -70,6 +70,11 @@ class OpenVino:
                 for place, output in enumerate(self._compiled.outputs)
             }
 
+    def sides(self) -> tuple[int, int, int]:
+        """Channels, height and width of its images."""
+        _, channels, height, width = self._model.inputs[0].partial_shape
+        return channels.get_length(), height.get_length(), width.get_length()
+
     def metadata(self) -> Mapping[str, str]:
         """What the file says of itself, under `triscale`."""
         if not self._model.has_rt_info(["triscale"]):

@@ -1,0 +1,207 @@
+"""`bench`: how fast a network is here, by every engine, and why it is not faster."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from triscale.benching.machine import machine
+from triscale.benching.starting import STARTS
+from triscale.benching.subjects import Subject, Way, find_subject
+from triscale.benching.turns import Spread, ratio, take_turns
+from triscale.cores import usable_cores
+from triscale.costing import cost
+from triscale.data import Preprocess
+from triscale.engines.native import Plan, available, compile_plan, measure_limit
+from triscale.engines.native.profile import Profile, profile
+from triscale.engines.native.program import list_layers
+from triscale.engines.table import graph_of, weights_of
+from triscale.errors import UserError
+from triscale.models import Model
+from triscale.training import steady_allocator
+
+Progress = Callable[[str, int, int], None]
+STARTED = 5  # new processes of each engine at most, after one that is not counted
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """An engine on one case.
+
+    milliseconds: per image. of_limit: the time that the network's MACs would take at the speed that `measure_limit`
+    finds, over the time it took; None without our engine. differs: the largest difference of a logit from the first
+    engine's, relative to the largest logit. compared: its time over our engine's in the same precision, round by round;
+    None for that engine itself.
+    """
+
+    milliseconds: Spread
+    of_limit: float | None
+    differs: float
+    compared: Spread | None
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One batch size and number of threads. limits: multiply-accumulates a second by precision. engines: by name.
+    taken: the seconds of each in each round."""
+
+    batch: int
+    threads: int
+    limits: Mapping[str, float]
+    engines: Mapping[str, Timed]
+    taken: Mapping[str, Sequence[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A new process to its first image: seconds beyond Python and numpy, by part, and bytes at the peak."""
+
+    seconds: Mapping[str, Spread]
+    memory: Spread
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What `bench` found. missing: engines that are not here, and why. why: where our engine's time goes for a single
+    image with one thread; None for a file and where our engine is not."""
+
+    name: str
+    machine: Mapping[str, str]
+    macs: int
+    params: int
+    cases: tuple[Case, ...]
+    starts: Mapping[str, Started]
+    missing: Mapping[str, str]
+    why: Profile | None
+
+
+def bench(
+    name: str,
+    *,
+    peers: bool = False,
+    batches: Sequence[int] = (1, 32),
+    threads: Sequence[int] | None = None,
+    rounds: int = 15,
+    slow: bool = True,
+    progress: Progress | None = None,
+) -> Bench:
+    """Times a network on this machine's CPU: all engines in one process, in turns.
+
+    name: a zoo name, a run, a file of weights, or an exported file. peers: all engines that are installed,
+    torch.compile among them, which takes minutes, unless `slow` is False; without, ours and PyTorch. threads: by
+    default one, and all usable cores. The allocator is made steady for all. Raises `UserError` for what cannot be
+    measured.
+    """
+    told = progress or (lambda what, done, of: None)
+    counts = tuple(threads) if threads else tuple(sorted({1, usable_cores()}))
+    for word, values in (("--batch", batches), ("--threads", counts), ("--rounds", (rounds,))):
+        for value in values:
+            if not 1 <= value <= 1024:
+                raise UserError(f"{word} {value}: must be from 1 to 1,024")
+    subject = find_subject(name)
+    ways, missing = subject.ways(peers=peers, slow=slow)
+    steady_allocator()
+    cases = [_case(subject, ways, batch, count, rounds, told) for count in counts for batch in batches]
+    starts = _starts(subject, ways, max(counts), min(rounds, STARTED), told)
+    total = cost(subject.architecture)
+    return Bench(name, machine(), total.macs, total.params, tuple(cases), starts, missing, _why(subject, rounds))
+
+
+def _case(subject: Subject, ways: tuple[Way, ...], batch: int, threads: int, rounds: int, told: Progress) -> Case:
+    architecture = subject.architecture
+    shape = (batch, architecture.channels, *architecture.resolution)
+    x = np.random.default_rng(0).standard_normal(shape, np.float32)
+    what = f"batch {batch}, threads {threads}"
+    with subject.running(ways, threads, batch) as runners:
+        logits = {key: run(x) for key, run in runners.items()}
+        passes = {key: (lambda run=run: run(x)) for key, run in runners.items()}
+        taken = take_turns(passes, rounds, lambda done, of: told(what, done, of))
+    first = next(iter(logits.values()))
+    largest = max(float(np.abs(first).max()), float(np.finfo(np.float32).tiny))
+    macs, limits = cost(architecture).macs * batch, _limits(threads)
+    engines = {}
+    for way in ways:
+        spread, limit = Spread.of(taken[way.name]), limits.get(way.precision)
+        ours = f"{ways[0].engine.title} {way.precision}"
+        engines[way.name] = Timed(
+            milliseconds=spread.times(1e3 / batch),
+            of_limit=None if limit is None else macs / spread.median / limit,
+            differs=float(np.abs(logits[way.name] - first).max()) / largest,
+            compared=None if ours == way.name or ours not in taken else ratio(taken[way.name], taken[ours]),
+        )
+    return Case(batch, threads, limits, engines, taken)
+
+
+def _limits(threads: int) -> dict[str, float]:
+    here = available()
+    if here.isa is None:
+        return {}
+    limits = {"fp32": measure_limit("fp32", threads)}
+    if here.bf16:
+        limits["bf16"] = measure_limit("bf16", threads)
+    return limits
+
+
+def _starts(
+    subject: Subject, ways: tuple[Way, ...], threads: int, times: int, told: Progress
+) -> dict[str, Started]:
+    """In turns, each in a new process."""
+    wanted = [way for way in ways if way.engine.name in STARTS]
+    found: dict[str, list[dict[str, float]]] = {way.name: [] for way in wanted}
+    with tempfile.TemporaryDirectory(prefix="triscale-") as place:
+        files = _files(subject, {way.engine.name for way in wanted}, Path(place))
+        for number in range(times + 1):
+            for way in wanted:
+                words = (way.engine.name, way.precision, str(files[way.engine.name]), str(threads))
+                command = [sys.executable, "-m", "triscale.benching.starting", *words]
+                done = subprocess.run(command, capture_output=True, text=True, check=True)
+                if number:  # the first brings the files into memory
+                    found[way.name].append(json.loads(done.stdout))
+            told("new processes", number + 1, times + 1)
+    return {
+        key: Started(
+            {part: Spread.of([one[part] for one in rows]) for part in rows[0] if part != "memory"},
+            Spread.of([one["memory"] for one in rows]),
+        )
+        for key, rows in found.items()
+    }
+
+
+def _files(subject: Subject, engines: set[str], folder: Path) -> dict[str, Path]:
+    """The network as each engine reads it."""
+    if subject.network is None:
+        assert subject.file is not None
+        return dict.fromkeys(engines, subject.file)
+    network, architecture = subject.network, subject.architecture
+    files = {}
+    if "native" in engines:
+        files["native"] = folder / "network.plan"
+        _plan(subject).save(files["native"])
+    if "torch" in engines:
+        files["torch"] = folder / "network.safetensors"
+        look = Preprocess(architecture.resolution, architecture.channels, *((0.5,) * architecture.channels,) * 2)
+        model = Model(architecture, tuple(map(str, range(architecture.classes))), look)
+        model.load_state_dict(network.state_dict())
+        model.save(files["torch"])
+    if engines & {"onnxruntime", "openvino"}:
+        graph = folder / "network.onnx"
+        graph.write_bytes(graph_of(architecture, weights_of(network)))
+        files |= {"onnxruntime": graph, "openvino": graph}
+    return files
+
+
+def _plan(subject: Subject) -> Plan:
+    assert subject.network is not None
+    return compile_plan(subject.architecture, weights_of(subject.network))
+
+
+def _why(subject: Subject, rounds: int) -> Profile | None:
+    if subject.network is None or available().isa is None:
+        return None
+    names = list_layers(subject.architecture, weights_of(subject.network)).names
+    return profile(_plan(subject), threads=1, rounds=rounds, names=names)

@@ -1,0 +1,161 @@
+"""What `bench` promises: every engine in turns, on the same network, and why ours takes as long as it does."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Answer
+from tiny import TINY
+
+from triscale.arch import to_json
+from triscale.benching import bench
+from triscale.benching.subjects import find_subject, lively
+from triscale.benching.turns import Spread, ratio, take_turns
+from triscale.engines.native import available
+from triscale.errors import UserError
+from triscale.exporting import export
+from triscale.fitting import Fitted
+from triscale.nn import build
+
+needs_engine = pytest.mark.skipif(available().isa is None, reason="no native engine")
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bench") / "tiny.json"
+    path.write_text(to_json(TINY))
+    return path
+
+
+def test_engines_take_turns_and_another_begins_each_round() -> None:
+    book: list[str] = []
+    passes = {name: (lambda name=name: book.append(name)) for name in "abc"}
+    taken = take_turns(passes, 3)
+    order = [name for i, name in enumerate(book) if i == 0 or book[i - 1] != name]
+    assert order == list("abcbcacababcbca")
+    assert all(len(times) == 3 for times in taken.values())
+
+
+def test_a_spread_is_the_median_and_the_outer_tenths() -> None:
+    assert Spread.of([float(i) for i in range(11)]) == Spread(5.0, 1.0, 9.0, 11)
+    assert Spread.of([2.0]).times(1e3) == Spread(2e3, 2e3, 2e3, 1)
+    assert ratio([2.0, 6.0], [1.0, 2.0]).median == 2.5
+
+
+@needs_engine
+def test_ours_and_pytorch_are_timed_and_compared(network: Path) -> None:
+    found = bench(str(network), batches=(1, 3), threads=(1,), rounds=2)
+    assert [(case.batch, case.threads) for case in found.cases] == [(1, 1), (3, 1)]
+    for case in found.cases:
+        assert {"Triscale's engine fp32", "PyTorch fp32"} <= set(case.engines)
+        for name, one in case.engines.items():
+            assert one.milliseconds.n == 2
+            assert 0 < one.milliseconds.p10 <= one.milliseconds.p90
+            assert one.differs < (1e-4 if name.endswith("fp32") else 0.2)
+            assert one.of_limit is None or one.of_limit > 0
+        assert case.engines["Triscale's engine fp32"].compared is None
+        theirs = case.engines["PyTorch fp32"].compared
+        assert theirs is not None
+        pairs = zip(case.taken["PyTorch fp32"], case.taken["Triscale's engine fp32"], strict=True)
+        assert theirs.median == pytest.approx(float(np.median([a / b for a, b in pairs])))
+    assert found.why is not None
+    assert sum(found.why.shares.values()) == pytest.approx(1)
+    assert "stages.0.0.depthwise" in {layer.name for layer in found.why.layers if layer.kind == "depthwise"}
+
+
+@needs_engine
+def test_a_new_process_tells_its_time_by_part_and_its_own_memory(network: Path) -> None:
+    started = bench(str(network), batches=(1,), threads=(1,), rounds=1).starts
+    ours, theirs = started["Triscale's engine fp32"], started["PyTorch fp32"]
+    for one in (ours, theirs):
+        assert set(one.seconds) == {"import", "load", "first", "whole"}
+        parts = sum(one.seconds[part].p10 for part in ("import", "load", "first"))
+        assert 0 < parts <= one.seconds["whole"].p90
+    assert ours.memory.p90 < theirs.memory.p10  # PyTorch alone is larger than all of our engine
+
+
+@needs_engine
+def test_a_new_process_of_our_engine_brings_no_other(network: Path, tmp_path: Path) -> None:
+    from triscale.benching.measuring import _files
+
+    file = _files(find_subject(str(network)), {"native"}, tmp_path)["native"]
+    code = (
+        "import sys; from triscale.benching.starting import main; "
+        f"sys.argv = ['', 'native', 'fp32', {str(file)!r}, '1']; main(); "
+        "print([name for name in ('torch', 'onnx', 'onnxruntime', 'openvino') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("}[]\n")
+
+
+def test_an_exported_file_is_timed_by_the_engines_that_read_it(fitted: Fitted, tmp_path: Path) -> None:
+    file = export(fitted.run.path, out=tmp_path / "a.onnx").path
+    found = bench(str(file), batches=(2,), threads=(1,), rounds=1)
+    assert set(found.cases[0].engines) == {"ONNX Runtime fp32", "OpenVINO fp32", "OpenVINO bf16"}
+    assert found.why is None
+    assert found.macs > 0
+
+
+def test_engines_that_are_not_here_are_named_with_the_reason(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from triscale.engines import table
+
+    monkeypatch.setattr(table, "find_spec", lambda name: None if name == "openvino" else True)
+    ways, missing = find_subject(str(network)).ways(peers=True)
+    assert "OpenVINO fp32" in missing
+    assert "pip install 'triscale[export]'" in missing["OpenVINO fp32"]
+    assert all(way.engine.name != "openvino" for way in ways)
+
+
+def test_random_weights_are_made_lively_and_learned_ones_left_alone(fitted: Fitted, network: Path) -> None:
+    lively_one, dull = lively(build(TINY)), build(TINY)
+    assert not torch.equal(lively_one.stem.conv.norm.running_var, dull.stem.conv.norm.running_var)
+    subject = find_subject(str(fitted.run.path))
+    assert subject.network is not None
+    learned, kept = fitted.model.state_dict(), subject.network.state_dict()
+    assert all(torch.equal(kept[name], value) for name, value in learned.items())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(("--batch", 0), "--batch 0"), (("--threads", 5000), "--threads 5000"), (("--rounds", 0), "--rounds 0")],
+)
+def test_mistakes_are_one_line(
+    network: Path, triscale: Callable[..., Answer], words: tuple[object, ...], said: str
+) -> None:
+    code, answer, notes = triscale("bench", network, *words)
+    assert (code, answer) == (2, "")
+    assert said in notes
+    assert notes.count("\n") == 1
+
+
+def test_an_archive_that_may_hold_code_is_not_run(tmp_path: Path) -> None:
+    (tmp_path / "a.pt2").write_bytes(b"anything")
+    with pytest.raises(UserError, match="may hold code"):
+        bench(str(tmp_path / "a.pt2"))
+
+
+@needs_engine
+def test_the_command_answers_with_one_object_or_tables(network: Path, triscale: Callable[..., Answer]) -> None:
+    words = ("bench", network, "--batch", 1, "--threads", 1, "--rounds", 1)
+    code, answer, _ = triscale(*words, "--json")
+    assert code == 0
+    assert json.loads(answer)["cases"][0]["batch"] == 1
+    code, answer, notes = triscale(*words)
+    assert code == 0
+    for part in ("a new process to its first image", "where Triscale's engine spends its time", "slowest layers"):
+        assert part in answer
+    assert "next: triscale bench" in notes
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.compile's own parts
+def test_all_peers_agree_on_the_same_network(network: Path) -> None:
+    found = bench(str(network), peers=True, batches=(2,), threads=(1,), rounds=1)
+    engines = found.cases[0].engines
+    assert {"torch.compile fp32", "ONNX Runtime fp32", "OpenVINO fp32"} <= set(engines)
+    assert all(one.differs < 1e-4 for name, one in engines.items() if name.endswith("fp32"))
