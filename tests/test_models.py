@@ -16,6 +16,7 @@ from sklearn.datasets import load_sample_image
 
 from triscale.arch import Architecture, Head, MBConv, Stage, Stem, to_json
 from triscale.data import Preprocess
+from triscale.engines.native import available
 from triscale.errors import UserError
 from triscale.fitting import Fitted
 from triscale.models import Features, Model, features, load, predict
@@ -206,3 +207,19 @@ def test_pictures_are_named_the_same_alone_and_in_a_batch(fitted: Fitted, digits
 def test_a_picture_given_twice_is_answered_twice(fitted: Fitted, digits: Path) -> None:
     picture = digits / "digit-0" / "000.png"
     assert [guess.path for guess in predict(fitted.run.path, [picture, picture])] == [picture, picture]
+
+
+def test_bf16_answers_nearly_as_fp32_does(fitted: Fitted, digits: Path) -> None:
+    if not available().bf16:
+        pytest.skip("the processor does not multiply bf16")
+    exact, quick = (list(predict(fitted.model, digits, precision=one)) for one in ("fp32", "bf16"))
+    assert [dict(guess.classes) for guess in quick] != [dict(guess.classes) for guess in exact]
+    for one, other in zip(exact, quick, strict=True):
+        assert dict(other.classes) == pytest.approx(dict(one.classes), abs=0.05)
+
+
+@pytest.mark.parametrize("precision", ["int4", "fp64"])
+def test_a_precision_that_is_not_here_is_refused_in_one_line(fitted: Fitted, digits: Path, precision: str) -> None:
+    with pytest.raises(UserError, match=f"--precision {precision}") as caught:
+        list(predict(fitted.model, digits, precision=precision))
+    assert "\n" not in str(caught.value)

@@ -30,6 +30,9 @@ Engine = Annotated[
         help="What latency is measured with: native, torch, onnxruntime or openvino.", show_default="what predict takes"
     ),
 ]
+Precision = Annotated[
+    str, typer.Option(help="fp32; or bf16: faster where the processor multiplies it, and answers differ a little.")
+]
 Memory = Annotated[
     str | None,
     typer.Option(help="Budget of memory to run one image, at its peak, measured here: 50MB.", show_default=False),

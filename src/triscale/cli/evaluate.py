@@ -42,6 +42,7 @@ def command(
         Path | None, typer.Option(help="Write the prediction table to TABLE.csv, new.", show_default=False)
     ] = None,
     device: arguments.Device = None,
+    precision: arguments.Precision = "fp32",
     on_bad: Annotated[
         str | None, typer.Option("--on-bad", help="Unreadable images: error or skip.", show_default="as the run did")
     ] = None,
@@ -57,7 +58,7 @@ def command(
         check_new(out, ".csv")
     from triscale.evaluating import evaluate
 
-    found = evaluate(name, data, device=device, on_bad=choice)
+    found = evaluate(name, data, device=device, precision=precision, on_bad=choice)
     if out is not None:
         write_whole(out, found.table.to_csv())
     values = {

@@ -37,6 +37,7 @@ def command(
         Path | None,
         typer.Option(help="Write what the network sees in each picture to OUT.npy or OUT.parquet.", show_default=False),
     ] = None,
+    precision: arguments.Precision = "fp32",
     stage: Annotated[
         int | None,
         typer.Option(help="With --features: of this stage, from 0.", show_default="what the linear layer sees"),
@@ -63,19 +64,21 @@ def command(
     arguments.tell_reading(output, ready)
     name = weights or name  # what alone names the model in the next command
     if features is None:
-        _answer(output, ready, name, found, TOP if top is None else top)
+        _answer(output, ready, name, found, TOP if top is None else top, precision)
     else:
         _write(output, ready, name, found, features, stage)
 
 
-def _answer(output: Output, model: "Model", name: str, pictures: list[Path], top: int) -> None:
+def _answer(output: Output, model: "Model", name: str, pictures: list[Path], top: int, precision: str) -> None:
     from triscale.models import predict
 
     with output.progress() as bar:
         task = bar.add_task("looking at pictures", total=None)
-        guesses = list(
-            predict(model, pictures, top=top, progress=lambda n, of: bar.update(task, completed=n, total=of))
-        )
+
+        def told(done: int, of: int) -> None:
+            bar.update(task, completed=done, total=of)
+
+        guesses = list(predict(model, pictures, top=top, precision=precision, progress=told))
     failed = [guess for guess in guesses if guess.error]
     if len(failed) == len(guesses):
         raise UserError(failed[0].error or "")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from triscale.engines.native import available
-from triscale.engines.table import find_engine
+from triscale.engines.table import ENGINES, find_engine
 from triscale.errors import UserError
 from triscale.kernels import warn_if_missing
 from triscale.nn.network import Network
@@ -18,8 +18,9 @@ Logits = Callable[[Tensor], Tensor]
 def engine_for(device: torch.device, name: str | None = None, precision: str = "fp32") -> str:
     """The engine that runs a network there: the one that is named, or the default.
 
-    By default our own on CPUs, PyTorch on other devices and where our engine is missing or has only the instructions
-    that every processor has. Raises `UserError` where the one that is named cannot run there.
+    By default our own on CPUs, in a precision that it has there; PyTorch on other devices, and where our engine is
+    missing or has only the instructions that every processor has. Raises `UserError` where the one that is named cannot
+    run there.
     """
     if device.type != "cpu":
         if name not in (None, "torch"):
@@ -29,7 +30,12 @@ def engine_for(device: torch.device, name: str | None = None, precision: str = "
         return find_engine(name, precision).name
     if available().isa is None:
         warn_if_missing("answering")
-    return "torch" if available().isa in (None, "baseline") else find_engine("native", precision).name
+    if available().isa in (None, "baseline"):
+        return "torch"
+    why = ENGINES["native"].missing(precision)
+    if why is not None:
+        raise UserError(f"--precision {precision}: {why}; take fp32")
+    return "native"
 
 
 @contextmanager

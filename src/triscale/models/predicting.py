@@ -61,18 +61,24 @@ class _Picture:
 
 
 def predict(
-    model: str | Path | Model, pictures: Pictures, *, top: int = 5, progress: Progress | None = None
+    model: str | Path | Model,
+    pictures: Pictures,
+    *,
+    top: int = 5,
+    precision: str = "fp32",
+    progress: Progress | None = None,
 ) -> Iterator[Guess]:
     """The `top` likeliest classes of each picture.
 
     pictures: files, folders (searched for pictures, in the order of their names), manifests or folders of IDX files.
-    progress: is told (pictures decoded, pictures), first (0, pictures), then after each of them.
-    Raises `UserError` for a model without learned weights, and for a path that does not exist.
+    precision: fp32, or bf16, faster where the processor multiplies it. progress: is told (pictures decoded, pictures),
+    first (0, pictures), then after each of them. Raises `UserError` for a model without learned weights, a path that
+    does not exist, and a precision that is not here.
     """
     ready = learned(model)
     if top < 1:
         raise UserError(f"--top {top}: at least one class is shown")
-    return _guesses(ready, _find(pictures), top, progress or (lambda done, total: None))
+    return _guesses(ready, _find(pictures), top, precision, progress or (lambda done, total: None))
 
 
 def features(
@@ -164,8 +170,8 @@ def _batches(
         yield list(zip(batch, errors, strict=True)), torch.stack(readable) if readable else torch.empty(0)
 
 
-def _guesses(model: Model, pictures: list[_Picture], top: int, progress: Progress) -> Iterator[Guess]:
-    with running(model) as logits:
+def _guesses(model: Model, pictures: list[_Picture], top: int, precision: str, progress: Progress) -> Iterator[Guess]:
+    with running(model, precision=precision) as logits:
         for batch, x in _batches(model, pictures, progress):
             answers = iter(model.name_logits(logits(x), top) if len(x) else ())
             for picture, error in batch:
