@@ -19,7 +19,7 @@ from typing import Any
 from triscale.benching import Bench, bench
 from triscale.benching.machine import machine
 from triscale.benching.measuring import Case
-from triscale.benching.turns import Spread
+from triscale.stats import Spread
 
 NETWORKS = ("efficientnet_b0", "efficientnet_b3", "efficientnet_lite0", "mobilenet_v2", "resnet50")
 OURS = "Triscale's engine"

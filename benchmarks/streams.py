@@ -26,13 +26,13 @@ import numpy as np
 from triscale.arch import Architecture, adapt, published, resolve
 from triscale.benching.machine import machine
 from triscale.benching.subjects import lively
-from triscale.benching.turns import Spread
 from triscale.cores import usable_cores
 from triscale.costing import cost
 from triscale.engines.native import Engine, Precision, compile_plan
 from triscale.engines.runner import Array
 from triscale.nn import build
 from triscale.scaling import RULES, Budget, solve
+from triscale.stats import Spread
 from triscale.units import format_count, parse_count
 
 TOGETHER = 16

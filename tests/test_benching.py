@@ -6,21 +6,24 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
 from conftest import Answer
+from hypothesis import given
 from tiny import TINY
 
 from triscale.arch import to_json
 from triscale.benching import bench
 from triscale.benching.subjects import find_subject, lively
-from triscale.benching.turns import Spread, ratio, take_turns
+from triscale.benching.turns import ratio, take_turns
 from triscale.engines.native import available
 from triscale.errors import UserError
 from triscale.exporting import export
 from triscale.fitting import Fitted
 from triscale.nn import build
+from triscale.stats import Spread
 
 needs_engine = pytest.mark.skipif(available().isa is None, reason="no native engine")
 
@@ -39,6 +42,13 @@ def test_engines_take_turns_and_another_begins_each_round() -> None:
     order = [name for i, name in enumerate(book) if i == 0 or book[i - 1] != name]
     assert order == list("abcbcacababcbca")
     assert all(len(times) == 3 for times in taken.values())
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1))
+def test_a_spread_is_numpys_quantiles(values: list[float]) -> None:
+    found = Spread.of(values)
+    assert (found.p10, found.median, found.p90) == pytest.approx(np.quantile(values, (0.1, 0.5, 0.9)))
+    assert found.n == len(values)
 
 
 def test_a_spread_is_the_median_and_the_outer_tenths() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from triscale.benching.machine import machine
 from triscale.benching.starting import STARTS
 from triscale.benching.subjects import Subject, Way, find_subject
-from triscale.benching.turns import Spread, ratio, take_turns
+from triscale.benching.turns import ratio, take_turns
 from triscale.cores import usable_cores
 from triscale.costing import cost
 from triscale.data import Preprocess
@@ -23,6 +23,7 @@ from triscale.engines.native.program import list_layers
 from triscale.engines.table import graph_of, weights_of
 from triscale.errors import UserError
 from triscale.models import Model
+from triscale.stats import Spread
 from triscale.training import steady_allocator
 
 Progress = Callable[[str, int, int], None]
@@ -147,9 +148,7 @@ def _limits(threads: int) -> dict[str, float]:
     return limits
 
 
-def _starts(
-    subject: Subject, ways: tuple[Way, ...], threads: int, times: int, told: Progress
-) -> dict[str, Started]:
+def _starts(subject: Subject, ways: tuple[Way, ...], threads: int, times: int, told: Progress) -> dict[str, Started]:
     """In turns, each in a new process."""
     wanted = [way for way in ways if way.engine.name in STARTS]
     found: dict[str, list[dict[str, float]]] = {way.name: [] for way in wanted}

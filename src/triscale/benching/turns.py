@@ -3,33 +3,12 @@
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
-import numpy as np
+from triscale.stats import Spread
 
 SHORT, MOST = 0.03, 31  # seconds of a turn with short passes, and how many they are at most
 WARM_UP = 2  # rounds that are not counted
 Pass = Callable[[], object]
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """The median of n, the 10th and the 90th percentile."""
-
-    median: float
-    p10: float
-    p90: float
-    n: int
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Spread":
-        """Of at least one value."""
-        low, middle, high = (float(np.quantile(values, share)) for share in (0.1, 0.5, 0.9))
-        return cls(middle, low, high, len(values))
-
-    def times(self, factor: float) -> "Spread":
-        """In another unit."""
-        return Spread(self.median * factor, self.p10 * factor, self.p90 * factor, self.n)
 
 
 def seconds(run: Pass) -> float:

@@ -13,7 +13,7 @@ from triscale.units import format_bytes, format_count
 if TYPE_CHECKING:
     from triscale.benching import Bench
     from triscale.benching.measuring import Case
-    from triscale.benching.turns import Spread
+    from triscale.stats import Spread
 
 SLOWEST = 5  # layers in the table for people
 WORDS = {

@@ -115,12 +115,7 @@ def _depthwise(writer: _Writer, name: str, layer: Layer) -> str:
         weight = writer.weights(layer.weight2, layer.expand, channels).T[:, :, None, None]
         bias = writer.weights(layer.bias2, channels)
         x = writer.convolution(f"{_block(name)}.expand", x, weight, bias, layer.expand_activation)
-    below, right = (
-        max((outputs - 1) * layer.stride + k - side - before, 0)
-        for outputs, side, before in (
-            (layer.out_height, layer.height, layer.top), (layer.out_width, layer.width, layer.left),
-        )
-    )  # fmt: skip
+    below, right = _behind(layer)
     weight = writer.weights(layer.weight, k, k, channels).transpose(2, 0, 1)[:, None]
     out = writer.convolution(
         name, x, weight, writer.weights(layer.bias, channels), layer.activation,
@@ -129,6 +124,13 @@ def _depthwise(writer: _Writer, name: str, layer: Layer) -> str:
     if layer.sums != NONE:
         writer.maps[layer.sums] = out  # whose averages squeeze-excite takes itself
     return out
+
+
+def _behind(layer: Layer) -> tuple[int, int]:
+    """Zeros below and to the right that the last windows reach."""
+    below = (layer.out_height - 1) * layer.stride + layer.kernel - layer.height - layer.top
+    right = (layer.out_width - 1) * layer.stride + layer.kernel - layer.width - layer.left
+    return max(below, 0), max(right, 0)
 
 
 def _excite(writer: _Writer, name: str, layer: Layer) -> str:
@@ -152,12 +154,7 @@ def _scale(writer: _Writer, name: str, layer: Layer) -> str:
 def _pool(writer: _Writer, name: str, layer: Layer) -> str:
     """Windows at a border are of what lies inside."""
     k, stride = layer.kernel, layer.stride
-    below, right = (
-        max((outputs - 1) * stride + k - side - before, 0)
-        for outputs, side, before in (
-            (layer.out_height, layer.height, layer.top), (layer.out_width, layer.width, layer.left),
-        )
-    )  # fmt: skip
+    below, right = _behind(layer)
     place: dict[str, Attribute] = {"kernel_shape": [k] * 2, "strides": [stride] * 2}
     place["pads"] = [layer.top, layer.left, below, right]
     if layer.kind is Kind.MAX_POOL:

@@ -2,5 +2,6 @@
 
 from triscale.stats.intervals import Estimate, Proportion
 from triscale.stats.paired import PairedDifference
+from triscale.stats.spread import Spread
 
-__all__ = ["Estimate", "PairedDifference", "Proportion"]
+__all__ = ["Estimate", "PairedDifference", "Proportion", "Spread"]

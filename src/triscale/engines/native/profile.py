@@ -21,7 +21,7 @@ from triscale.engines.native.library import Precision
 from triscale.engines.native.limit import measure_limit
 from triscale.engines.native.plan import Plan
 from triscale.errors import UserError
-from triscale.stats import Estimate
+from triscale.stats import Estimate, Spread
 
 Part = Literal["depthwise", "pointwise", "convolution", "squeeze_excite", "classifier", "activation", "other"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -31,15 +31,6 @@ RESAMPLES = 200
 
 Taken = npt.NDArray[np.float64]  # (rounds, layers), nanoseconds
 _Call = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float64]]
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """Nanoseconds over the rounds: the median, the 10th and the 90th percentile."""
-
-    median: float
-    p10: float
-    p90: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +135,9 @@ def profile(
         _layer(row, name, times, limit)
         for row, name, times in zip(rows, names or [""] * len(rows), taken[0].T, strict=True)
     )
-    return Profile(precision, full.threads, rounds, limit, layers, _spread(taken[3]), estimates, clipped)
+    return Profile(
+        precision, full.threads, rounds, limit, layers, Spread.of(taken[3].ravel().tolist()), estimates, clipped
+    )
 
 
 def macs(layer: Layer) -> int:
@@ -163,13 +156,8 @@ def macs(layer: Layer) -> int:
 
 
 def _layer(row: Layer, name: str, times: npt.NDArray[np.float64], limit: float) -> LayerProfile:
-    spread, count = _spread(times), macs(row)
+    spread, count = Spread.of(times.tolist()), macs(row)
     return LayerProfile(name, row.kind.name.lower(), count, spread, count / max(spread.median, CLOCK) * 1e9 / limit)
-
-
-def _spread(times: npt.NDArray[np.float64]) -> Spread:
-    low, middle, high = (float(one) for one in np.quantile(times, (0.1, 0.5, 0.9)))
-    return Spread(middle, low, high)
 
 
 # What is left out
