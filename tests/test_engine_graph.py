@@ -1,5 +1,8 @@
 """What networks as ONNX graphs promise: other engines compute what PyTorch does, from descriptions of any kind."""
 
+import subprocess
+import sys
+
 import hypothesis.strategies as st
 import numpy as np
 import onnx
@@ -106,3 +109,19 @@ def test_what_is_no_graph_is_refused_in_one_line(engine: type[OnnxRuntime] | typ
     with pytest.raises(UserError, match="cannot run it") as caught:
         engine(b"no graph", threads=1)
     assert "\n" not in str(caught.value)
+
+
+def test_engines_that_report_over_the_network_are_told_not_to_before_they_are_imported() -> None:
+    code = (
+        "import os, sys; seen = []\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'onnxruntime': seen.append(os.environ.get('ORT_DISABLE_TELEMETRY'))\n"
+        "        if name == 'openvino': seen.append('openvino_telemetry' in sys.modules)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from triscale.engines import onnx_runtime, open_vino\n"
+        "onnx_runtime.module(); open_vino.module()\n"
+        "print(seen, sys.modules['openvino_telemetry'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "['1', True] None\n"
