@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install test test-slow lint peers clean
+.PHONY: help demo install test test-slow lint docs peers clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /: /'
@@ -36,8 +36,11 @@ lint: install  ## ruff, mypy, import direction
 	$(RUN) -m mypy
 	$(RUN) -c 'from importlinter.cli import lint_imports; raise SystemExit(lint_imports())'
 
+docs: install  ## the documentation site, in site/
+	$(VENV)/bin/zensical build --clean --strict
+
 peers: install  ## timm and torchvision, the oracles of some tests
 	$(RUN) -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable ".[peers]"
 
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .cache site
