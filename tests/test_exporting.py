@@ -170,3 +170,37 @@ def test_the_command_answers_with_one_object(fitted: Fitted, tmp_path: Path, tri
     assert said["file"] == str(tmp_path / "a.onnx")
     assert said["same_class"] == said["images"] > 0
     assert said["largest_difference"] < 1e-4
+
+
+@pytest.mark.parametrize("to", OPENED)
+def test_a_file_in_int8_answers_as_the_network_that_passed_the_gate(
+    fitted: Fitted, digits: Path, tmp_path: Path, to: str
+) -> None:
+    made = export(fitted.run.path, to, out=tmp_path / f"a{FORMATS[to].suffix}", int8=True, most_lost=0.2)
+    assert made.quantized is not None
+    assert made.quantized.lost.value <= 0.2
+    assert made.agreement.holds
+    file, x = opened(made.path, threads=1), torch.stack([fitted.model.preprocess(one) for one in digits.glob("*/*")])
+    exact = by_pytorch(fitted.model, x)
+    assert 0 < np.abs(file.run(x.numpy()) - exact).max() < 0.5 * np.abs(exact).max()
+    assert file.classes == fitted.model.classes
+
+
+def test_int8_is_refused_where_it_cannot_be(fitted: Fitted, digits: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="hold no int8"):
+        export(fitted.run.path, "torch", out=tmp_path / "a.pt2", int8=True)
+    alone = tmp_path / "alone.safetensors"
+    alone.write_bytes(fitted.run.model.read_bytes())
+    with pytest.raises(UserError, match="name a run"):
+        export(alone, out=tmp_path / "a.onnx", images=digits, int8=True)
+    assert written(tmp_path) == ["alone.safetensors"]
+
+
+def test_the_command_tells_what_int8_cost(fitted: Fitted, tmp_path: Path, triscale: Callable[..., Answer]) -> None:
+    words = ("export", fitted.run.path, "--int8", "--most-lost", 20)
+    code, answer, _ = triscale(*words, "--out", tmp_path / "a.onnx", "--json")
+    assert code == 0
+    assert json.loads(answer)["int8"]["most_lost"] == 0.2
+    code, answer, _ = triscale(*words, "--out", tmp_path / "b.onnx")
+    assert "layers are in int8" in answer
+    assert "one image by ONNX Runtime" in answer

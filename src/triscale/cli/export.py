@@ -33,6 +33,12 @@ def command(
             help="Pictures to check the file with; of a run, where its images are now.", show_default="the run's own"
         ),
     ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="In int8, calibrated on the run's images; what costs too much stays in fp32.")
+    ] = False,
+    most_lost: Annotated[
+        float, typer.Option(help="With --int8: points of validation accuracy that may be lost.")
+    ] = 0.5,
     as_json: arguments.Json = False,
 ) -> None:
     """Write a model as a file of another engine, once it agrees with PyTorch on real images.
@@ -43,10 +49,12 @@ def command(
     from triscale.exporting import export
 
     with output.progress() as bar:
-        task = bar.add_task("checking on images", total=None)
-        made = export(
-            model, to, out=out, images=images, progress=lambda n, of: bar.update(task, completed=n, total=of)
-        )
+        task = bar.add_task("reading", total=None)
+
+        def told(what: str, done: int, of: int) -> None:
+            bar.update(task, description=what, completed=done, total=of)
+
+        made = export(model, to, out=out, images=images, int8=int8, most_lost=most_lost / 100, progress=told)
     output.result(values(made), lambda console: _show(console, made))
     if made.format == "torch":
         output.next_command("triscale", "predict", model, "PICTURE")
@@ -64,12 +72,17 @@ def values(made: "Exported") -> dict[str, object]:
         "images": found.n,
         "same_class": found.same,
         "largest_difference": found.largest,
+        "int8": None if made.quantized is None else made.quantized.values(),
     }
 
 
 def _show(console: Console, made: "Exported") -> None:
     found = made.agreement
     console.print(f"{made.path}: {format_bytes(made.size)}")
+    if made.quantized is not None:
+        for line in made.quantized.lines():
+            console.print(line)
+        return
     console.print(
         f"on {found.n:,} real images {found.same:,} keep their class; logits are apart by at most {found.largest:.1e} "
         "of the largest"

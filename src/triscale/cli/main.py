@@ -27,6 +27,7 @@ from triscale.cli import (
     predict,
     scale,
     search,
+    serve,
     study,
     train,
 )
@@ -56,6 +57,7 @@ app.command("compare")(compare.command)
 app.command("predict")(predict.command)
 app.command("explain")(explain.command)
 app.command("export")(export.command)
+app.command("serve")(serve.command)
 app.command("bench")(bench.command)
 app.command("doctor")(doctor.command)
 app.command("demo")(demo.command)

@@ -3,29 +3,33 @@
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from triscale.engines.table import graph_of, weights_of
 from triscale.errors import TriscaleError, UserError
-from triscale.exporting.checking import RELATIVE, SAME, Agreement, Checked, check, first_difference
+from triscale.exporting.checking import RELATIVE, SAME, Agreement, Difference, by_pytorch, check, first_difference
 from triscale.exporting.formats import Format, find_format
 from triscale.exporting.images import Seen, batches_from, batches_of, images_of
+from triscale.exporting.quantizing import MOST_LOST, Quantized, quantize
 from triscale.models import Model, learned
 from triscale.runs import RunDirectory, write_whole
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[str, int, int], None]  # what is being done, how far, of how much
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written. path: the file that is named to other tools; size: bytes of all files."""
+    """What was written. path: the file that is named to other tools; size: bytes of all files. quantized: what int8
+    cost and gained; None in fp32."""
 
     path: Path
     format: str
     agreement: Agreement
     size: int
+    quantized: Quantized | None = None
 
 
 def export(
@@ -34,32 +38,62 @@ def export(
     *,
     out: str | Path | None = None,
     images: str | Path | None = None,
+    int8: bool = False,
+    most_lost: float = MOST_LOST,
     progress: Progress | None = None,
 ) -> Exported:
     """The model as a file of another engine; nothing is written unless it agrees with PyTorch on real images.
 
     to: one of `FORMATS`. out: the new file; by default `model` with the format's ending in the run's directory, or in
     the current one. images: what to check with; a run has its own, which this says the place of where they have moved.
+    int8: see `quantize`, for the engine of the format: calibrated on the run's training images, held against its
+    validation images, of whose accuracy at most `most_lost` may be lost. Such a file must agree with the network in
+    int8 that passed.
+
     Input: `images` float32 (n, channels, h, w), preprocessed; output: `logits` (n, classes). Architecture, classes and
     preprocessing travel in the file. Raises `UserError` for what was asked wrongly; `TriscaleError` for a file that
-    does not agree, naming the layer where that begins.
+    does not agree, naming the layer where that begins, and for a network that loses too much in int8.
     """
     kind = find_format(to)
+    if int8 and kind.engine is None:
+        raise UserError(f"--int8: files of {kind.title} hold no int8 networks; take --to onnx or --to openvino")
     model = learned(name).cpu()
     run = _run_of(name)
-    path = _place(kind, name, out, run)
-    seen = _images(model, run, None if images is None else Path(images), name)
-    graph = graph_of(model.architecture, weights_of(model))
+    path = _place(kind, name, out, run, "-int8" if int8 else "")
+    told = progress or (lambda what, done, of: None)
+    place = None if images is None else Path(images)
+    quantized = _quantized(kind, model, run, place, name, most_lost, told) if int8 else None
+    seen = _images(model, run, place, name)
     with tempfile.TemporaryDirectory(prefix="triscale-") as folder:
-        staged = Path(folder) / path.name
+        staged, threads = Path(folder) / path.name, torch.get_num_threads()
+        graph = quantized.graph if quantized else graph_of(model.architecture, weights_of(model))
         kind.write(graph, model, staged)
-        checked = check(model, kind.open(staged, torch.get_num_threads()), seen, progress or (lambda done, of: None))
+        wanted = kind.wanted(graph, threads) if quantized else partial(by_pytorch, model)
+        checked = check(wanted, kind.open(staged, threads), seen, partial(told, "checking on images"))
         if not checked.agreement.holds:
-            raise TriscaleError(f"{path}: not written: {_why(kind, staged, model, checked)}")
+            where = None if quantized else first_difference(kind, staged, model, checked.worst)
+            raise TriscaleError(f"{path}: not written: {_why(checked.agreement, where)}")
         files = kind.files(staged)
         for file in files:
             write_whole(path.parent / file.name, file.read_bytes())
-        return Exported(path, kind.name, checked.agreement, sum(file.stat().st_size for file in files))
+        size = sum(file.stat().st_size for file in files)
+        return Exported(path, kind.name, checked.agreement, size, quantized)
+
+
+def _quantized(
+    kind: Format,
+    model: Model,
+    run: RunDirectory | None,
+    place: Path | None,
+    name: object,
+    most_lost: float,
+    told: Progress,
+) -> Quantized:
+    if run is None:
+        raise UserError(f"{name}: is no run, and int8 is calibrated on the images that a run learned from; name a run")
+    data = images_of(run, place)
+    assert kind.engine is not None
+    return quantize(model, data.train, data.val, engine=kind.engine, most_lost=most_lost, progress=told)
 
 
 def _run_of(name: str | Path | Model) -> RunDirectory | None:
@@ -69,11 +103,11 @@ def _run_of(name: str | Path | Model) -> RunDirectory | None:
     return RunDirectory(place) if RunDirectory(place).begun() else None
 
 
-def _place(kind: Format, name: str | Path | Model, out: str | Path | None, run: RunDirectory | None) -> Path:
+def _place(kind: Format, name: str | Path | Model, out: str | Path | None, run: RunDirectory | None, more: str) -> Path:
     """Where the file shall lie. Raises `UserError` where it cannot."""
     if out is None:
         called = "model" if run else name.architecture.name if isinstance(name, Model) else Path(name).stem
-        out = (run.path if run else Path()) / f"{called}{kind.suffix}"
+        out = (run.path if run else Path()) / f"{called}{more}{kind.suffix}"
     path = Path(out)
     if path.suffix != kind.suffix:
         raise UserError(f"--out {path}: does not end in {kind.suffix}, as files of {kind.title} do")
@@ -96,11 +130,9 @@ def _images(model: Model, run: RunDirectory | None, place: Path | None, name: ob
     return batches_from(model, place)
 
 
-def _why(kind: Format, staged: Path, model: Model, checked: Checked) -> str:
-    found = checked.agreement
+def _why(found: Agreement, where: Difference | None) -> str:
     same = f"{found.same:,} of {found.n:,} images keep their class (at least {SAME:.1%} must)"
     text = f"{same}, logits are apart by {found.largest:.1e} of the largest (at most {RELATIVE:.0e})"
-    where = first_difference(kind, staged, model, checked.worst)
     if where is None:
         return f"{text}; no layer before the last says where that begins"
     return f"{text}; the difference begins at {where.layer}, whose output is apart by {where.largest:.1e}"

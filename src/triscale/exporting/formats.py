@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from triscale.engines.runner import Array, Runner
 from triscale.errors import UserError
@@ -20,7 +22,7 @@ EXTRA = "triscale.json"  # the same in an archive of torch.export
 @dataclass(frozen=True)
 class Format:
     """A kind of file. suffix: of the file that is named; beside: of one more that belongs to it. modules: what must be
-    installed. quantizes: whether it holds int8 networks.
+    installed. engine: which one runs int8 networks from such files; None where none does.
 
     write: the network as ONNX content, the model, the file. open: the file, threads → what runs it, in fp32. layers:
     the file, names of modules, images → what those modules gave there, in the order of computing, as far as the file
@@ -35,11 +37,19 @@ class Format:
     layers: Callable[[Path, tuple[str, ...], Array], Mapping[str, Array]]
     modules: tuple[str, ...]
     beside: str | None = None
-    quantizes: bool = True
+    engine: str | None = None
 
     def files(self, path: Path) -> tuple[Path, ...]:
         """All files of an export; what belongs to the named one comes before it."""
         return (path,) if self.beside is None else (path.with_suffix(self.beside), path)
+
+    def wanted(self, graph: bytes, threads: int) -> Callable[[Tensor], Array]:
+        """What a file of that graph shall answer, by the engine of the format."""
+        from triscale.exporting.calibrating import TARGETS
+
+        assert self.engine is not None
+        run = TARGETS[self.engine].run(graph, threads, None)
+        return lambda x: run(np.ascontiguousarray(x.numpy()))
 
     def check(self) -> None:
         """Raises `UserError` where something is not installed."""
@@ -148,14 +158,15 @@ def _layers_of_torch(path: Path, names: tuple[str, ...], images: Array) -> Mappi
 FORMATS: Mapping[str, Format] = {
     one.name: one
     for one in (
-        Format("onnx", "ONNX", ".onnx", _write_onnx, _open_onnx, _layers_of_onnx, ("onnx", "onnxruntime")),
+        Format(
+            "onnx", "ONNX", ".onnx", _write_onnx, _open_onnx, _layers_of_onnx, ("onnx", "onnxruntime"),
+            engine="onnxruntime",
+        ),
         Format(
             "openvino", "OpenVINO", ".xml", _write_openvino, _open_openvino, _layers_of_openvino,
-            ("onnx", "openvino"), beside=".bin",
+            ("onnx", "openvino"), beside=".bin", engine="openvino",
         ),
-        Format(
-            "torch", "torch.export", ".pt2", _write_torch, _open_torch, _layers_of_torch, ("onnx",), quantizes=False
-        ),
+        Format("torch", "torch.export", ".pt2", _write_torch, _open_torch, _layers_of_torch, ("onnx",)),
     )
 }  # fmt: skip
 

@@ -23,7 +23,7 @@ CUTS = ("Relu", "Clip")  # what they cut off, the rounding that follows cuts off
 SAME_LEVELS = ("MaxPool", "Flatten", "Pad")  # give values that they were given, or zeros
 LEVELS, LARGEST = 255, 127
 LARGEST_BIAS = 2.0**30  # half of what 32 bits hold; the other half is for the sum
-SMALLEST = float(np.finfo(np.float32).tiny)
+SMALLEST = 1e-12  # of scales: products of two are numbers still
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +48,16 @@ def channel_scales(weight: Floats, bias: Floats, scale: float) -> Floats:
     """
     largest = np.abs(weight).reshape(len(weight), -1).max(1).astype(np.float64) / LARGEST
     needed = np.abs(bias).astype(np.float64) / (LARGEST_BIAS * scale)
-    scales: Floats = np.maximum(np.maximum(largest, needed), SMALLEST / min(scale, 1.0)).astype(np.float32)
+    scales: Floats = np.maximum(np.maximum(largest, needed), SMALLEST).astype(np.float32)
     return scales
 
 
 class Wiring:
     """Who makes and who reads each tensor of a graph, and which nodes compute in int8.
 
-    joins: whether the engine computes any activation in one step with the convolution before it, in fp32 and before
-    it rounds; otherwise only what cuts values off.
+    joins: whether the engine, as OpenVINO does, computes any activation in one step with the convolution before it, in
+    fp32 and before it rounds; otherwise only what cuts values off. It then gets no levels to pad: OpenVINO (2026.4)
+    puts level 0 beside them, whichever is zero.
     """
 
     def __init__(self, graph: onnx.GraphProto, *, joins: bool) -> None:
@@ -95,7 +96,17 @@ class Wiring:
         before = self.maker.get(node.input[0])
         if before is not None and self.follows(node) and self.inner(node.input[0]):
             return self.in_int8(before, kept)
-        return node.op_type in INT8 and node.output[0] not in kept
+        return self.can_be_int8(node) and node.output[0] not in kept
+
+    def can_be_int8(self, node: onnx.NodeProto) -> bool:
+        """Whether the engine has an int8 form of it."""
+        return node.op_type in INT8 and not self.pads(node)
+
+    def pads(self, node: onnx.NodeProto) -> bool:
+        """Whether it reads values as they were before they were rounded, because it, or what follows it, pads them."""
+        if not self.joins or node.op_type not in ("Pad", "AveragePool", "MaxPool"):
+            return False
+        return node.op_type == "Pad" or any(map(self.pads, self.readers.get(node.output[0], [])))
 
     def rounded(self, name: str, kept: Set[str]) -> bool:
         """Whether somebody reads its levels."""
@@ -165,6 +176,8 @@ class _Writer:
             f"{name}.rounded" if name in self.grids and (int8 or self.wiring.made_in_int8(name, self.kept)) else name
             for name in node.input
         ]
+        if self.wiring.pads(node):
+            inputs = list(node.input)
         if int8 and node.op_type in WEIGHTED:
             inputs[1:] = self.weights(node)
         copied = onnx.NodeProto()

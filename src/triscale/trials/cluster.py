@@ -65,7 +65,7 @@ class Cluster:
         Raises `UserError` where Ray is not installed, no cluster answers, or no node is large enough for a trial.
         """
         images = shipped(data)
-        self._ray = _joined(address)
+        self._ray = joined(address)
         self._running: dict[Task, int] = {}
         self._gpus, self._most = gpus, most
         self._needs = Needs(threads, 0.0)
@@ -227,7 +227,7 @@ def _pictures(images: "Task") -> Pictures:
     return Pictures(ray.get(images))
 
 
-def _joined(address: str) -> ModuleType:
+def joined(address: str) -> ModuleType:
     """Ray, connected. Raises `UserError`."""
     ray = import_ray()
     if ray.is_initialized():

@@ -1,0 +1,76 @@
+"""What is served: whatever a name means, opened, as the few things that answering takes."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from triscale import exporting
+from triscale.data import Preprocess
+from triscale.engines import Logits, running
+from triscale.errors import UserError
+from triscale.exporting import is_exported
+from triscale.models import learned
+from triscale.nn.network import Network
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Served:
+    """name: in addresses. logits: from images (n, channels, h, w) to (n, classes), callable from any thread.
+    network: what activation maps are computed with; None where there can be none. platform: what computes."""
+
+    name: str
+    classes: tuple[str, ...]
+    preprocess: Preprocess
+    logits: Logits
+    network: Network | None = None
+    platform: str = "triscale"
+
+    @property
+    def sees_pictures(self) -> bool:
+        """Whether its input is what picture files hold: gray or RGB."""
+        return self.preprocess.channels in (1, 3)
+
+    @property
+    def maps(self) -> bool:
+        """Whether it can show where in a picture it finds a class."""
+        return self.network is not None and self.sees_pictures
+
+
+@contextmanager
+def opened(name: str | Path, weights: str | Path | None = None, *, called: str | None = None) -> Iterator[Served]:
+    """The model that a name means (see `triscale.models.load`), or an exported file, until it is no longer needed.
+
+    called: its name in addresses; without it the last part of `name`. Raises `UserError` for a model without learned
+    weights.
+    """
+    if is_exported(name):
+        yield _exported(name, weights, called or addressable(name))
+        return
+    model = learned(name, weights)
+    with running(model) as logits:
+        yield Served(called or addressable(name), model.classes, model.preprocess, logits, network=model)
+
+
+def _exported(name: str | Path, weights: str | Path | None, called: str) -> Served:
+    """A file of another engine, which computes; there is no network to look into, so no maps."""
+    if weights is not None:
+        raise UserError(f"--weights {weights}: {name} has its own; leave one of them out")
+    file = exporting.opened(name, threads=torch.get_num_threads())
+    run = file.run
+
+    def logits(x: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(run(np.ascontiguousarray(x.numpy(), np.float32)))
+
+    return Served(called, file.classes, file.preprocess, logits, platform=file.format.name)
+
+
+def addressable(name: str | Path) -> str:
+    """A name of letters, digits, dots, dashes and underscores."""
+    path = Path(name)
+    short = path.stem if path.suffix in (".safetensors", ".json", ".onnx", ".xml") else path.resolve().name
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", short).strip("-.") or "model"

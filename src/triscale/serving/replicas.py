@@ -1,0 +1,201 @@
+"""The same application on a Ray cluster: replicas of it, as many as are wanted, and a new one where one is lost."""
+
+import contextlib
+import logging
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from triscale.errors import TriscaleError, UserError
+from triscale.exporting import is_exported
+from triscale.models import learned
+from triscale.serving.application import application
+from triscale.serving.limits import Limits
+from triscale.serving.opening import opened
+from triscale.serving.running import bind
+from triscale.serving.tokens import Token
+from triscale.trials.cluster import joined
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+HEALTH = 2.0  # seconds between two looks at a replica
+_LOGS = {"log_level": "ERROR", "enable_access_log": False}
+LOOKED = 0.1  # seconds between two looks at whether a signal came
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """address: host:port, "auto", or "" for one on this machine, begun here where there is none. threads: of the
+    network in each replica, which are the processors that it takes."""
+
+    address: str = ""
+    replicas: int = 2
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("replicas", "threads"):
+            if not 1 <= getattr(self, name) <= 1024:
+                raise UserError(f"--{name} {getattr(self, name)}: is not from 1 to 1024")
+
+
+def model_file(name: str, weights: str | None) -> bytes:
+    """The model that a name means, as the one file that travels to the replicas. Raises `UserError`."""
+    if is_exported(name):
+        raise UserError(f"--ray: replicas open models, not exported files such as {name}; name the run it came from")
+    with tempfile.TemporaryDirectory(prefix="triscale-") as folder:
+        file = Path(folder) / "model.safetensors"
+        learned(name, weights).save(file)
+        return file.read_bytes()
+
+
+def serve_replicas(
+    content: bytes,
+    called: str,
+    limits: Limits,
+    cluster: Cluster,
+    place: tuple[str, int],
+    *,
+    token: Token | None = None,
+    started: Callable[[int], None] = lambda port: None,
+) -> int:
+    """Answers until SIGINT or SIGTERM, which is given back once replicas have answered what they had begun.
+
+    content: from `model_file`. place: host and port of the cluster's proxies; port 0 takes a free one, on this machine.
+    started: is told the port when requests are answered. Raises `UserError` where Ray is not installed or no cluster
+    answers, `TriscaleError` where the replicas do not come up.
+    """
+    host, port = _free(place) if not cluster.address else place
+    if port == 0:
+        raise UserError("--port 0: what is free on a cluster's nodes is not known here; name a port")
+    _prepare()
+    ray = joined(cluster.address)
+    try:
+        serve = _import_serve()
+        _check_room(ray, cluster)
+        with _noted() as came:
+            _run(serve, _deployment(serve, ray.put(content), called, limits, cluster, token), called, host, port)
+            started(port)
+            while not came:
+                time.sleep(LOOKED)
+            with contextlib.suppress(Exception):
+                serve.delete(called) if cluster.address else serve.shutdown()
+            return came[0]
+    finally:
+        ray.shutdown()
+
+
+def _free(place: tuple[str, int]) -> tuple[str, int]:
+    """The same place on this machine, with a port that nobody has. Raises `UserError`."""
+    with bind(*place) as free:
+        return place[0], free.getsockname()[1]
+
+
+def _run(serve: Any, app: Any, called: str, host: str, port: int) -> None:  # noqa: ANN401 - Ray is not typed
+    try:
+        serve.start(http_options={"host": host, "port": port}, logging_config=_LOGS)
+        serve.run(app, name=called, route_prefix="/", logging_config=_LOGS)
+    except Exception as error:
+        raise TriscaleError(f"{called}: the replicas do not come up ({' '.join(str(error).split())[:200]})") from None
+
+
+def _deployment(
+    serve: Any,  # noqa: ANN401 - Ray is not typed
+    content: object,
+    called: str,
+    limits: Limits,
+    cluster: Cluster,
+    token: Token | None,
+) -> Any:  # noqa: ANN401
+    """The application, to be built in every replica."""
+    held, threads, here = [content], cluster.threads, version("triscale")
+
+    def build() -> "FastAPI":
+        return _build(held, called, limits, threads, token, here)
+
+    how = serve.deployment(
+        name=called,
+        num_replicas=cluster.replicas,
+        ray_actor_options={"num_cpus": threads},
+        max_ongoing_requests=2 * limits.queue,  # the application refuses first, and says when to come again
+        max_queued_requests=limits.queue,
+        health_check_period_s=HEALTH,
+        graceful_shutdown_wait_loop_s=LOOKED,
+        graceful_shutdown_timeout_s=limits.arrival + limits.deadline,
+    )
+    return how(serve.ingress(build)()).bind()
+
+
+def _build(held: list[Any], called: str, limits: Limits, threads: int, token: Token | None, wanted: str) -> "FastAPI":
+    """In a replica, for as long as its process lives."""
+    import ray
+    import torch
+
+    here = version("triscale")
+    if here != wanted:
+        raise UserError(f"this node has Triscale {here}, not {wanted}; install the same on every node")
+    torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory(prefix="triscale-") as folder:
+        file = Path(folder) / "model.safetensors"
+        file.write_bytes(ray.get(held[0]))
+        stack = ExitStack()  # never closed: the engine ends with the process
+        served = stack.enter_context(opened(file, called=called))
+    app = application(served, limits, token=token)
+    app.state.open = stack
+    return app
+
+
+def _check_room(ray: Any, cluster: Cluster) -> None:  # noqa: ANN401
+    """Raises `UserError` where the replicas would wait for processors for ever."""
+    have = int(ray.cluster_resources().get("CPU", 0))
+    if have < cluster.replicas * cluster.threads:
+        raise UserError(
+            f"--replicas {cluster.replicas}: with {cluster.threads} threads each they take "
+            f"{cluster.replicas * cluster.threads} processors of the cluster's {have}; take fewer, or add a node"
+        )
+
+
+def _import_serve() -> Any:  # noqa: ANN401
+    try:
+        from ray import serve
+    except ImportError:
+        raise UserError("--ray: takes Ray Serve, which is not installed: pip install 'triscale[serve-ray]'") from None
+    return serve
+
+
+def _prepare() -> None:
+    """Before Ray is imported: processes that begin on this machine take these settings over."""
+    os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")  # standard output is the answer
+    os.environ.setdefault("RAY_worker_niceness", "0")  # people wait for what replicas do
+    os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "120")  # a busy machine is no failure
+    os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+
+
+@contextmanager
+def _noted() -> Iterator[list[int]]:
+    """Signals that came; a second one ends the process as it would have before."""
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, _frame: object) -> None:
+        came.append(number)
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+    if threading.current_thread() is threading.main_thread():
+        for number in before:
+            signal.signal(number, note)
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

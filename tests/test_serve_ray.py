@@ -1,0 +1,149 @@
+"""`triscale serve --ray`: two replicas on one machine, of which one is killed under load."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from itertools import cycle
+from pathlib import Path
+
+import httpx
+import pytest
+
+from triscale.errors import UserError
+from triscale.fitting import Fitted
+from triscale.models import load, predict
+from triscale.serving.replicas import Cluster, model_file
+
+PATIENCE = 600.0  # seconds: Ray begins slowly on a machine that has other work
+
+
+def replicas(model: str) -> set[int]:
+    """Processes that answer for it."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                command = (entry / "cmdline").read_bytes()
+            except OSError:  # it has ended meanwhile
+                continue
+            if command.startswith(b"ray::") and f"ServeReplica:{model}:".encode() in command:
+                found.add(int(entry.name))
+    return found
+
+
+def until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_a_replica_that_is_killed_under_load_costs_nobody_a_right_answer_and_is_replaced(
+    fitted: Fitted, digits: Path
+) -> None:
+    pytest.importorskip("ray.serve")
+    name, paths = f"killed-{os.getpid()}", sorted(digits.rglob("*.png"))[::9]
+    pictures = [(guess.path.read_bytes(), dict(guess.classes)) for guess in predict(fitted.run.path, paths)]
+    command = ["serve", str(fitted.run.path), "--name", name, "--ray", "--replicas", "2", "--port", "0", "--json"]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "triscale", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert server.stdout is not None
+        line = server.stdout.readline()
+        assert line, server.communicate()[1]
+        said = json.loads(line)
+        assert (said["model"], said["replicas"]) == (name, 2)
+        before = replicas(name)
+        assert len(before) == 2
+
+        wrong: list[str] = []
+        answered, retried = [0], [0]
+        over = threading.Event()
+
+        def ask(client: httpx.Client, content: bytes, expected: dict[str, float]) -> None:
+            """Until there is an answer."""
+            while True:
+                try:
+                    answer = client.post(f"{said['url']}/predict", content=content)
+                except httpx.TransportError:
+                    retried[0] += 1
+                    continue
+                if answer.status_code == 200:
+                    break
+                assert answer.status_code in (500, 502, 503), answer.text
+                retried[0] += 1
+                time.sleep(0.05)
+            found = {one["name"]: one["probability"] for one in answer.json()["classes"]}
+            if found != pytest.approx(expected, abs=1e-5):
+                wrong.append(f"{found}, not {expected}")
+            answered[0] += 1
+
+        def user(number: int) -> None:
+            with httpx.Client(timeout=PATIENCE) as client:
+                for content, expected in cycle(pictures[number:] + pictures[:number]):
+                    if over.is_set():
+                        return
+                    ask(client, content, expected)
+
+        users = [threading.Thread(target=user, args=(number,)) for number in range(6)]
+        for one in users:
+            one.start()
+        until(lambda: answered[0] > 100)
+        os.kill(min(before), signal.SIGKILL)
+        at_kill = answered[0]
+        until(lambda: answered[0] > at_kill + 100)
+        until(lambda: len(replicas(name) - {min(before)}) == 2)
+        with_both = answered[0]
+        until(lambda: answered[0] > with_both + 100)
+        over.set()
+        for one in users:
+            one.join(PATIENCE)
+        assert wrong == []
+        ready = httpx.get(f"{said['url']}/v2/health/ready", timeout=PATIENCE)
+        assert ready.json() == {"ready": True}
+        server.send_signal(signal.SIGTERM)
+        out, _ = server.communicate(timeout=PATIENCE)
+        assert (server.returncode, out) == (143, "")
+        until(lambda: not replicas(name))
+    finally:
+        server.terminate()
+        server.communicate(timeout=PATIENCE)
+
+
+def test_the_model_travels_as_one_file(fitted: Fitted, tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(model_file(str(fitted.run.path), None))
+    there, here = load(file), load(fitted.run.path)
+    assert (there.classes, there.preprocess, there.architecture) == (here.classes, here.preprocess, here.architecture)
+    weights = here.state_dict()
+    assert all(bool((tensor == weights[key]).all()) for key, tensor in there.state_dict().items())
+
+
+@pytest.mark.parametrize("wrong", [{"replicas": 0}, {"threads": 0}, {"replicas": 9999}])
+def test_a_cluster_that_makes_no_sense_is_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(UserError, match="is not from 1 to 1024"):
+        Cluster(**wrong)
+
+
+@pytest.mark.parametrize("words", [("--replicas", "2"), ("--address", "auto")])
+def test_what_says_how_a_cluster_is_used_is_refused_without_one(
+    triscale: Callable[..., tuple[int, str, str]], words: tuple[str, str]
+) -> None:
+    code, _, err = triscale("serve", "x", *words)
+    assert (code, f"{words[0]}: says how a Ray cluster is used" in err) == (2, True)
+
+
+@pytest.mark.parametrize(("port", "why"), [(8000, "no cluster answers"), (0, "name a port")])
+def test_a_cluster_that_cannot_be_used_is_named(
+    triscale: Callable[..., tuple[int, str, str]], fitted: Fitted, port: int, why: str
+) -> None:
+    pytest.importorskip("ray")
+    code, _, err = triscale("serve", fitted.run.path, "--ray", "--address", "127.0.0.1:1", "--port", port)
+    assert (code, why in err) == (2, True)
