@@ -15,7 +15,7 @@ from hypothesis import given
 from tiny import TINY
 
 from triscale.arch import to_json
-from triscale.benching import bench
+from triscale.benching import Bench, bench
 from triscale.benching.subjects import find_subject, lively
 from triscale.benching.turns import ratio, take_turns
 from triscale.engines.native import available
@@ -33,6 +33,12 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bench") / "tiny.json"
     path.write_text(to_json(TINY))
     return path
+
+
+@pytest.fixture(scope="module")
+def measured(network: Path) -> Bench:
+    """Two batches, once for all that look at it."""
+    return bench(str(network), batches=(1, 3), threads=(1,), rounds=2)
 
 
 def test_engines_take_turns_and_another_begins_each_round() -> None:
@@ -58,8 +64,8 @@ def test_a_spread_is_the_median_and_the_outer_tenths() -> None:
 
 
 @needs_engine
-def test_ours_and_pytorch_are_timed_and_compared(network: Path) -> None:
-    found = bench(str(network), batches=(1, 3), threads=(1,), rounds=2)
+def test_ours_and_pytorch_are_timed_and_compared(measured: Bench) -> None:
+    found = measured
     assert [(case.batch, case.threads) for case in found.cases] == [(1, 1), (3, 1)]
     for case in found.cases:
         assert {"Triscale's engine fp32", "PyTorch fp32"} <= set(case.engines)
@@ -79,8 +85,8 @@ def test_ours_and_pytorch_are_timed_and_compared(network: Path) -> None:
 
 
 @needs_engine
-def test_a_new_process_tells_its_time_by_part_and_its_own_memory(network: Path) -> None:
-    started = bench(str(network), batches=(1,), threads=(1,), rounds=1).starts
+def test_a_new_process_tells_its_time_by_part_and_its_own_memory(measured: Bench) -> None:
+    started = measured.starts
     ours, theirs = started["Triscale's engine fp32"], started["PyTorch fp32"]
     for one in (ours, theirs):
         assert set(one.seconds) == {"import", "load", "first", "whole"}
@@ -150,8 +156,11 @@ def test_an_archive_that_may_hold_code_is_not_run(tmp_path: Path) -> None:
 
 
 @needs_engine
-def test_the_command_answers_with_one_object_or_tables(network: Path, triscale: Callable[..., Answer]) -> None:
-    words = ("bench", network, "--batch", 1, "--threads", 1, "--rounds", 1)
+def test_the_command_answers_with_one_object_or_tables(
+    network: Path, measured: Bench, triscale: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("triscale.benching.bench", lambda name, **asked: measured)
+    words = ("bench", network)
     code, answer, _ = triscale(*words, "--json")
     assert code == 0
     assert json.loads(answer)["cases"][0]["batch"] == 1

@@ -428,6 +428,7 @@ def test_an_internal_fault_is_one_json_object_too(triscale, monkeypatch: pytest.
     assert "Traceback" in err
 
 
+@pytest.mark.slow
 def test_a_demo_overwrites_nothing_and_can_be_run_twice(
     triscale,  # noqa: ANN001
     tmp_path: Path,

@@ -138,6 +138,7 @@ def test_gray_pictures_are_seen_by_weights_of_colours(tmp_path: Path) -> None:
     assert found.model.architecture.channels == 3
 
 
+@pytest.mark.slow
 def test_the_time_is_shared_with_the_training_from_scratch(fitted: Fitted, digits: Path, tmp_path: Path) -> None:
     found = fit(digits, out=tmp_path / "run", weights=fitted.run.path, time=30)
     assert found.scratch is not None

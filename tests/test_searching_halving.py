@@ -236,6 +236,7 @@ def test_an_exhausted_space_ends_the_search(tmp_path: Path) -> None:
     assert search.finalists
 
 
+@pytest.mark.slow
 def test_a_space_without_a_network_at_the_limit_says_so(tmp_path: Path) -> None:
     objective = Objective({"macs": 1000 * cost(REFERENCE).macs})
     with pytest.raises(UserError, match="the space has no network that uses 85% to 100% of the limits"):

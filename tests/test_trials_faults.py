@@ -205,6 +205,7 @@ def said(process: subprocess.Popen[str], begins: str) -> str:
     raise AssertionError(process.stderr.read() if process.stderr else "")
 
 
+@pytest.mark.slow
 def test_when_the_driver_is_killed_no_finished_trial_is_lost_and_no_process_is_left(
     digits: Path, data: Data, tmp_path: Path, pool: Workers
 ) -> None:
