@@ -29,6 +29,7 @@ SMALLER = (
     (r"(fit .*)--macs 10M --time 10m", r"\1--macs 400k --epochs 1"),
     (r"(fit .*--weights \S+)", r"\1 --epochs 1 --no-scratch"),
     (r"(train .*)--epochs 30", r"\1--epochs 1"),
+    (r"(bench \S+) --peers", r"\1 --batch 1 --threads 1 --rounds 1"),
     (r"(train .*)--architecture resnet18", r"\1--architecture my-network.json --epochs 1"),
     (r"(search .*)--macs 5M --time 1h", r"\1--macs 500k --candidates 8 --epochs 1"),
     (

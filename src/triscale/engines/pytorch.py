@@ -22,7 +22,12 @@ class PyTorch:
         self._type = DTYPES[precision]
         self._run: nn.Module = copy.deepcopy(network).cpu().eval()
         self._run.to(self._type).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._compiled: Callable[[Tensor], Tensor] | None = torch.compile(self._run) if compiled else None
+        self._compiled: Callable[[Tensor], Tensor] | None = None
+        if compiled:
+            # Code is compiled for a number of threads and, so that it is fast, for the sizes of its first call. What
+            # was compiled before for others would make the compiler look for code that fits all, for many minutes.
+            torch._dynamo.reset()
+            self._compiled = torch.compile(self._run, dynamic=False)
 
     def __call__(self, images: Array) -> Array:
         """See `Runner`."""
