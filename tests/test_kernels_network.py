@@ -294,6 +294,7 @@ def test_where_kernels_are_switched_off_pytorch_trains_and_nothing_is_said() -> 
     assert done.stdout.strip() == ""
 
 
+@pytest.mark.slow
 @compiled
 def test_every_instruction_set_that_is_here_can_be_asked_for() -> None:
     lengths = []

@@ -126,7 +126,7 @@ def test_bf16_autocast_is_close_to_fp32_and_trains(name: str) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
 
-@pytest.mark.parametrize("name", ["efficientnet_b0", "resnet50"])
+@pytest.mark.parametrize("name", ["efficientnet_b0", pytest.param("resnet50", marks=pytest.mark.slow)])
 def test_compiling_without_a_backend_changes_no_logit(name: str) -> None:
     network, x = settled(adapt(published(name), resolution=(33, 32), classes=10)), images(small(name))
     with torch.no_grad():

@@ -82,6 +82,7 @@ def alive(process: int) -> bool:
     return stat.rpartition(")")[2].split()[0] != "Z"
 
 
+@pytest.mark.slow
 def test_a_trial_whose_worker_is_killed_in_its_middle_is_done_again_and_comes_out_the_same(
     data: Data, pool: Workers, ledger: Ledger
 ) -> None:
@@ -106,6 +107,7 @@ def test_the_memory_of_an_outcome_is_that_of_its_worker_and_not_of_its_driver(
     assert 2**26 < outcome.memory < drivers - HALF // 2
 
 
+@pytest.mark.slow
 def test_after_three_deaths_the_set_ends_by_naming_the_trial_and_finished_ones_are_kept(
     data: Data, pool: Workers, ledger: Ledger
 ) -> None:
