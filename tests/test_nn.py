@@ -126,7 +126,14 @@ def test_bf16_autocast_is_close_to_fp32_and_trains(name: str) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
 
-@pytest.mark.parametrize("name", ["efficientnet_b0", pytest.param("resnet50", marks=pytest.mark.slow)])
+@pytest.fixture
+def no_compiled() -> None:
+    """What was compiled before for other sizes makes the compiler look for code that fits all, for many minutes."""
+    torch._dynamo.reset()
+
+
+@pytest.mark.usefixtures("no_compiled")
+@pytest.mark.parametrize("name", ["efficientnet_b0", "resnet50"])
 def test_compiling_without_a_backend_changes_no_logit(name: str) -> None:
     network, x = settled(adapt(published(name), resolution=(33, 32), classes=10)), images(small(name))
     with torch.no_grad():
@@ -134,6 +141,7 @@ def test_compiling_without_a_backend_changes_no_logit(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_compiled")
 @pytest.mark.parametrize("name", ["efficientnet_b0", "resnet50"])
 @pytest.mark.filterwarnings("ignore")  # of the compiler's own
 @pytest.mark.skipif(" " in torch.__path__[0], reason="PyTorch's compiler cannot link where its path has a space")

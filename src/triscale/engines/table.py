@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from triscale.arch import Architecture
 from triscale.engines.native import Engine, available, compile_plan
@@ -81,7 +82,11 @@ def _pytorch(*, compiled: bool) -> Opener:
     def opener(network: Network, precision: str, threads: int, batch: int | None) -> Iterator[Runner]:
         from triscale.engines.pytorch import PyTorch
 
-        yield PyTorch(network, precision=precision, compiled=compiled)
+        try:
+            yield PyTorch(network, precision=precision, compiled=compiled)
+        finally:
+            if compiled:  # what it remembers of sizes would make whoever compiles next wait for many minutes
+                torch._dynamo.reset()
 
     return opener
 
