@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 def command(
     name: Annotated[
-        str, typer.Argument(help="A run, a file of weights, published weights or a zoo name.", show_default=False)
+        str,
+        typer.Argument(
+            help="A run, a file of weights, published weights, or an exported file (.onnx, .xml).", show_default=False
+        ),
     ],
     weights: arguments.Weights = None,
     host: Annotated[
