@@ -20,6 +20,7 @@ from triscale.engines.open_vino import OpenVino
 from triscale.engines.table import ENGINES, find_engine, graph_of, weights_of
 from triscale.errors import UserError
 from triscale.nn import Network, build
+from triscale.nn.network import SqueezeExcite
 
 CPU = torch.device("cpu")
 OTHERS = tuple(name for name, kind in ENGINES.items() if name != "native" and not kind.slow)
@@ -63,9 +64,9 @@ def test_a_graph_names_what_each_module_gives(architecture: Architecture) -> Non
     _, network = planned(architecture)
     graph = onnx_graph(architecture, weights_of(network))
     given = {output for node in graph.graph.node for output in node.output}
-    convolutions = [name.removesuffix(".conv") for name, one in network.named_modules() if name.endswith(".conv")]
-    layers = {name for name in convolutions if name.split(".")[-1] != "stem"} - {"head"}
-    assert {name for name in layers if hasattr(network.get_submodule(name), "norm")} <= given
+    layers = {name.removesuffix(".norm") for name, _ in network.named_modules() if name.endswith(".norm")}
+    excites = {name for name, one in network.named_modules() if isinstance(one, SqueezeExcite)}
+    assert layers | excites <= given
     assert len(given) == sum(len(node.output) for node in graph.graph.node)
 
 
