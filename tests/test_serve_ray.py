@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from itertools import cycle
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from triscale.fitting import Fitted
 from triscale.models import load, predict
 from triscale.serving.replicas import Cluster, model_file
 
+# Looked for, not imported: Ray reads what quietens it while it is imported, which Triscale sets before.
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="takes Ray")
 PATIENCE = 600.0  # seconds: Ray begins slowly on a machine that has other work
 
 
@@ -44,10 +47,10 @@ def until(holds: Callable[[], bool]) -> None:
 
 
 @pytest.mark.slow
+@needs_ray
 def test_a_replica_that_is_killed_under_load_costs_nobody_a_right_answer_and_is_replaced(
     fitted: Fitted, digits: Path
 ) -> None:
-    pytest.importorskip("ray.serve")
     name, paths = f"killed-{os.getpid()}", sorted(digits.rglob("*.png"))[::9]
     pictures = [(guess.path.read_bytes(), dict(guess.classes)) for guess in predict(fitted.run.path, paths)]
     command = ["serve", str(fitted.run.path), "--name", name, "--ray", "--replicas", "2", "--port", "0", "--json"]
@@ -140,10 +143,10 @@ def test_what_says_how_a_cluster_is_used_is_refused_without_one(
     assert (code, f"{words[0]}: says how a Ray cluster is used" in err) == (2, True)
 
 
+@needs_ray
 @pytest.mark.parametrize(("port", "why"), [(8000, "no cluster answers"), (0, "name a port")])
 def test_a_cluster_that_cannot_be_used_is_named(
     triscale: Callable[..., tuple[int, str, str]], fitted: Fitted, port: int, why: str
 ) -> None:
-    pytest.importorskip("ray")
     code, _, err = triscale("serve", fitted.run.path, "--ray", "--address", "127.0.0.1:1", "--port", port)
     assert (code, why in err) == (2, True)

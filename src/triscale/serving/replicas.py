@@ -176,7 +176,6 @@ def _prepare() -> None:
     os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")  # standard output is the answer
     os.environ.setdefault("RAY_worker_niceness", "0")  # people wait for what replicas do
     os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "120")  # a busy machine is no failure
-    os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
 
 
