@@ -33,6 +33,14 @@ Engine = Annotated[
 Precision = Annotated[
     str, typer.Option(help="fp32; or bf16: faster where the processor multiplies it, and answers differ a little.")
 ]
+Answering = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        help="fp32; or bf16: faster where the processor multiplies it, and answers differ a little.",
+        show_default="bf16 where the run found that it costs nothing and the processor has it, else fp32",
+    ),
+]
 Memory = Annotated[
     str | None,
     typer.Option(help="Budget of memory to run one image, at its peak, measured here: 50MB.", show_default=False),

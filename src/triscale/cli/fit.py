@@ -219,6 +219,7 @@ def values(fitted: "Fitted") -> dict[str, Any]:
             for term, limit in limits.items()
         },
         "latency": asdict(fitted.latency),
+        "bf16": fitted.bf16.to_json(),
         "candidates": list(plan.candidates),
         "why": plan.why,
         "scaling": summary(fitted.plan.scaled),
@@ -244,6 +245,10 @@ def show(console: Console, fitted: "Fitted") -> None:
         f"{format_seconds(measured.high)}, n = {measured.n}, threads: {measured.threads}, "
         f"{ENGINES[measured.engine].title} in {measured.precision})"
     )
+    if fitted.bf16.holds:
+        console.print(
+            f"answers in bf16 where the processor multiplies it: lost {fitted.bf16.lost} of validation accuracy"
+        )
     if fitted.scratch is not None:
         console.print(f"from scratch, on the same split: {fitted.scratch.test.top()}")
         console.print(f"the weights are worth {fitted.gain}")

@@ -37,7 +37,7 @@ def command(
         Path | None,
         typer.Option(help="Write what the network sees in each picture to OUT.npy or OUT.parquet.", show_default=False),
     ] = None,
-    precision: arguments.Precision = "fp32",
+    precision: arguments.Answering = None,
     stage: Annotated[
         int | None,
         typer.Option(help="With --features: of this stage, from 0.", show_default="what the linear layer sees"),
@@ -69,8 +69,8 @@ def command(
         _write(output, ready, name, found, features, stage)
 
 
-def _answer(output: Output, model: "Model", name: str, pictures: list[Path], top: int, precision: str) -> None:
-    from triscale.models import predict
+def _answer(output: Output, model: "Model", name: str, pictures: list[Path], top: int, precision: str | None) -> None:
+    from triscale.models import answering, predict
 
     with output.progress() as bar:
         task = bar.add_task("looking at pictures", total=None)
@@ -78,7 +78,8 @@ def _answer(output: Output, model: "Model", name: str, pictures: list[Path], top
         def told(done: int, of: int) -> None:
             bar.update(task, completed=done, total=of)
 
-        guesses = list(predict(model, pictures, top=top, precision=precision, progress=told))
+        chosen = answering(model, precision)
+        guesses = list(predict(model, pictures, top=top, precision=chosen, progress=told))
     failed = [guess for guess in guesses if guess.error]
     if len(failed) == len(guesses):
         raise UserError(failed[0].error or "")
@@ -91,7 +92,8 @@ def _answer(output: Output, model: "Model", name: str, pictures: list[Path], top
                 "classes": [{"name": label, "probability": share} for label, share in guess.classes],
             }
             for guess in guesses
-        ]
+        ],
+        "precision": chosen,
     }
 
     output.result(values, lambda console: _show(console, [guess for guess in guesses if not guess.error]))

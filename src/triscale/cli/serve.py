@@ -3,7 +3,7 @@
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -37,6 +37,7 @@ def command(
         Path | None,
         typer.Option(help="File with the token that requests must say.", show_default="$TRISCALE_TOKEN, or none"),
     ] = None,
+    precision: arguments.Answering = None,
     threads: Annotated[int | None, typer.Option(help="Of the network.", show_default="all cores")] = None,
     batch: Annotated[int, typer.Option(help="Images computed at once, at most.")] = 8,
     wait: Annotated[str, typer.Option(help="How long a batch waits for images that are being decoded.")] = "2ms",
@@ -73,20 +74,28 @@ def command(
     if not ray and (replicas is not None or address is not None):
         option = "--replicas" if replicas is not None else "--address"
         raise UserError(f"{option}: says how a Ray cluster is used; add --ray, or leave it out")
+    asked = _Asked(name, weights, called, precision)
     if ray:
         cluster = _cluster(address, replicas, threads)
-        ended = _serve_replicas(output, name, weights, called, (host, port), token, limits, cluster)
+        ended = _serve_replicas(output, asked, (host, port), token, limits, cluster)
     else:
-        ended = _serve(output, name, weights, called, (host, port), token, limits, threads)
+        ended = _serve(output, asked, (host, port), token, limits, threads)
     output.notes.print("ended; all requests that had begun were answered")
     raise typer.Exit(128 + ended)
 
 
+class _Asked(NamedTuple):
+    """Which model, what it is called in addresses, and in which precision it answers."""
+
+    name: str
+    weights: str | None
+    called: str | None
+    precision: str | None
+
+
 def _serve(
     output: Output,
-    name: str,
-    weights: str | None,
-    called: str | None,
+    asked: _Asked,
     place: tuple[str, int],
     token: "Token | None",
     limits: "Limits",
@@ -100,9 +109,17 @@ def _serve(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    with opened(name, weights, called=called) as served, closing(bind(*place)) as listening:
+    with (
+        opened(asked.name, asked.weights, called=asked.called, precision=asked.precision) as served,
+        closing(bind(*place)) as listening,
+    ):
         port = listening.getsockname()[1]
-        known = {"model": served.name, "classes": len(served.classes), "token": token is not None}
+        known = {
+            "model": served.name,
+            "classes": len(served.classes),
+            "precision": served.precision,
+            "token": token is not None,
+        }
         return serve(
             served, limits, listening, token=token, started=lambda: _tell(output, known, _address(place[0], port))
         )
@@ -110,9 +127,7 @@ def _serve(
 
 def _serve_replicas(
     output: Output,
-    name: str,
-    weights: str | None,
-    called: str | None,
+    asked: _Asked,
     place: tuple[str, int],
     token: "Token | None",
     limits: "Limits",
@@ -122,7 +137,8 @@ def _serve_replicas(
     from triscale.serving.opening import addressable
     from triscale.serving.replicas import model_file, serve_replicas
 
-    content, model = model_file(name, weights), called or addressable(name)
+    content = model_file(asked.name, asked.weights, asked.precision)
+    model = asked.called or addressable(asked.name)
     known = {"model": model, "replicas": cluster.replicas, "token": token is not None}
     return serve_replicas(
         content,

@@ -8,7 +8,7 @@ import numpy as np
 
 from triscale.data.augmenting import CACHE_MARGIN, Augment
 from triscale.data.decoding import Pixels
-from triscale.data.pictures import Images
+from triscale.data.pictures import Images, Indices
 from triscale.data.preprocessing import Preprocess
 from triscale.data.threads import ordered_map
 
@@ -27,6 +27,11 @@ class Prepared:
     preprocess: Preprocess
     cache: Pixels | None
     margin: bool
+
+    def select(self, indices: Indices) -> "Prepared":
+        """The pictures at ``indices``, in that order."""
+        cache = None if self.cache is None else self.cache[indices]
+        return replace(self, images=self.images.select(indices), cache=cache)
 
 
 def prepare(

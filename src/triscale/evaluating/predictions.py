@@ -1,7 +1,7 @@
 """What a model says of every image of a split, in one process or in shares; the table follows from it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -142,7 +142,4 @@ def _share(images: Images | Prepared, rank: int, world: int) -> Images | Prepare
     if world == 1:
         return images
     split = images.images if isinstance(images, Prepared) else images
-    chosen = split.select(np.arange(rank, len(split), world))
-    if not isinstance(images, Prepared):
-        return chosen
-    return replace(images, images=chosen, cache=None if images.cache is None else images.cache[rank::world])
+    return images.select(np.arange(rank, len(split), world))

@@ -14,6 +14,7 @@ from triscale.fitting.board import Board
 from triscale.fitting.frozen import Frozen
 from triscale.fitting.judging import judge, predict_together
 from triscale.fitting.listening import Listener
+from triscale.fitting.precision import Bf16, judge_bf16
 from triscale.fitting.ready import Ready
 from triscale.fitting.scratch import Scratch, gain, scratch_values, train_scratch
 from triscale.models.model import Model, load
@@ -29,7 +30,8 @@ class Fitted:
     """A finished run.
 
     test: what the model said of the test images. achieved: what it costs in each limited term, latency and memory
-    measured on the trained model. latency: here, whether or not it was limited. steps: as made; fewer than planned
+    measured on the trained model. latency: here, whether or not it was limited, in fp32. bf16: what answering in it
+    costs, and so whether the model does where nobody names a precision. steps: as made; fewer than planned
     where the machine became too slow for the time, or validation got no better. kept: the epoch whose weights these
     are. scratch: the same network without the weights that it started from, where it was trained. leaks: test images
     that are exact copies of images learned from. imbalance: training images of the largest class over those of the
@@ -43,6 +45,7 @@ class Fitted:
     test: Predictions
     achieved: dict[str, float]
     latency: Latency
+    bf16: Bf16
     steps: int
     kept: int
     scratch: Scratch | None
@@ -90,12 +93,14 @@ def carry_out(run: RunDirectory, settings: dict[str, Any], plan: Frozen, ready: 
     rows = watch.rows or rows_of(keeper)
     # Of sittings before this one only the epochs' own seconds are known.
     training = max(here, sum(row.seconds + plan.pace.epoch_end for row in rows))
-    # In fp32, as whoever loads the model runs it: `eval` gives the same figure again.
+    # In fp32, so that it is the same on every processor: `eval` gives the same figure again.
     test = predict_together(trained, ready.test, processes=processes)
     if not processes.leads:
         processes.wait()
         return None
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    bf16 = judge_bf16(trained, ready.held_out, looked_at=rows[-1].step * plan.recipe.batch, seed=plan.seed)
+    trained.precision = "bf16" if bf16.holds else "fp32"
     trained.save(run.model)
     write_whole(run.predictions, test.to_csv())
     scratch = _from_scratch(run, plan, ready, how, training)
@@ -107,6 +112,7 @@ def carry_out(run: RunDirectory, settings: dict[str, Any], plan: Frozen, ready: 
         test=test,
         achieved=achieved,
         latency=latency,
+        bf16=bf16,
         steps=rows[-1].step,
         kept=rows[-1].kept or rows[-1].epoch,
         scratch=scratch,
@@ -147,6 +153,7 @@ def tested_again(run: RunDirectory, result: Mapping[str, Any], plan: Frozen, ima
         test=test,
         achieved=achieved,
         latency=latency,
+        bf16=Bf16.from_json(result.get("bf16")),
         steps=result["steps"],
         kept=result["kept_epoch"],
         scratch=None,
@@ -239,6 +246,7 @@ def _result(fitted: Fitted) -> dict[str, Any]:
             for term, limit in (fitted.plan.scaled.limits or {}).items()
         },
         "latency": asdict(fitted.latency),
+        "bf16": fitted.bf16.to_json(),
         "test_top5": fitted.test.top(5).value if len(fitted.model.classes) > 5 else None,
         "seconds": round(fitted.seconds, 2),
         "peak_device_memory": fitted.peak_memory,

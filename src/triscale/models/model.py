@@ -30,13 +30,15 @@ from triscale.weights.conventions import IMAGENET_MEAN, IMAGENET_STD
 from triscale.weights.reading import readable
 
 FORMAT = "1"
+PRECISIONS = ("fp32", "bf16")
 
 
 class Model(Network):
     """A network with `.architecture`, `.classes` (names in the order of the logits), `.preprocess(image)`.
 
-    trained: whether the weights were learned. provenance: whose weights they were when they came here, or started
-    from; None for weights that were learned here from the beginning, and for random ones.
+    trained: whether the weights were learned. precision: in which it answers where nobody names one, "bf16" once its
+    run has found that this costs nothing (see `predicting.answering`). provenance: whose weights they were when they
+    came here, or started from; None for weights that were learned here from the beginning, and for random ones.
     """
 
     def __init__(self, architecture: Architecture, classes: tuple[str, ...], preprocess: Preprocess) -> None:
@@ -48,6 +50,7 @@ class Model(Network):
         self.classes = classes
         self.preprocess = preprocess
         self.trained = False
+        self.precision = "fp32"
         self.provenance: Provenance | None = None
 
     def predict(self, image: Image.Image | str | Path, top: int = 5) -> list[tuple[str, float]]:
@@ -81,9 +84,10 @@ class Model(Network):
         ]
 
     def save(self, path: Path) -> None:
-        """The weights with `metadata` beside them; written whole or not at all."""
+        """The weights, with `metadata` and the precision to answer in beside them; written whole or not at all."""
+        said = self.metadata() if self.precision == "fp32" else {**self.metadata(), "precision": self.precision}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        write_whole(path, _in_order(safetensors.torch.save(tensors, self.metadata())))
+        write_whole(path, _in_order(safetensors.torch.save(tensors, said)))
 
     def metadata(self) -> dict[str, str]:
         """What a file says of the model: architecture, classes, preprocessing, and whose weights they were."""
@@ -204,6 +208,7 @@ class Said:
     classes: tuple[str, ...]
     preprocess: Preprocess
     provenance: Provenance | None
+    precision: str
 
     @classmethod
     def read(cls, metadata: Mapping[str, str], source: str) -> "Said":
@@ -215,7 +220,10 @@ class Said:
             architecture = from_json(metadata["architecture"], source)
             preprocess = Preprocess.from_json(json.loads(metadata["preprocess"]))
             whose = Provenance.from_json(json.loads(metadata["provenance"])) if "provenance" in metadata else None
-            return cls(architecture, _classes(metadata, architecture, preprocess), preprocess, whose)
+            precision = metadata.get("precision", "fp32")
+            if precision not in PRECISIONS:
+                raise ValueError(f"precision {precision}")
+            return cls(architecture, _classes(metadata, architecture, preprocess), preprocess, whose, precision)
         except UserError as error:
             text = str(error)
             raise UserError(text if text.startswith(source) else f"{source}: {text}") from None
@@ -257,5 +265,5 @@ def _load_file(path: Path) -> Model:
         model.load_state_dict(tensors, assign=True)
     except (KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
         raise UserError(unreadable(str(path), error)) from None
-    model.trained, model.provenance = True, said.provenance
+    model.trained, model.provenance, model.precision = True, said.provenance, said.precision
     return model.eval()

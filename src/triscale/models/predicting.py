@@ -16,6 +16,7 @@ from triscale.data.idx import is_idx
 from triscale.data.manifests import list_manifest
 from triscale.data.threads import ordered_map
 from triscale.engines import running
+from triscale.engines.table import ENGINES
 from triscale.errors import UserError
 from triscale.models.model import Model, load
 from triscale.weights import default_weights, way_to
@@ -65,20 +66,20 @@ def predict(
     pictures: Pictures,
     *,
     top: int = 5,
-    precision: str = "fp32",
+    precision: str | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Guess]:
     """The `top` likeliest classes of each picture.
 
     pictures: files, folders (searched for pictures, in the order of their names), manifests or folders of IDX files.
-    precision: fp32, or bf16, faster where the processor multiplies it. progress: is told (pictures decoded, pictures),
-    first (0, pictures), then after each of them. Raises `UserError` for a model without learned weights, a path that
-    does not exist, and a precision that is not here.
+    precision: fp32, or bf16, faster where the processor multiplies it; if None, as for `answering`. progress: is told
+    (pictures decoded, pictures), first (0, pictures), then after each of them. Raises `UserError` for a model without
+    learned weights, a path that does not exist, and a precision that is not here.
     """
     ready = learned(model)
     if top < 1:
         raise UserError(f"--top {top}: at least one class is shown")
-    return _guesses(ready, _find(pictures), top, precision, progress or (lambda done, total: None))
+    return _guesses(ready, _find(pictures), top, answering(ready, precision), progress or (lambda done, total: None))
 
 
 def features(
@@ -115,6 +116,15 @@ def learned(model: str | Path | Model, weights: str | Path | None = None) -> Mod
     if known is not None:
         way = f"its published weights are not on this machine: {way_to(known)}"
     raise UserError(f"{model}: has random weights, so its answers would mean nothing; {way}")
+
+
+def answering(model: Model, precision: str | None = None) -> str:
+    """In which precision a model answers: the one that is named, else bf16 where its run found that this costs nothing
+    and our engine computes it here, else fp32."""
+    if precision is not None:
+        return precision
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    return model.precision if on_cpu and ENGINES["native"].missing(model.precision) is None else "fp32"
 
 
 def is_labelled(place: Path) -> bool:

@@ -16,6 +16,7 @@ from triscale.errors import UserError
 from triscale.evaluating import measure, read_table
 from triscale.evaluating.measures import ClassMeasures
 from triscale.reporting.markdown import Markdown, render_markdown
+from triscale.reporting.precision import precision_words
 from triscale.runs import RunDirectory, write_whole
 from triscale.scaling.budget import label, show
 from triscale.weights import Provenance
@@ -100,6 +101,7 @@ def _values(run: RunDirectory, settings: dict[str, Any]) -> dict[str, Any]:
         "budget": _budget(result["budget"]),
         "engine": result["latency"].get("engine"),  # earlier runs had but one
         "precision": result["latency"].get("precision") or "fp32",
+        "answers": precision_words(result),
         "leaks": _leaks(run, result["leaks"]),
         "weights": weights,
         "hub_licence": _hub_licence(weights),

@@ -14,6 +14,7 @@ from triscale.evaluating import Measures, Predictions, measure
 from triscale.evaluating.measures import ClassMeasures
 from triscale.reporting.mistakes import worst_mistakes
 from triscale.reporting.plots import Tried, curve, reliability, tradeoff
+from triscale.reporting.precision import precision_words
 from triscale.reporting.templating import render
 from triscale.runs import RunDirectory, write_whole
 from triscale.scaling.budget import label, show
@@ -47,6 +48,7 @@ def _values(run: RunDirectory, test: Predictions, images: Images) -> dict[str, A
             for term, entry in result["budget"].items()
         ],
         "engine": ENGINES[result["latency"].get("engine", "native")].title,
+        "answers": precision_words(result),
         "others": [term for term in result["budget"] if term not in ("macs", "params")],
         "label": label,
         "show": show,

@@ -14,13 +14,14 @@ from triscale.data import Preprocess
 from triscale.engines import Logits, running
 from triscale.errors import UserError
 from triscale.exporting import is_exported
-from triscale.models import learned
+from triscale.models import answering, learned
 from triscale.nn.network import Network
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Served:
-    """name: in addresses. logits: from images (n, channels, h, w) to (n, classes), callable from any thread.
+    """name: in addresses. logits: from images (n, channels, h, w) to (n, classes), callable from any thread. precision:
+    in which they are computed.
     network: what activation maps are computed with; None where there can be none. platform: what computes."""
 
     name: str
@@ -29,6 +30,7 @@ class Served:
     logits: Logits
     network: Network | None = None
     platform: str = "triscale"
+    precision: str = "fp32"
 
     @property
     def sees_pictures(self) -> bool:
@@ -42,18 +44,25 @@ class Served:
 
 
 @contextmanager
-def opened(name: str | Path, weights: str | Path | None = None, *, called: str | None = None) -> Iterator[Served]:
+def opened(
+    name: str | Path, weights: str | Path | None = None, *, called: str | None = None, precision: str | None = None
+) -> Iterator[Served]:
     """The model that a name means (see `triscale.models.load`), or an exported file, until it is no longer needed.
 
-    called: its name in addresses; without it the last part of `name`. Raises `UserError` for a model without learned
-    weights.
+    called: its name in addresses; without it the last part of `name`. precision: fp32 or bf16; if None as for
+    `triscale.models.answering`. Raises `UserError` for a model without learned weights, and where a precision is named
+    that is not here, or for an exported file.
     """
+    named = called or addressable(name)
     if is_exported(name):
-        yield _exported(name, weights, called or addressable(name))
+        if precision is not None:
+            raise UserError(f"--precision {precision}: {name} has its own; leave it out, or name the run it came from")
+        yield _exported(name, weights, named)
         return
     model = learned(name, weights)
-    with running(model) as logits:
-        yield Served(called or addressable(name), model.classes, model.preprocess, logits, network=model)
+    chosen = answering(model, precision)
+    with running(model, precision=chosen) as logits:
+        yield Served(named, model.classes, model.preprocess, logits, network=model, precision=chosen)
 
 
 def _exported(name: str | Path, weights: str | Path | None, called: str) -> Served:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from triscale.errors import TriscaleError, UserError
 from triscale.exporting import is_exported
 from triscale.models import learned
+from triscale.models.model import PRECISIONS
 from triscale.serving.application import application
 from triscale.serving.limits import Limits
 from triscale.serving.opening import opened
@@ -47,13 +48,21 @@ class Cluster:
                 raise UserError(f"--{name} {getattr(self, name)}: is not from 1 to 1024")
 
 
-def model_file(name: str, weights: str | None) -> bytes:
-    """The model that a name means, as the one file that travels to the replicas. Raises `UserError`."""
+def model_file(name: str, weights: str | None, precision: str | None = None) -> bytes:
+    """The model that a name means, as the one file that travels to the replicas.
+
+    precision: in which it answers on nodes that compute that, others answer in fp32; if None, as its run found. Raises
+    `UserError`.
+    """
+    if precision not in (None, *PRECISIONS):
+        raise UserError(f"--precision {precision}: is none of {', '.join(PRECISIONS)}")
     if is_exported(name):
         raise UserError(f"--ray: replicas open models, not exported files such as {name}; name the run it came from")
     with tempfile.TemporaryDirectory(prefix="triscale-") as folder:
         file = Path(folder) / "model.safetensors"
-        learned(name, weights).save(file)
+        model = learned(name, weights)
+        model.precision = model.precision if precision is None else precision
+        model.save(file)
         return file.read_bytes()
 
 

@@ -1,7 +1,7 @@
 """A model that was trained, ready to run without torch."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy.typing as npt
 import safetensors
@@ -9,7 +9,7 @@ import safetensors
 from triscale.arch import Architecture, from_json
 from triscale.arch.resolve import MODEL_FILE
 from triscale.engines.native.engine import Engine
-from triscale.engines.native.library import Precision
+from triscale.engines.native.library import Precision, available
 from triscale.engines.native.plan import Plan
 from triscale.engines.native.program import compile_plan
 from triscale.errors import UserError
@@ -18,18 +18,20 @@ FORMAT = "1"  # of model files, as `models.Model.save` writes them
 
 
 def open_run(
-    path: str | Path, *, precision: Precision = "fp32", threads: int | None = None, streams: int = 1
+    path: str | Path, *, precision: Precision | None = None, threads: int | None = None, streams: int = 1
 ) -> Engine:
     """The engine of the model in a run's directory, or of a model file that Triscale wrote; no torch is imported.
 
     Images are what the model's preprocessing makes of pictures: (pixels / 255 - mean) / std of what `Preprocess.fit`
     gives, (n, channels, height, width). Logits come in the order of its classes. Preprocessing and classes are in the
-    file's metadata (`arch.resolve.read_metadata`). precision, threads, streams: see `Engine`. Raises `UserError` for a
-    path that is no such model, and for a damaged one; `TriscaleError` where there is no native engine.
+    file's metadata (`arch.resolve.read_metadata`). precision: if None, bf16 where the model's run found that it costs
+    nothing and this processor multiplies it, else fp32. threads, streams: see `Engine`. Raises `UserError` for a path
+    that is no such model, and for a damaged one; `TriscaleError` where there is no native engine.
     """
     place = Path(path)
-    plan = plan_of(place / MODEL_FILE if place.is_dir() else place)
-    return Engine(plan, precision=precision, threads=threads, streams=streams)
+    plan, found = _compiled(place / MODEL_FILE if place.is_dir() else place)
+    chosen = precision or (found if available().bf16 else "fp32")
+    return Engine(plan, precision=chosen, threads=threads, streams=streams)
 
 
 def plan_of(file: Path) -> Plan:
@@ -39,22 +41,30 @@ def plan_of(file: Path) -> Plan:
     computed: for millions of weights that takes longer than compiling, and for fewer there is a millisecond to gain
     (`benchmarks/opening.py`). Raises `UserError` for a file that is no model that Triscale wrote, or damaged.
     """
-    architecture, weights = _read(file)
+    return _compiled(file)[0]
+
+
+def _compiled(file: Path) -> tuple[Plan, Precision]:
+    """And in which precision it answers where nobody names one."""
+    architecture, weights, precision = _read(file)
     try:
-        return compile_plan(architecture, weights)
+        return compile_plan(architecture, weights), precision
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
 
 
-def _read(file: Path) -> tuple[Architecture, dict[str, npt.NDArray[Any]]]:
-    """Both from one opening of the file: it may be replaced meanwhile."""
+def _read(file: Path) -> tuple[Architecture, dict[str, npt.NDArray[Any]], Precision]:
+    """All from one opening of the file: it may be replaced meanwhile."""
     try:
         with safetensors.safe_open(file, "numpy") as content:
             metadata = content.metadata() or {}
             if metadata["format"] != FORMAT:
                 raise ValueError(f"format {metadata['format']}")
             architecture = from_json(metadata["architecture"], str(file))
-            return architecture, {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+            precision: Precision = metadata.get("precision", "fp32")
+            if precision not in get_args(Precision):
+                raise ValueError(f"precision {precision}")
+            return architecture, {name: content.get_tensor(name) for name in content.keys()}, precision  # noqa: SIM118
     except FileNotFoundError:
         raise UserError(f"{file}: there is no such file; name a finished run, or a model file") from None
     except OSError as error:

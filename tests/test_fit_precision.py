@@ -1,0 +1,183 @@
+"""In which precision a trained model answers: bf16 only where its own validation images show that it costs nothing."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from triscale.data import Prepared, prepare, read
+from triscale.engines import running, table
+from triscale.engines.native import available, open_run
+from triscale.engines.native.library import Availability
+from triscale.errors import UserError
+from triscale.evaluating import evaluate
+from triscale.fitting import Fitted, fit, precision
+from triscale.fitting.precision import Bf16, fewest, judge_bf16
+from triscale.models import answering, learned, load, predict
+from triscale.nn.network import Network
+from triscale.reporting.precision import precision_words
+from triscale.runs import RunDirectory
+from triscale.serving import opened
+from triscale.serving.replicas import model_file
+from triscale.stats import PairedDifference, Proportion
+
+needs_bf16 = pytest.mark.skipif(not available().bf16, reason="the processor does not multiply bf16")
+
+
+@pytest.fixture(scope="module")
+def quick(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fitted]:
+    """A run whose gate is so wide that sixty digits pass it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(precision, "SHARE", 1.0)
+        patch.setattr(precision, "MOST_LOST", 1.0)
+        yield fit(digits, out=tmp_path_factory.mktemp("runs") / "quick", macs=400_000, epochs=5, seed=3)
+
+
+def held_out(fitted: Fitted, digits: Path, times: int) -> Prepared:
+    """All digits, each so many times."""
+    split = read(digits, seed=3).train
+    return prepare(split.select(np.arange(times * len(split)) % len(split)), fitted.model.preprocess)
+
+
+def test_of_few_images_nothing_is_concluded(fitted: Fitted) -> None:
+    said = fitted.run.settings()["result"]["bf16"]
+    assert (said["holds"], fitted.bf16.holds, fitted.model.precision) == (False, False, "fp32")
+    assert "cannot tell" in said["why"] or "does not multiply" in said["why"]
+    assert Bf16.from_json(said) == fitted.bf16
+    with safetensors.safe_open(fitted.run.model, "pt") as content:
+        assert "precision" not in content.metadata()
+    assert answering(load(fitted.run.path)) == "fp32"
+
+
+def test_as_many_images_as_are_asked_for_can_tell_and_one_less_cannot() -> None:
+    n = fewest()
+    assert Bf16(lost=PairedDifference(0, 0, n), same=Proportion(n, n)).holds
+    assert not Bf16(lost=PairedDifference(0, 0, n - 1), same=Proportion(n - 1, n - 1)).holds
+
+
+@given(st.integers(1, 10_000), st.integers(0, 40), st.integers(0, 40))
+def test_it_holds_only_where_the_whole_interval_is_below_what_may_be_lost(n: int, first: int, second: int) -> None:
+    first, second = min(first, n), min(second, n - min(first, n))
+    found = Bf16(lost=PairedDifference(first, second, n), same=Proportion(n - first - second, n))
+    assert found.holds == (PairedDifference(first, second, n).interval()[1] <= 0.005)
+    assert Bf16.from_json(found.to_json()) == found
+    words = precision_words({"bf16": found.to_json()})
+    assert words is not None
+    assert words.startswith("Answers are in bf16" if found.holds else "Answers are in fp32")
+
+
+@needs_bf16
+def test_what_bf16_costs_is_counted_image_by_image(fitted: Fitted, digits: Path) -> None:
+    images = held_out(fitted, digits, times=10)
+    found = judge_bf16(fitted.model, images, looked_at=10**6, seed=0)
+    assert found.lost is not None
+    assert found.same is not None
+    x = torch.stack([fitted.model.preprocess(images.images.pixels(i)) for i in range(len(images.images))])
+    with running(fitted.model) as exact, running(fitted.model, precision="bf16") as quick:
+        a, b = exact(x).argmax(1).numpy(), quick(x).argmax(1).numpy()
+    y = images.images.labels
+    assert (found.same.count, found.same.n) == ((a == b).sum(), len(y))
+    assert (found.lost.first, found.lost.second) == (((a == y) & (b != y)).sum(), ((a != y) & (b == y)).sum())
+
+
+@needs_bf16
+def test_judging_takes_a_hundredth_of_what_training_looked_at(fitted: Fitted, digits: Path) -> None:
+    images = held_out(fitted, digits, times=10)
+    found = judge_bf16(fitted.model, images, looked_at=100 * fewest(), seed=0)
+    assert found.lost is not None
+    assert found.lost.n == fewest()
+    assert judge_bf16(fitted.model, images, looked_at=100 * fewest() - 1, seed=0).lost is None
+
+
+@needs_bf16
+def test_a_model_that_bf16_harms_answers_in_fp32(
+    fitted: Fitted, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def harmed(network: Network, **how: Any) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
+        with running(network, **how) as logits:
+            yield (lambda x: -logits(x)) if how.get("precision") == "bf16" else logits
+
+    monkeypatch.setattr(precision, "running", harmed)
+    found = judge_bf16(fitted.model, held_out(fitted, digits, times=10), looked_at=10**6, seed=0)
+    assert (found.lost is not None, found.holds) == (True, False)
+    assert "more than 0.5 points might be lost" in (precision_words({"bf16": found.to_json()}) or "")
+
+
+@needs_bf16
+def test_where_it_holds_predict_serve_and_open_run_answer_in_bf16(
+    quick: Fitted, digits: Path, triscale: Callable[..., tuple[int, str, str]]
+) -> None:
+    run = quick.run.path
+    assert (quick.bf16.holds, load(run).precision) == (True, "bf16")
+    plain, fast, exact = (list(predict(run, digits, precision=one)) for one in (None, "bf16", "fp32"))
+    assert plain == fast
+    assert plain != exact
+    assert '"precision": "bf16"' in triscale("predict", run, digits, "--json")[1]
+    assert '"precision": "fp32"' in triscale("predict", run, digits, "--precision", "fp32", "--json")[1]
+    with opened(run) as served, opened(run, precision="fp32") as other, open_run(run) as engine:
+        assert (served.precision, other.precision, engine.precision) == ("bf16", "fp32", "bf16")
+        x = load(run).preprocess(next(digits.rglob("*.png")))[None]
+        assert np.array_equal(engine(x.numpy()), served.logits(x).numpy())
+    for text in (quick.run.report.read_text(), quick.run.card.read_text()):
+        assert "Answers are in bf16" in text
+
+
+@needs_bf16
+def test_what_is_measured_is_measured_in_fp32(quick: Fitted) -> None:
+    again = evaluate(quick.run.path)
+    assert again.measures.top1.value == quick.run.settings()["result"]["test_accuracy"]
+    assert np.array_equal(again.table.predicted, quick.test.predicted)
+    assert quick.latency.precision == "fp32"
+
+
+@needs_bf16
+def test_a_finished_run_says_it_again(quick: Fitted) -> None:
+    assert Bf16.from_json(RunDirectory.open(quick.run.path).settings()["result"]["bf16"]) == quick.bf16
+
+
+@needs_bf16
+def test_a_processor_without_it_answers_in_fp32(quick: Fitted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "available", lambda: Availability("avx2"))
+    assert answering(learned(quick.run.path)) == "fp32"
+    with opened(quick.run.path) as served:
+        assert served.precision == "fp32"
+    with (
+        pytest.raises(UserError, match=r"--precision bf16: .*avx2.*; take fp32"),
+        opened(quick.run.path, precision="bf16"),
+    ):
+        pass
+
+
+@needs_bf16
+def test_what_goes_to_replicas_says_in_what_they_answer(quick: Fitted, tmp_path: Path) -> None:
+    for wanted, said in ((None, "bf16"), ("fp32", "fp32"), ("bf16", "bf16")):
+        (tmp_path / "m.safetensors").write_bytes(model_file(str(quick.run.path), None, wanted))
+        assert load(tmp_path / "m.safetensors").precision == said
+    with pytest.raises(UserError, match="--precision int4: is none of fp32, bf16"):
+        model_file(str(quick.run.path), None, "int4")
+
+
+def test_a_precision_that_nobody_knows_is_refused_in_one_line(fitted: Fitted, tmp_path: Path) -> None:
+    file, model = tmp_path / "odd.safetensors", load(fitted.run.path)
+    model.precision = "int4"
+    model.save(file)
+    for open_it in (load, open_run):
+        with pytest.raises(UserError, match=r"odd\.safetensors.*precision int4") as caught:
+            open_it(file)
+        assert "\n" not in str(caught.value)
+
+
+def test_earlier_runs_say_nothing_of_it(fitted: Fitted) -> None:
+    result = {key: value for key, value in fitted.run.settings()["result"].items() if key != "bf16"}
+    assert precision_words(result) is None
+    assert not Bf16.from_json(result.get("bf16")).holds
+    assert replace(fitted, bf16=Bf16.from_json(None)).bf16.why == "an earlier version trained it"
