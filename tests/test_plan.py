@@ -140,6 +140,22 @@ def test_a_rehearsal_that_is_slower_than_the_timing_gives_way_to_a_candidate_tha
     assert other.epochs < plan.fewest
 
 
+@pytest.mark.parametrize("slow", [60.0, 1.0])
+def test_why_a_candidate_was_taken_is_not_said_of_one_that_the_table_shows_slower(
+    digits: Path, monkeypatch: pytest.MonkeyPatch, slow: float
+) -> None:
+    fake = FakeMachine(monkeypatch, 4e9)
+    monkeypatch.setattr(
+        "triscale.fitting.plan.rehearse", lambda *given, **_: Pace(slow * given[3].per_image * given[3].measured, 0.001)
+    )
+    fake.favourite = "resnet18"
+    plan = planned(digits, {"macs": 3e6}, baseline=["resnet18", "mobilenet_v2"])
+    taken, other = plan.candidates[plan.taken], plan.candidates[1 - plan.taken]
+    assert taken.name == "resnet18"
+    assert plan.why.endswith(", as first timed") == (other.images_per_second > taken.images_per_second)
+    assert (other.images_per_second > taken.images_per_second) == (slow > 1)
+
+
 def test_no_time_left_at_all_is_named_before_anything_is_measured(
     digits: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -210,7 +210,7 @@ def _rehearsed(asked: "_Asked", candidates: tuple[Candidate, ...], course: Cours
     smaller.
     """
     overheads: dict[int, float] = {}  # by position, of candidates as they were rehearsed
-    taken, _ = take(candidates, course)
+    taken, why = take(candidates, course)
     stage = None
     for _ in range(ATTEMPTS + len(candidates)):
         candidate = candidates[taken]
@@ -221,12 +221,14 @@ def _rehearsed(asked: "_Asked", candidates: tuple[Candidate, ...], course: Cours
             for i, one in enumerate(candidates)
         )
         if any(one.completes(course) for one in candidates):
-            again, why = take(candidates, course)
+            again, since = take(candidates, course)
             # Each is rehearsed once: between two that are equally fast the clock would go back and forth.
             settled = course.seconds is None or (again in overheads and candidates[taken].completes(course))
             if again == taken or settled:
+                # Where a clock that rehearsals corrected would take another one now, the table shows it.
+                why = since if again == taken else f"{why}, as first timed"
                 return _draft(asked, stage, candidates, taken, why, pace, course)
-            taken = again
+            taken, why = again, since
             continue
         try:
             smaller = shrink(
