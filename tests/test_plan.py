@@ -74,6 +74,18 @@ def test_of_equally_large_candidates_the_fastest_to_train_is_taken(
     assert "fastest" in plan.why
 
 
+@pytest.mark.parametrize("favourite", CANDIDATES)
+def test_of_equally_large_candidates_one_that_keeps_the_most_pixels_is_taken_before_a_faster_one(
+    digits: Path, fast: FakeMachine, favourite: str
+) -> None:
+    fast.favourite = favourite
+    plan = planned(digits, {"macs": 3e5})
+    sides = [candidate.architecture.resolution[0] for candidate in plan.candidates if candidate.architecture]
+    assert len(set(sides)) > 1
+    assert sides[plan.taken] == max(sides)
+    assert "pixels" in plan.why
+
+
 def test_a_larger_candidate_is_taken_before_a_faster_one(digits: Path, fast: FakeMachine) -> None:
     fast.favourite = "resnet18"
     # 20,000 parameters are far more MACs in one kind of network than in another.

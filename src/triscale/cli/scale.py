@@ -14,7 +14,7 @@ from triscale.cli.console import Output, print_table, table
 from triscale.costing import cost
 from triscale.errors import UserError
 from triscale.runs import write_whole
-from triscale.scaling import Scaled
+from triscale.scaling import RULES, Scaled
 from triscale.scaling.budget import label
 from triscale.scaling.budget import show as show_term
 from triscale.scaling.summary import summary
@@ -29,8 +29,8 @@ def command(
     rule: Annotated[
         str,
         typer.Option(
-            help="compound, uniform, fast, depth, width, resolution, tiny, a coefficients file (JSON with alpha, beta, "
-            "gamma), or shares of depth, width and resolution such as 0.2,0.5,0.3."
+            help=f"{', '.join(RULES)}, a coefficients file (JSON with alpha, beta, gamma), or shares of depth, width "
+            "and resolution such as 0.2,0.5,0.3."
         ),
     ] = "compound",
     factor: Annotated[float | None, typer.Option(help="Times the MACs (nominal).", show_default=False)] = None,

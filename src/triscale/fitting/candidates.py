@@ -22,7 +22,7 @@ from triscale.training.recipe import regularised
 from triscale.units import format_bytes, format_count, format_seconds
 
 OVERHEAD = 1.5  # a real step with optimizer, average and batches, and its share of validation, over the measured one
-EQUAL = 0.95  # of the most MACs: candidates of at least so many count as equally large
+EQUAL = 0.95  # of the most MACs, or of the pixels kept: candidates of at least so many count as equal
 ROUNDS = 3  # of measuring all candidates in turns until all hold the latency
 ATTEMPTS = 5  # to shrink a candidate until it completes the fewest epochs
 
@@ -61,6 +61,11 @@ class Candidate:
     def macs(self) -> int:
         """Of the scaled network; 0 where it is refused."""
         return self.scaled.cost.macs if self.scaled else 0
+
+    @property
+    def kept(self) -> float:
+        """The share of the images' pixels that it sees, on each side: 1 unless it was scaled to fewer."""
+        return min(1.0, self.scaled.multipliers.resolution) if self.scaled else 0.0
 
 
 @dataclass(frozen=True)
@@ -113,8 +118,8 @@ def measure(
 
 
 def take(candidates: tuple[Candidate, ...], course: Course) -> tuple[int, str]:
-    """The position of the candidate to train, and why: the largest that completes the fewest epochs, and of equally
-    large ones the fastest to train.
+    """The position of the candidate to train, and why: the largest that completes the fewest epochs; of equally large
+    ones those that give up the fewest pixels of the images, and of these the fastest to train.
 
     Raises `UserError` where there is none.
     """
@@ -123,7 +128,9 @@ def take(candidates: tuple[Candidate, ...], course: Course) -> tuple[int, str]:
         raise UserError(_nothing_left(candidates, course))
     most = max(candidate.macs for candidate in possible)
     largest = [candidate for candidate in possible if candidate.macs >= EQUAL * most]
-    best = max(largest, key=lambda candidate: candidate.images_per_second)
+    most_kept = max(candidate.kept for candidate in largest)
+    sharpest = [candidate for candidate in largest if candidate.kept >= EQUAL * most_kept]
+    best = max(sharpest, key=lambda candidate: candidate.images_per_second)
     enough = "" if course.seconds is None else f" that completes at least {course.fewest} epochs in the time"
     if len(candidates) == 1:
         why = "the only candidate"
@@ -131,8 +138,10 @@ def take(candidates: tuple[Candidate, ...], course: Course) -> tuple[int, str]:
         why = f"the only one{enough}" if enough else "the only one that holds the budget"
     elif len(largest) == 1:
         why = f"the largest{enough}"
+    elif len(sharpest) == 1:
+        why = f"it keeps the most pixels of {len(largest)} equally large ones{enough.replace('completes', 'complete')}"
     else:
-        why = f"the fastest to train of {len(largest)} equally large ones{enough.replace('completes', 'complete')}"
+        why = f"the fastest to train of {len(sharpest)} equally large ones{enough.replace('completes', 'complete')}"
     return candidates.index(best), why
 
 
