@@ -13,32 +13,40 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from triscale.cli.fit import values as fit_values
+from triscale.cli.train import values as train_values
 from triscale.data import Prepared, prepare, read
 from triscale.engines import running, table
 from triscale.engines.native import available, open_run
 from triscale.engines.native.library import Availability
-from triscale.errors import UserError
+from triscale.errors import TriscaleError, UserError
 from triscale.evaluating import evaluate
-from triscale.fitting import Fitted, fit, precision
+from triscale.fitting import Fitted, Listener, fit, precision
+from triscale.fitting.carrying import How
 from triscale.fitting.precision import Bf16, fewest, judge_bf16
-from triscale.models import answering, learned, load, predict
+from triscale.fitting.resume import resume
+from triscale.models import Model, answering, learned, load, predict
 from triscale.nn.network import Network
 from triscale.reporting.precision import precision_words
-from triscale.runs import RunDirectory
 from triscale.serving import opened
-from triscale.serving.replicas import model_file
+from triscale.serving.replicas import Cluster, model_file
 from triscale.stats import PairedDifference, Proportion
 
 needs_bf16 = pytest.mark.skipif(not available().bf16, reason="the processor does not multiply bf16")
 
 
 @pytest.fixture(scope="module")
-def quick(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fitted]:
-    """A run whose gate is so wide that sixty digits pass it."""
+def quick(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Fitted:
+    """A run whose gate is so wide that six validation images pass it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(precision, "SHARE", 1.0)
-        patch.setattr(precision, "MOST_LOST", 1.0)
-        yield fit(digits, out=tmp_path_factory.mktemp("runs") / "quick", macs=400_000, epochs=5, seed=3)
+        patch.setattr("triscale.fitting.carrying.judge_bf16", widely)
+        return fit(digits, out=tmp_path_factory.mktemp("runs") / "quick", macs=400_000, epochs=5, seed=3)
+
+
+def widely(model: Model, held_out: Prepared, *, looked_at: int, seed: int) -> Bf16:
+    """Judged as always, on the same few images again and again, where everything may be lost."""
+    many = held_out.select(np.arange(10 * fewest()) % len(held_out.images))
+    return replace(judge_bf16(model, many, looked_at=10**9, seed=seed), most_lost=1.0)
 
 
 def held_out(fitted: Fitted, digits: Path, times: int) -> Prepared:
@@ -109,7 +117,7 @@ def test_a_model_that_bf16_harms_answers_in_fp32(
     monkeypatch.setattr(precision, "running", harmed)
     found = judge_bf16(fitted.model, held_out(fitted, digits, times=10), looked_at=10**6, seed=0)
     assert (found.lost is not None, found.holds) == (True, False)
-    assert "more than 0.5 points might be lost" in (precision_words({"bf16": found.to_json()}) or "")
+    assert "bf16 might cost more than 0.5 points" in (precision_words({"bf16": found.to_json()}) or "")
 
 
 @needs_bf16
@@ -137,17 +145,27 @@ def test_what_is_measured_is_measured_in_fp32(quick: Fitted) -> None:
     assert again.measures.top1.value == quick.run.settings()["result"]["test_accuracy"]
     assert np.array_equal(again.table.predicted, quick.test.predicted)
     assert quick.latency.precision == "fp32"
+    with running(quick.model) as exact:
+        x = torch.stack([quick.model.preprocess(Path(quick.run.data_path()) / name) for name in again.table.names])
+        confidence = exact(x).softmax(1).max(1).values.numpy()
+    assert np.abs(again.table.confidence - confidence).max() < 1e-5
 
 
 @needs_bf16
 def test_a_finished_run_says_it_again(quick: Fitted) -> None:
-    assert Bf16.from_json(RunDirectory.open(quick.run.path).settings()["result"]["bf16"]) == quick.bf16
+    again = resume(quick.run.path, How(Listener()))
+    assert again is not None
+    assert (again.bf16, again.model.precision) == (quick.bf16, "bf16")
+    assert fit_values(again)["bf16"] == fit_values(quick)["bf16"] == train_values(again)["bf16"]
 
 
 @needs_bf16
 def test_a_processor_without_it_answers_in_fp32(quick: Fitted, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table, "available", lambda: Availability("avx2"))
+    monkeypatch.setattr("triscale.engines.native.opening.available", lambda: Availability("avx2"))
     assert answering(learned(quick.run.path)) == "fp32"
+    with open_run(quick.run.path) as engine:
+        assert engine.precision == "fp32"
     with opened(quick.run.path) as served:
         assert served.precision == "fp32"
     with (
@@ -159,11 +177,48 @@ def test_a_processor_without_it_answers_in_fp32(quick: Fitted, monkeypatch: pyte
 
 @needs_bf16
 def test_what_goes_to_replicas_says_in_what_they_answer(quick: Fitted, tmp_path: Path) -> None:
-    for wanted, said in ((None, "bf16"), ("fp32", "fp32"), ("bf16", "bf16")):
-        (tmp_path / "m.safetensors").write_bytes(model_file(str(quick.run.path), None, wanted))
-        assert load(tmp_path / "m.safetensors").precision == said
+    (tmp_path / "m.safetensors").write_bytes(model_file(str(quick.run.path), None))
+    assert load(tmp_path / "m.safetensors").precision == "bf16"
     with pytest.raises(UserError, match="--precision int4: is none of fp32, bf16"):
-        model_file(str(quick.run.path), None, "int4")
+        Cluster(precision="int4")
+
+
+def test_a_precision_that_cannot_be_named_is_refused_where_pytorch_answers_too(
+    fitted: Fitted, digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("triscale.engines.logits.available", lambda: Availability(None))
+    with pytest.raises(UserError, match="--precision int4: is none of fp32, bf16"):
+        predict(fitted.run.path, digits, precision="int4")
+
+
+@needs_bf16
+def test_an_engine_that_fails_while_it_is_judged_costs_no_run(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise TriscaleError("the engine\nis ill")
+
+    monkeypatch.setattr("triscale.fitting.carrying.judge_bf16", widely)
+    monkeypatch.setattr(precision, "running", failing)
+    found = fit(digits, out=tmp_path / "run", macs=400_000, epochs=1, seed=3)
+    assert (found.bf16.why, found.model.precision) == ("the engine is ill", "fp32")
+    assert found.run.card.is_file()
+
+
+@needs_bf16
+def test_what_starts_from_a_model_that_answers_in_bf16_is_judged_anew(
+    quick: Fitted, digits: Path, tmp_path: Path
+) -> None:
+    tuned = fit(digits, out=tmp_path / "tuned", weights=quick.run.path, epochs=1, scratch=False)
+    assert (tuned.bf16.holds, load(tuned.run.path).precision) == (False, "fp32")
+
+
+def test_features_are_of_fp32_and_say_so(
+    fitted: Fitted, digits: Path, tmp_path: Path, triscale: Callable[..., tuple[int, str, str]]
+) -> None:
+    words = ("--features", tmp_path / "f.npy", "--precision", "bf16")
+    code, _, err = triscale("predict", fitted.run.path, digits, *words)
+    assert (code, "--precision bf16: says how classes are computed" in err) == (2, True)
 
 
 def test_a_precision_that_nobody_knows_is_refused_in_one_line(fitted: Fitted, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from triscale.costing import cost
 from triscale.engines import Latency
 from triscale.errors import UserError
 from triscale.fitting import CANDIDATES, Draft, Frozen, Listener, Plan, draft, fit, make_wish
+from triscale.fitting.candidates import Candidate, Course, take
 from triscale.nn import Network
 from triscale.searching.references import mini
 from triscale.training import Machine, Pace
@@ -84,6 +85,35 @@ def test_of_equally_large_candidates_one_that_keeps_the_most_pixels_is_taken_bef
     assert len(set(sides)) > 1
     assert sides[plan.taken] == max(sides)
     assert "pixels" in plan.why
+
+
+def test_pixels_are_counted_against_the_images_not_against_the_baseline(
+    digits: Path, fast: FakeMachine, tmp_path: Path
+) -> None:
+    files = []
+    for pixels in (12, 224):
+        files.append(tmp_path / f"of_{pixels}.json")
+        files[-1].write_text(to_json(replace(mini(), resolution=(pixels, pixels), name=f"mini-{pixels}")))
+    fast.favourite = "of_12"
+    plan = planned(digits, {"macs": 4e6}, baseline=files, rule="width")
+    assert [one.architecture.resolution for one in plan.candidates if one.architecture] == [(12, 12), (16, 16)]
+    assert (plan.taken, plan.why) == (1, "it keeps the most pixels of 2 equally large ones")
+
+
+def test_where_some_keep_their_pixels_the_fastest_of_these_is_taken(digits: Path, fast: FakeMachine) -> None:
+    def candidate(name: str, pixels: int, speed: float) -> Candidate:
+        scaled = one.candidates[0].scaled
+        assert scaled is not None
+        network = replace(scaled.architecture, resolution=(pixels, pixels))
+        return Candidate(replace(network, name=name), scaled, network, epochs=20, images_per_second=speed)
+
+    one = planned(digits, {"macs": 3e6}, baseline="resnet18")
+    found = tuple(candidate(*row) for row in (("a", 16, 1.0), ("b", 16, 2.0), ("c", 8, 3.0), ("d", 8, 4.0)))
+    taken, why = take(found, Course(5, 8, 16, 1, 60, None))
+    assert (taken, why) == (
+        1,
+        "of 4 equally large ones 2 keep the most pixels, and it is the fastest of these to train",
+    )
 
 
 def test_a_larger_candidate_is_taken_before_a_faster_one(digits: Path, fast: FakeMachine) -> None:

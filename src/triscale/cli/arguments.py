@@ -38,7 +38,7 @@ Answering = Annotated[
     typer.Option(
         "--precision",
         help="fp32; or bf16: faster where the processor multiplies it, and answers differ a little.",
-        show_default="bf16 where the run found that it costs nothing and the processor has it, else fp32",
+        show_default="bf16 where its run found that this costs less than half a point, and the processor has it",
     ),
 ]
 Memory = Annotated[

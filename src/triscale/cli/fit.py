@@ -51,7 +51,8 @@ def command(
     rule: Annotated[
         str | None,
         typer.Option(
-            help="How to scale it; see triscale scale --help.", show_default="compound to grow, slim to shrink"
+            help="How to scale it; see triscale scale --help.",
+            show_default="compound to grow; slim to shrink, then fewer pixels",
         ),
     ] = None,
     search: Annotated[
@@ -228,6 +229,16 @@ def values(fitted: "Fitted") -> dict[str, Any]:
     }
 
 
+def show_precision(console: Console, fitted: "Fitted") -> None:
+    """In which precision the model answers, where bf16 was judged."""
+    if fitted.bf16.lost is None:
+        return
+    from triscale.reporting.precision import precision_words
+
+    words = precision_words({"bf16": fitted.bf16.to_json()}) or ""
+    console.print(words[:1].lower() + words[1:].removesuffix("."))
+
+
 def show(console: Console, fitted: "Fitted") -> None:
     """What `fit` answers to a person."""
     scaled = fitted.plan.scaled
@@ -245,10 +256,7 @@ def show(console: Console, fitted: "Fitted") -> None:
         f"{format_seconds(measured.high)}, n = {measured.n}, threads: {measured.threads}, "
         f"{ENGINES[measured.engine].title} in {measured.precision})"
     )
-    if fitted.bf16.holds:
-        console.print(
-            f"answers in bf16 where the processor multiplies it: lost {fitted.bf16.lost} of validation accuracy"
-        )
+    show_precision(console, fitted)
     if fitted.scratch is not None:
         console.print(f"from scratch, on the same split: {fitted.scratch.test.top()}")
         console.print(f"the weights are worth {fitted.gain}")

@@ -54,6 +54,10 @@ def command(
     name, found = arguments.model_and_pictures(model, pictures)
     if stage is not None and features is None:
         raise UserError(f"--stage {stage}: says which features to write; name a file too: --features OUT.npy")
+    if precision is not None and features is not None:
+        raise UserError(
+            f"--precision {precision}: says how classes are computed, and --features are of fp32; leave it out"
+        )
     if top is not None and features is not None:
         raise UserError(f"--top {top}: says how many classes to name, and --features names none; leave one of them out")
     if features is not None:
@@ -97,6 +101,8 @@ def _answer(output: Output, model: "Model", name: str, pictures: list[Path], top
     }
 
     output.result(values, lambda console: _show(console, [guess for guess in guesses if not guess.error]))
+    if chosen == "bf16" and precision is None:
+        output.notes.print("answered in bf16, as its run found sound; --precision fp32 takes longer")
     _end(output, failed, len(guesses), _look_closer(name, pictures, guesses))
 
 

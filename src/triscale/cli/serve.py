@@ -76,7 +76,7 @@ def command(
         raise UserError(f"{option}: says how a Ray cluster is used; add --ray, or leave it out")
     asked = _Asked(name, weights, called, precision)
     if ray:
-        cluster = _cluster(address, replicas, threads)
+        cluster = _cluster(address, replicas, threads, precision)
         ended = _serve_replicas(output, asked, (host, port), token, limits, cluster)
     else:
         ended = _serve(output, asked, (host, port), token, limits, threads)
@@ -137,9 +137,9 @@ def _serve_replicas(
     from triscale.serving.opening import addressable
     from triscale.serving.replicas import model_file, serve_replicas
 
-    content = model_file(asked.name, asked.weights, asked.precision)
+    content = model_file(asked.name, asked.weights)
     model = asked.called or addressable(asked.name)
-    known = {"model": model, "replicas": cluster.replicas, "token": token is not None}
+    known = {"model": model, "replicas": cluster.replicas, "precision": cluster.precision, "token": token is not None}
     return serve_replicas(
         content,
         model,
@@ -154,7 +154,10 @@ def _serve_replicas(
 def _tell(output: Output, known: dict[str, object], address: str) -> None:
     """That requests are answered now, and how to ask."""
     output.result(
-        {"url": address, **known}, lambda console: console.print(f"{known['model']} answers at {address}/ until Ctrl-C")
+        {"url": address, **known},
+        lambda console: console.print(
+            f"{known['model']} answers{' in bf16' * (known['precision'] == 'bf16')} at {address}/ until Ctrl-C"
+        ),
     )
     sys.stdout.flush()  # a pipe's reader waits for it, and nothing else follows
     said = ["-H", "Authorization: Bearer TOKEN"] if known["token"] else []
@@ -165,10 +168,10 @@ def _address(host: str, port: int) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def _cluster(address: str | None, replicas: int | None, threads: int | None) -> "Cluster":
+def _cluster(address: str | None, replicas: int | None, threads: int | None, precision: str | None) -> "Cluster":
     from triscale.serving.replicas import Cluster
 
-    given = {"address": address, "replicas": replicas, "threads": threads}
+    given = {"address": address, "replicas": replicas, "threads": threads, "precision": precision}
     return Cluster(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from triscale.arch import to_dict
 from triscale.cli import arguments
 from triscale.cli.console import Output, copies
+from triscale.cli.fit import show_precision
 from triscale.cli.stopping import stopping_gently
 from triscale.errors import UserError
 from triscale.units import format_seconds, parse_seconds
@@ -145,6 +146,7 @@ def values(fitted: "Fitted") -> dict[str, Any]:
         "recipe": plan.values["recipe"],
         "machine": plan.values["machine"],
         "latency": asdict(fitted.latency),
+        "bf16": fitted.bf16.to_json(),
         "cost": {"params": total.params, "macs": total.macs, "activations": total.activations, "size": total.size},
         "architecture": to_dict(plan.architecture),
     }
@@ -159,5 +161,6 @@ def show(console: Console, fitted: "Fitted") -> None:
     waiting = sum(row.waiting for row in fitted.metrics)
     if seconds:
         console.print(f"of {format_seconds(seconds)} of steps {waiting / seconds:.1%} went by waiting for images")
+    show_precision(console, fitted)
     console.print(f"took {format_seconds(fitted.seconds)}; the run is {fitted.run.path}")
     console.print(f"report: {fitted.run.report}")

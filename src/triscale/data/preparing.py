@@ -28,10 +28,10 @@ class Prepared:
     cache: Pixels | None
     margin: bool
 
-    def select(self, indices: Indices) -> "Prepared":
-        """The pictures at ``indices``, in that order."""
+    def select(self, indices: Indices | slice) -> "Prepared":
+        """The pictures at ``indices``, in that order; of a slice the cache is a view."""
         cache = None if self.cache is None else self.cache[indices]
-        return replace(self, images=self.images.select(indices), cache=cache)
+        return replace(self, images=self.images.select(np.arange(len(self.images))[indices]), cache=cache)
 
 
 def prepare(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from triscale.engines.native import available
-from triscale.engines.table import ENGINES, find_engine
+from triscale.engines.table import ENGINES, PRECISIONS, find_engine
 from triscale.errors import UserError
 from triscale.kernels import warn_if_missing
 from triscale.nn.network import Network
@@ -22,6 +22,8 @@ def engine_for(device: torch.device, name: str | None = None, precision: str = "
     missing or has only the instructions that every processor has. Raises `UserError` where the one that is named cannot
     run there.
     """
+    if precision not in PRECISIONS:
+        raise UserError(f"--precision {precision}: is none of {', '.join(PRECISIONS)}")
     if device.type != "cpu":
         if name not in (None, "torch"):
             raise UserError(f"--engine {name}: runs on the CPU, not on {device}; add --device cpu, or leave it out")

@@ -118,6 +118,9 @@ ENGINES: Mapping[str, Kind] = {
 }
 
 
+PRECISIONS = ENGINES["native"].precisions  # that a network can be asked to answer in
+
+
 def find_engine(name: str, precision: str = "fp32") -> Kind:
     """The engine of that name, ready for that precision here. Raises `UserError` otherwise, saying what there is."""
     if name not in ENGINES:

@@ -141,5 +141,6 @@ def _share(images: Images | Prepared, rank: int, world: int) -> Images | Prepare
         raise ValueError(f"rank {rank} is none of {world} processes")
     if world == 1:
         return images
-    split = images.images if isinstance(images, Prepared) else images
-    return images.select(np.arange(rank, len(split), world))
+    if isinstance(images, Prepared):
+        return images.select(slice(rank, None, world))
+    return images.select(np.arange(rank, len(images), world))

@@ -62,22 +62,23 @@ class Candidate:
         """Of the scaled network; 0 where it is refused."""
         return self.scaled.cost.macs if self.scaled else 0
 
-    @property
-    def kept(self) -> float:
-        """The share of the images' pixels that it sees, on each side: 1 unless it was scaled to fewer."""
-        return min(1.0, self.scaled.multipliers.resolution) if self.scaled else 0.0
+    def kept(self, course: "Course") -> float:
+        """The share of the images' pixels that it sees, on the shorter side: at most 1."""
+        return min(1.0, min(self.architecture.resolution) / course.pixels) if self.architecture else 0.0
 
 
 @dataclass(frozen=True)
 class Course:
     """What all candidates are measured for: how much there is to train, and how long that may take.
 
-    steps: of an epoch. images: of an epoch's steps. fewest, most: epochs that make sense; both the asked ones where
-    epochs were asked for. seconds: of training, None where time plays no part.
+    steps: of an epoch. images: of an epoch's steps. pixels: of the shorter side of the images. fewest, most: epochs
+    that make sense; both the asked ones where epochs were asked for. seconds: of training, None where time plays no
+    part.
     """
 
     steps: int
     batch: int
+    pixels: int
     fewest: int
     most: int
     seconds: float | None
@@ -128,8 +129,8 @@ def take(candidates: tuple[Candidate, ...], course: Course) -> tuple[int, str]:
         raise UserError(_nothing_left(candidates, course))
     most = max(candidate.macs for candidate in possible)
     largest = [candidate for candidate in possible if candidate.macs >= EQUAL * most]
-    most_kept = max(candidate.kept for candidate in largest)
-    sharpest = [candidate for candidate in largest if candidate.kept >= EQUAL * most_kept]
+    most_kept = max(candidate.kept(course) for candidate in largest)
+    sharpest = [candidate for candidate in largest if candidate.kept(course) >= EQUAL * most_kept]
     best = max(sharpest, key=lambda candidate: candidate.images_per_second)
     enough = "" if course.seconds is None else f" that completes at least {course.fewest} epochs in the time"
     if len(candidates) == 1:
@@ -138,10 +139,14 @@ def take(candidates: tuple[Candidate, ...], course: Course) -> tuple[int, str]:
         why = f"the only one{enough}" if enough else "the only one that holds the budget"
     elif len(largest) == 1:
         why = f"the largest{enough}"
-    elif len(sharpest) == 1:
-        why = f"it keeps the most pixels of {len(largest)} equally large ones{enough.replace('completes', 'complete')}"
     else:
-        why = f"the fastest to train of {len(sharpest)} equally large ones{enough.replace('completes', 'complete')}"
+        equal = f"{len(largest)} equally large ones{enough.replace('completes', 'complete')}"
+        if len(sharpest) == len(largest):
+            why = f"the fastest to train of {equal}"
+        elif len(sharpest) == 1:
+            why = f"it keeps the most pixels of {equal}"
+        else:
+            why = f"of {equal} {len(sharpest)} keep the most pixels, and it is the fastest of these to train"
     return candidates.index(best), why
 
 

@@ -99,10 +99,13 @@ def carry_out(run: RunDirectory, settings: dict[str, Any], plan: Frozen, ready: 
         processes.wait()
         return None
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-    bf16 = judge_bf16(trained, ready.held_out, looked_at=rows[-1].step * plan.recipe.batch, seed=plan.seed)
-    trained.precision = "bf16" if bf16.holds else "fp32"
+    trained.precision = "fp32"
     trained.save(run.model)
     write_whole(run.predictions, test.to_csv())
+    bf16 = judge_bf16(trained, ready.held_out, looked_at=rows[-1].step * plan.recipe.batch, seed=plan.seed)
+    if bf16.holds:
+        trained.precision = "bf16"
+        trained.save(run.model)
     scratch = _from_scratch(run, plan, ready, how, training)
     latency, achieved = _achieved(run, plan, device)
     fitted = Fitted(

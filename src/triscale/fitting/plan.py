@@ -9,7 +9,7 @@ import torch
 
 from triscale.arch import Architecture, to_dict
 from triscale.costing import cost
-from triscale.data import Data, Preprocess, prepare
+from triscale.data import Data, Preprocess, image_resolution, prepare
 from triscale.errors import UserError
 from triscale.fitting.candidates import (
     ATTEMPTS,
@@ -194,13 +194,14 @@ def make_plan(images: Data, wish: Wish, started: float, listener: PlanListener) 
 def _course(asked: _Asked) -> Course:
     images, recipe, epochs, left = asked.images, asked.recipe, asked.wish.epochs, asked.left()
     steps, batch = steps_per_epoch(len(images.train), recipe.batch), min(recipe.batch, len(images.train))
+    pixels = min(image_resolution(images))
     seconds = None if left is None else left * (1 - PLANNING) / asked.trainings
     if epochs is not None:
-        return Course(steps, batch, epochs, epochs, seconds)
+        return Course(steps, batch, pixels, epochs, epochs, seconds)
     if seconds is None:
-        return Course(steps, batch, DEFAULT_EPOCHS, DEFAULT_EPOCHS, None)
+        return Course(steps, batch, pixels, DEFAULT_EPOCHS, DEFAULT_EPOCHS, None)
     fewest = FEWEST_EPOCHS if asked.wish.weights else max(FEWEST_EPOCHS, math.ceil(FEWEST_STEPS / steps))
-    return Course(steps, batch, fewest, max(MOST_EPOCHS, math.ceil(MOST_STEPS / steps)), seconds)
+    return Course(steps, batch, pixels, fewest, max(MOST_EPOCHS, math.ceil(MOST_STEPS / steps)), seconds)
 
 
 def _rehearsed(asked: "_Asked", candidates: tuple[Candidate, ...], course: Course) -> Draft:

@@ -14,6 +14,7 @@ from torch import Tensor
 from triscale.arch import ZOO, Architecture, from_json, to_json
 from triscale.arch.resolve import MODEL_FILE, read_metadata, resolve
 from triscale.data import Preprocess
+from triscale.engines.table import PRECISIONS
 from triscale.errors import UserError
 from triscale.nn.network import Network, build
 from triscale.runs import write_whole
@@ -30,15 +31,15 @@ from triscale.weights.conventions import IMAGENET_MEAN, IMAGENET_STD
 from triscale.weights.reading import readable
 
 FORMAT = "1"
-PRECISIONS = ("fp32", "bf16")
 
 
 class Model(Network):
     """A network with `.architecture`, `.classes` (names in the order of the logits), `.preprocess(image)`.
 
     trained: whether the weights were learned. precision: in which it answers where nobody names one, "bf16" once its
-    run has found that this costs nothing (see `predicting.answering`). provenance: whose weights they were when they
-    came here, or started from; None for weights that were learned here from the beginning, and for random ones.
+    run has found that this costs less than half a point (see `predicting.answering`). provenance: whose weights they
+    were when they came here, or started from; None for weights that were learned here from the beginning, and for
+    random ones.
     """
 
     def __init__(self, architecture: Architecture, classes: tuple[str, ...], preprocess: Preprocess) -> None:

@@ -16,6 +16,7 @@ from triscale.data.idx import is_idx
 from triscale.data.manifests import list_manifest
 from triscale.data.threads import ordered_map
 from triscale.engines import running
+from triscale.engines.logits import engine_for
 from triscale.engines.table import ENGINES
 from triscale.errors import UserError
 from triscale.models.model import Model, load
@@ -119,9 +120,10 @@ def learned(model: str | Path | Model, weights: str | Path | None = None) -> Mod
 
 
 def answering(model: Model, precision: str | None = None) -> str:
-    """In which precision a model answers: the one that is named, else bf16 where its run found that this costs nothing
-    and our engine computes it here, else fp32."""
+    """In which precision a model answers: the one that is named; else bf16 where its run found that this costs less
+    than half a point and our engine computes it here; else fp32. Raises `UserError` for one that cannot be named."""
     if precision is not None:
+        engine_for(next(model.parameters()).device, precision=precision)
         return precision
     on_cpu = next(model.parameters()).device.type == "cpu"
     return model.precision if on_cpu and ENGINES["native"].missing(model.precision) is None else "fp32"

@@ -1,4 +1,4 @@
-"""In which precision a run's model answers, and why, as its report and its card say it."""
+"""In which precision a run's model answers, and why, as its report, its card and the end of `fit` say it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,8 +14,12 @@ def precision_words(result: Mapping[str, Any]) -> str | None:
     if found["why"] is not None:
         return f"Answers are in fp32; bf16 was not judged: {found['why']}."
     n, most = int(found["images"]), 100 * float(found["most_lost"])
-    lost = PairedDifference(int(found["only_fp32_right"]), int(found["only_bf16_right"]), n)
-    seen = f"of {n:,} validation images {int(found['same_class']):,} get the same class as in fp32, lost are {lost}"
+    change = PairedDifference(int(found["only_bf16_right"]), int(found["only_fp32_right"]), n)
+    low, high = (100 * bound for bound in change.interval())
+    seen = (
+        f"accuracy on {n:,} validation images {100 * change.value:+.2f} points from that in fp32 (95 % interval "
+        f"{low:+.2f} to {high:+.2f}), {int(found['same_class']):,} get the same class"
+    )
     if found["holds"]:
         return f"Answers are in bf16 where the processor multiplies it: {seen}."
-    return f"Answers are in fp32; in bf16 more than {most:g} points might be lost: {seen}."
+    return f"Answers are in fp32; bf16 might cost more than {most:g} points: {seen}."

@@ -91,13 +91,13 @@ def solve(baseline: Architecture, rule: Rule, budget: Budget) -> Scaled:
     measurement is all. Raises `UserError` where a limit does not move with the rule or the spec's own limits come
     first, `TooSmallError` where the smallest member exceeds a limit.
     """
-    budget = _measuring_once(budget)
+    budget = measuring_once(budget)
     if budget.analytic and budget.needs_measuring:
         bound = _within_analytic(baseline, rule, budget)
         values = budget.values(bound.architecture) if bound else {}
         if bound and budget.used(values) <= 1:
             return replace(bound, limits=dict(budget.limits), values=values)
-    used = _memory(budget)
+    used = share_used(budget)
     smallest = _at(baseline, rule, SMALLEST)
     assert smallest is not None
     _check_moves(baseline, rule, budget, smallest)
@@ -144,12 +144,12 @@ def _within_analytic(baseline: Architecture, rule: Rule, budget: Budget) -> Scal
         return None
 
 
-def _measuring_once(budget: Budget) -> Budget:
+def measuring_once(budget: Budget) -> Budget:
     """The same budget, whose functions measure no network twice."""
     return replace(budget, measured={term: cache(measure) for term, measure in budget.measured.items()})
 
 
-def _memory(budget: Budget) -> Callable[[Architecture], float]:
+def share_used(budget: Budget) -> Callable[[Architecture], float]:
     """The share of the budget that a network uses; measured terms only where the analytic ones hold, and once."""
     known: dict[Architecture, float] = {}
 
@@ -249,7 +249,7 @@ def _too_small(baseline: Architecture, rule: Rule, budget: Budget, smallest: Arc
         f"no network that small: a budget of {show(over, budget.limits[over])} {label(over)} is below the smallest "
         f"that rule {rule.name} gives from {baseline.name}: {show(over, values[over])} {label(over)} "
         f"({smallest.blocks} blocks, {smallest.stem.channels} channels in the stem, {height}×{width} pixels); "
-        "raise the budget or take another rule"
+        "raise the budget, or take another rule or a smaller baseline"
     )
 
 

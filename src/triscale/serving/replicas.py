@@ -14,10 +14,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from triscale.engines.table import PRECISIONS
 from triscale.errors import TriscaleError, UserError
 from triscale.exporting import is_exported
 from triscale.models import learned
-from triscale.models.model import PRECISIONS
 from triscale.serving.application import application
 from triscale.serving.limits import Limits
 from triscale.serving.opening import opened
@@ -36,33 +36,29 @@ LOOKED = 0.1  # seconds between two looks at whether a signal came
 @dataclass(frozen=True, slots=True)
 class Cluster:
     """address: host:port, "auto", or "" for one on this machine, begun here where there is none. threads: of the
-    network in each replica, which are the processors that it takes."""
+    network in each replica, which are the processors that it takes. precision: as for `opened`; a node that does not
+    compute the one that is named brings no replica up."""
 
     address: str = ""
     replicas: int = 2
     threads: int = 1
+    precision: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("replicas", "threads"):
             if not 1 <= getattr(self, name) <= 1024:
                 raise UserError(f"--{name} {getattr(self, name)}: is not from 1 to 1024")
+        if self.precision not in (None, *PRECISIONS):
+            raise UserError(f"--precision {self.precision}: is none of {', '.join(PRECISIONS)}")
 
 
-def model_file(name: str, weights: str | None, precision: str | None = None) -> bytes:
-    """The model that a name means, as the one file that travels to the replicas.
-
-    precision: in which it answers on nodes that compute that, others answer in fp32; if None, as its run found. Raises
-    `UserError`.
-    """
-    if precision not in (None, *PRECISIONS):
-        raise UserError(f"--precision {precision}: is none of {', '.join(PRECISIONS)}")
+def model_file(name: str, weights: str | None) -> bytes:
+    """The model that a name means, as the one file that travels to the replicas. Raises `UserError`."""
     if is_exported(name):
         raise UserError(f"--ray: replicas open models, not exported files such as {name}; name the run it came from")
     with tempfile.TemporaryDirectory(prefix="triscale-") as folder:
         file = Path(folder) / "model.safetensors"
-        model = learned(name, weights)
-        model.precision = model.precision if precision is None else precision
-        model.save(file)
+        learned(name, weights).save(file)
         return file.read_bytes()
 
 
@@ -125,15 +121,15 @@ def _deployment(
     token: Token | None,
 ) -> Any:  # noqa: ANN401
     """The application, to be built in every replica."""
-    held, threads, here = [content], cluster.threads, version("triscale")
+    held, here = [content], version("triscale")
 
     def build() -> "FastAPI":
-        return _build(held, called, limits, threads, token, here)
+        return _build(held, called, limits, cluster, token, here)
 
     how = serve.deployment(
         name=called,
         num_replicas=cluster.replicas,
-        ray_actor_options={"num_cpus": threads},
+        ray_actor_options={"num_cpus": cluster.threads},
         max_ongoing_requests=2 * limits.queue,  # the application refuses first, and says when to come again
         max_queued_requests=limits.queue,
         health_check_period_s=HEALTH,
@@ -143,7 +139,9 @@ def _deployment(
     return how(serve.ingress(build)()).bind()
 
 
-def _build(held: list[Any], called: str, limits: Limits, threads: int, token: Token | None, wanted: str) -> "FastAPI":
+def _build(
+    held: list[Any], called: str, limits: Limits, cluster: Cluster, token: Token | None, wanted: str
+) -> "FastAPI":
     """In a replica, for as long as its process lives."""
     import ray
     import torch
@@ -151,12 +149,12 @@ def _build(held: list[Any], called: str, limits: Limits, threads: int, token: To
     here = version("triscale")
     if here != wanted:
         raise UserError(f"this node has Triscale {here}, not {wanted}; install the same on every node")
-    torch.set_num_threads(threads)
+    torch.set_num_threads(cluster.threads)
     with tempfile.TemporaryDirectory(prefix="triscale-") as folder:
         file = Path(folder) / "model.safetensors"
         file.write_bytes(ray.get(held[0]))
         stack = ExitStack()  # never closed: the engine ends with the process
-        served = stack.enter_context(opened(file, called=called))
+        served = stack.enter_context(opened(file, called=called, precision=cluster.precision))
     app = application(served, limits, token=token)
     app.state.open = stack
     return app

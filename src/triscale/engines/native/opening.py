@@ -25,8 +25,9 @@ def open_run(
     Images are what the model's preprocessing makes of pictures: (pixels / 255 - mean) / std of what `Preprocess.fit`
     gives, (n, channels, height, width). Logits come in the order of its classes. Preprocessing and classes are in the
     file's metadata (`arch.resolve.read_metadata`). precision: if None, bf16 where the model's run found that it costs
-    nothing and this processor multiplies it, else fp32. threads, streams: see `Engine`. Raises `UserError` for a path
-    that is no such model, and for a damaged one; `TriscaleError` where there is no native engine.
+    less than half a point and this processor multiplies it, else fp32. threads, streams: see `Engine`. Raises
+    `UserError` for a path that is no such model, and for a damaged one; `TriscaleError` where there is no native
+    engine.
     """
     place = Path(path)
     plan, found = _compiled(place / MODEL_FILE if place.is_dir() else place)
