@@ -1,0 +1,42 @@
+"""`examples/search_control.py` gives a control as many passes as the search, and repeats nothing that is finished."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from triscale.runs import RunDirectory
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*words: object) -> tuple[str, str]:
+    done = subprocess.run(
+        [sys.executable, "examples/search_control.py", *map(str, words)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
+
+
+@pytest.mark.slow
+def test_the_control_passes_over_the_images_as_often_as_the_search(digits: Path, tmp_path: Path) -> None:
+    words = (digits, "--out", tmp_path, "--macs", "1M", "--candidates", "8", "--images", "42", "--epochs", "9")
+    table, told = run(*words, "--seeds", "1", "--workers", "2")
+    assert "evolution-0: candidate" in told
+    rows = [line.split(" | ") for line in table.splitlines()[2:]]
+    assert [row[1] for row in rows] == ["evolution", "random"]
+    spent = [int(row[3]) for row in rows]
+    assert spent[1] >= spent[0]
+    kept = [json.loads((tmp_path / name / "search.json").read_text()) for name in ("evolution-0", "random-0")]
+    assert [len(one["candidates"]) for one in kept] == [int(row[2]) for row in rows]
+    assert all(RunDirectory.open(tmp_path / name) for name in ("evolution-0", "random-0"))
+    assert run(*words, "--seeds", "1", "--workers", "2") == (table, "")
