@@ -10,8 +10,14 @@ def on_demand(
     """`__getattr__` and `__dir__` of a package.
 
     names: to each the module that has it, and the name that it has there where that is another. within: the package's
-    globals; what was asked for once is kept there.
+    globals; what was asked for once is kept there. Raises `ValueError` for a name that a module of the package has too:
+    whoever imports that module first would find it in the place of what is meant.
     """
+    for name in names:
+        if f"{within['__name__']}.{name}" in [
+            place if isinstance(place, str) else place[0] for place in names.values()
+        ]:
+            raise ValueError(f"{within['__name__']}: {name} is one of its modules too")
 
     def find(name: str) -> object:
         if name not in names:

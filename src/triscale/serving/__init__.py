@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from triscale.lazy import on_demand
 
 if TYPE_CHECKING:
-    from triscale.serving.application import application
+    from triscale.serving.addresses import application
     from triscale.serving.batching import Batcher
     from triscale.serving.limits import Limits
     from triscale.serving.opening import Served, opened
@@ -14,7 +14,7 @@ _LATER = {
     "Batcher": "triscale.serving.batching",
     "Limits": "triscale.serving.limits",
     "Served": "triscale.serving.opening",
-    "application": "triscale.serving.application",
+    "application": "triscale.serving.addresses",
     "opened": "triscale.serving.opening",
 }
 

@@ -18,7 +18,7 @@ from triscale.engines.table import PRECISIONS
 from triscale.errors import TriscaleError, UserError
 from triscale.exporting import is_exported
 from triscale.models import learned
-from triscale.serving.application import application
+from triscale.serving.addresses import application
 from triscale.serving.limits import Limits
 from triscale.serving.opening import opened
 from triscale.serving.running import bind

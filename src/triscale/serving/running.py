@@ -15,7 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from triscale.errors import UserError
-from triscale.serving.application import application
+from triscale.serving.addresses import application
 from triscale.serving.connections import protocol
 from triscale.serving.guarding import State
 from triscale.serving.limits import Limits
