@@ -50,6 +50,16 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
     return FakeMachine(monkeypatch, 1e11)
 
 
+@pytest.fixture
+def sizes(tmp_path: Path) -> list[Path]:
+    """The same network for fewer pixels than the images have, and for more."""
+    files = []
+    for pixels in (12, 224):
+        files.append(tmp_path / f"of_{pixels}.json")
+        files[-1].write_text(to_json(replace(mini(), resolution=(pixels, pixels), name=f"mini-{pixels}")))
+    return files
+
+
 def test_every_default_candidate_is_in_the_plan_with_what_it_realises(digits: Path, fast: FakeMachine) -> None:
     plan = planned(digits, {"macs": 2e6})
     assert tuple(candidate.name for candidate in plan.candidates) == CANDIDATES
@@ -88,14 +98,11 @@ def test_of_equally_large_candidates_one_that_keeps_the_most_pixels_is_taken_bef
 
 
 def test_pixels_are_counted_against_the_images_not_against_the_baseline(
-    digits: Path, fast: FakeMachine, tmp_path: Path
+    digits: Path, fast: FakeMachine, sizes: list[Path]
 ) -> None:
-    files = []
-    for pixels in (12, 224):
-        files.append(tmp_path / f"of_{pixels}.json")
-        files[-1].write_text(to_json(replace(mini(), resolution=(pixels, pixels), name=f"mini-{pixels}")))
-    fast.favourite = "of_12"
-    plan = planned(digits, {"macs": 4e6}, baseline=files, rule="width")
+    fast.favourite = "mini-12"
+    plan = planned(digits, {"macs": 4e6}, baseline=sizes, rule="width")
+    assert plan.candidates[0].images_per_second > plan.candidates[1].images_per_second
     assert [one.architecture.resolution for one in plan.candidates if one.architecture] == [(12, 12), (16, 16)]
     assert (plan.taken, plan.why) == (1, "it keeps the most pixels of 2 equally large ones")
 
@@ -207,15 +214,11 @@ def test_no_time_left_at_all_is_named_before_anything_is_measured(
 
 
 def test_a_smaller_network_that_is_grown_by_a_named_rule_starts_from_its_own_pixels(
-    digits: Path, fast: FakeMachine, tmp_path: Path
+    digits: Path, fast: FakeMachine, sizes: list[Path]
 ) -> None:
-    files = []
-    for pixels in (12, 224):
-        files.append(tmp_path / f"of_{pixels}.json")
-        files[-1].write_text(to_json(replace(mini(), resolution=(pixels, pixels), name=f"mini-{pixels}")))
-    named = planned(digits, {"macs": 4e6}, baseline=files, rule="width")
+    named = planned(digits, {"macs": 4e6}, baseline=sizes, rule="width")
     assert [one.architecture.resolution for one in named.candidates if one.architecture] == [(12, 12), (16, 16)]
-    unnamed = planned(digits, {"macs": 4e6}, baseline=files)
+    unnamed = planned(digits, {"macs": 4e6}, baseline=sizes)
     assert {one.architecture.resolution for one in unnamed.candidates if one.architecture} == {(16, 16)}
 
 
