@@ -133,6 +133,22 @@ def test_pointwise_is_the_convolution(
     hold(pointwise, F.conv2d, random(n, c, height, width, dtype=dtype), weight, least=1e-5)
 
 
+@given(st.integers(1, 2), channels, st.integers(1, 70), st.integers(2, 60), types, st.data())
+def test_a_pixel_that_is_no_number_leaves_the_others_alone(
+    n: int, c: int, outputs: int, pixels: int, dtype: torch.dtype, data: st.DataObject
+) -> None:
+    """Values are multiplied several at once: those of the pixel beside are not among them."""
+    weight = random(outputs, c, 1, 1, seed=1)
+    x, grad = random(n, c, 1, pixels, dtype=dtype), random(n, outputs, 1, pixels, dtype=dtype, seed=2)
+    spoiled = data.draw(st.integers(0, pixels - 1))
+    x[-1, :, 0, spoiled] = grad[-1, :, 0, spoiled] = torch.nan
+    leaf = x.clone().requires_grad_()
+    y = pointwise(leaf, weight)
+    for found in (y.detach(), *torch.autograd.grad(y, leaf, grad)):
+        assert found[-1, :, 0, spoiled].isnan().all()
+        assert found.isnan().sum() == found.shape[1]
+
+
 @given(st.integers(1, 5), channels, sides, sides, st.sampled_from(ACTIVATIONS), types)
 @settings(max_examples=150)
 def test_norm_is_batch_normalisation_and_the_activation(

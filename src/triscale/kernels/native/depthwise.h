@@ -86,9 +86,9 @@ inline void transpose_weight(const float* weight, long channels, long taps, bool
 
 // At stride 2: WIDTH (even) columns of the input's gradient from column `start`, where start + left is even. Which taps
 // reach an input depends only on whether its place in the block is even.
-template <int K, int WIDTH, class T, class Y, class L>
-TRISCALE_INLINE void spread(const T* grad, const Depthwise& s, const float* weight, long weight_step, long row,
-                            long start, Y* out, L lanes) {
+template <int K, int WIDTH, class L>
+TRISCALE_INLINE void spread(const float* grad, long first, const Depthwise& s, const float* weight, long weight_step,
+                            long row, long start, float* out, L lanes) {
   Vec sums[WIDTH];
   TRISCALE_UNROLL for (int i = 0; i < WIDTH; i++) sums[i] = all(0);
   const long base = (start + s.left) / 2;
@@ -100,7 +100,7 @@ TRISCALE_INLINE void spread(const T* grad, const Depthwise& s, const float* weig
     TRISCALE_UNROLL for (int o = -(K - 1) / 2; o < WIDTH / 2; o++) {
       const long column = base + o;
       if (static_cast<unsigned long>(column) >= static_cast<unsigned long>(s.out_width)) continue;
-      Vec value = load(grad + (from * s.out_width + column) * s.channels, lanes);
+      Vec value = load(grad + ((from - first) * s.out_width + column) * s.channels, lanes);
       TRISCALE_UNROLL for (int j = 0; j < WIDTH; j++) {
         if (j - 2 * o >= 0 && j - 2 * o < K) sums[j] += value * taps[j - 2 * o];
       }
@@ -111,28 +111,29 @@ TRISCALE_INLINE void spread(const T* grad, const Depthwise& s, const float* weig
   }
 }
 
-template <int K, int WIDTH, class T, class Y>
-inline long spread_blocks(const T* grad, const Depthwise& s, const float* weight, long weight_step, long row,
-                          long start, Y* out) {
+template <int K, int WIDTH>
+inline long spread_blocks(const float* grad, long first, const Depthwise& s, const float* weight, long weight_step,
+                          long row, long start, float* out) {
   cover(s.channels, [&](long c, auto lanes, long) {
-    spread<K, WIDTH>(grad + c, s, weight + c, weight_step, row, start, out + c, lanes);
+    spread<K, WIDTH>(grad + c, first, s, weight + c, weight_step, row, start, out + c, lanes);
   });
   return start + WIDTH;
 }
 
-// One row of the input's gradient at stride 2.
-template <int K, class T, class Y>
-inline void spread_row(const T* grad, const Depthwise& s, const float* weight, long weight_step, long row, Y* out) {
+// One row of the input's gradient at stride 2. grad: of an image, from output row `first`.
+template <int K>
+inline void spread_row(const float* grad, long first, const Depthwise& s, const float* weight, long weight_step, long row,
+                       float* out) {
   long start = -(s.left & 1);
-  if (start < 0) start = spread_blocks<K, 2>(grad, s, weight, weight_step, row, start, out);
+  if (start < 0) start = spread_blocks<K, 2>(grad, first, s, weight, weight_step, row, start, out);
   while (start < s.width) {
     const long left = s.width - start;
     if (left > 4) {
-      start = spread_blocks<K, 8>(grad, s, weight, weight_step, row, start, out);
+      start = spread_blocks<K, 8>(grad, first, s, weight, weight_step, row, start, out);
     } else if (left > 2) {
-      start = spread_blocks<K, 4>(grad, s, weight, weight_step, row, start, out);
+      start = spread_blocks<K, 4>(grad, first, s, weight, weight_step, row, start, out);
     } else {
-      start = spread_blocks<K, 2>(grad, s, weight, weight_step, row, start, out);
+      start = spread_blocks<K, 2>(grad, first, s, weight, weight_step, row, start, out);
     }
   }
 }
@@ -142,7 +143,7 @@ struct Unit {
   long image, images, row, rows;
 };
 
-// Rows of the input that are at hand in single precision: from row `first`, so many for each image of a unit.
+// Rows of a tensor that are at hand in single precision: from row `first`, so many for each image of a unit.
 struct Seen {
   const float* rows;
   long first, count;
@@ -150,9 +151,9 @@ struct Seen {
 
 // Adds the weight's gradient from a unit to `sums`, (K·K, channels), for one vector of channels and GROUP rows of the
 // kernel from `first`, which all stay in registers. WIDTH outputs are taken at a time.
-template <int K, int S, int GROUP, int WIDTH, class T, class L>
-TRISCALE_INLINE void weigh(const float* x, const Seen& seen, const T* grad, const Depthwise& s, const Unit& unit,
-                           int first, double* sums, long step, L lanes, long repeated) {
+template <int K, int S, int GROUP, int WIDTH, class L>
+TRISCALE_INLINE void weigh(const float* x, const Seen& seen, const float* grad, const Seen& made, const Depthwise& s,
+                           const Unit& unit, int first, double* sums, long step, L lanes, long repeated) {
   constexpr int kSeen = (WIDTH - 1) * S + K;
   const int group = static_cast<int>(least(GROUP, K - first));
   Vec taps[GROUP][K];
@@ -163,7 +164,7 @@ TRISCALE_INLINE void weigh(const float* x, const Seen& seen, const T* grad, cons
     for (long o = unit.row; o < unit.row + unit.rows; o++) {
       for (long start = 0; start < s.out_width; start += WIDTH) {
         Vec grads[WIDTH];
-        const T* from = grad + ((n * s.out_height + o) * s.out_width + start) * s.channels;
+        const float* from = grad + (((n - unit.image) * made.count + o - made.first) * s.out_width + start) * s.channels;
         TRISCALE_UNROLL for (int i = 0; i < WIDTH; i++) {
           grads[i] = start + i < s.out_width ? load(from + i * s.channels, lanes) : all(0);
         }
@@ -195,8 +196,8 @@ TRISCALE_INLINE void weigh(const float* x, const Seen& seen, const T* grad, cons
   }
 }
 
-template <int K, int S, class T>
-inline void weigh_unit(const Seen& seen, const T* grad, const Depthwise& s, const Unit& unit, double* sums) {
+template <int K, int S>
+inline void weigh_unit(const Seen& seen, const Seen& grads, const Depthwise& s, const Unit& unit, double* sums) {
   // As many rows of the kernel as the registers hold beside four gradients and an input.
   constexpr int kFit = (kRegisters - 6) / K;
   constexpr int kGroup = kFit < 1 ? 1 : kFit > K ? K : K == 7 && kFit > 3 ? 3 : kFit;
@@ -205,9 +206,10 @@ inline void weigh_unit(const Seen& seen, const T* grad, const Depthwise& s, cons
   cover(s.channels, [&](long c, auto lanes, long repeated) {
     for (int first = 0; first < K; first += kGroup) {
       if (s.out_width > 4) {
-        weigh<K, S, kGroup, kWide>(seen.rows + c, seen, grad + c, s, unit, first, sums + c, step, lanes, repeated);
+        weigh<K, S, kGroup, kWide>(seen.rows + c, seen, grads.rows + c, grads, s, unit, first, sums + c, step, lanes,
+                                   repeated);
       } else {
-        weigh<K, S, kGroup, 4>(seen.rows + c, seen, grad + c, s, unit, first, sums + c, step, lanes, repeated);
+        weigh<K, S, kGroup, 4>(seen.rows + c, seen, grads.rows + c, grads, s, unit, first, sums + c, step, lanes, repeated);
       }
     }
   });

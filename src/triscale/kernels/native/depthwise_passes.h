@@ -1,46 +1,10 @@
-// Depthwise convolution over whole tensors: how they are cut, and how its input is made row by row. Included by kernels.cpp.
-//
-// The input may be a tensor before normalisation and activation. Both are then applied to the rows that are needed, when
-// they are needed, in the cache: the tensor between is never stored, and the backward pass makes it anew.
+// Depthwise convolution over whole tensors, and how they are cut. Included by kernels.cpp.
 
 #pragma once
 
 namespace triscale {
 namespace TRISCALE_ISA {
 namespace {
-
-// How values of a tensor become the convolution's input: n of them, which begin with the first channel.
-template <class T>
-struct Making {
-  void (*make)(const Making&, const T* x, long n, float* out, float* slopes);
-  const Affine* affine;
-  long period;
-};
-
-template <class T>
-void widen_values(const Making<T>&, const T* x, long n, float* out, float*) {
-  each_vector(n, [&](long at, auto lanes) { store(out + at, load(x + at, lanes), lanes); });
-}
-
-// Normalised and activated, and where asked the activation's slopes too.
-template <Activation ACT, class T>
-void normalise_values(const Making<T>& how, const T* x, long n, float* out, float* slopes) {
-  const Affine& affine = *how.affine;
-  if (slopes == nullptr) {
-    walk(n, how.period, [&](long at, long c, auto lanes) {
-      const Vec z = affine.away(load(x + at, lanes), c) * load(affine.factor + c, Full{}) + load(affine.bias + c, Full{});
-      store(out + at, activate<ACT, T>(z), lanes);
-    });
-    return;
-  }
-  walk(n, how.period, [&](long at, long c, auto lanes) {
-    const Vec z = affine.away(load(x + at, lanes), c) * load(affine.factor + c, Full{}) + load(affine.bias + c, Full{});
-    Vec active, slope_;
-    activate_and_slope<ACT, T>(z, active, slope_);
-    store(out + at, active, lanes);
-    store(slopes + at, slope_, lanes);
-  });
-}
 
 // Calls call(kernel, stride) with both as types, for what there are kernels for; −2 for everything else, and for
 // fewer channels than a vector without masks holds.
@@ -57,46 +21,6 @@ inline int with_kernel(const Depthwise& s, Call call) {
     default: return -2;
   }
 }
-
-// Makes input rows as they are asked for, in order; those that the one before asked for too are kept.
-template <class T>
-class Rows {
- public:
-  // room: for `most` rows, twice where slopes are wanted. `making` is null where the tensor itself is the input.
-  Rows(const Depthwise& s, const T* x, const Making<T>* making, long most_rows, bool slopes, float* room)
-      : s_(s), x_(x), making_(making), out_(room), slopes_(slopes ? room + most_rows * s.width * s.channels : nullptr) {}
-
-  static long size(const Depthwise& s, long most_rows, bool slopes) {
-    return (slopes ? 2 : 1) * most_rows * s.width * s.channels;
-  }
-
-  // Rows [first, last) of so many images; all rows, where there are several.
-  Seen get(long image, long images, long first, long last) {
-    const long line = s_.width * s_.channels;
-    if constexpr (sizeof(T) == sizeof(float)) {
-      if (making_ == nullptr) return {x_ + image * s_.height * line, 0, s_.height};
-    }
-    long done = first;
-    if (image == image_ && images == 1 && first >= first_ && first < last_) {
-      done = least(last, last_);
-      memmove(out_, out_ + (first - first_) * line, (done - first) * line * sizeof(float));
-      if (slopes_) memmove(slopes_, slopes_ + (first - first_) * line, (done - first) * line * sizeof(float));
-    }
-    const long from = (done - first) * line, n = images == 1 ? (last - done) * line : images * s_.height * line;
-    making_->make(*making_, x_ + (image * s_.height + done) * line, n, out_ + from, slopes_ ? slopes_ + from : nullptr);
-    image_ = image, first_ = first, last_ = last;
-    return {out_, first, last - first};
-  }
-
-  const float* slopes() const { return slopes_; }
-
- private:
-  const Depthwise& s_;
-  const T* x_;
-  const Making<T>* making_;
-  float *out_, *slopes_;
-  long image_ = -1, first_ = 0, last_ = 0;
-};
 
 // The input rows that outputs [from, to) see.
 inline void seen_by(const Depthwise& s, long from, long to, long& first, long& last) {
@@ -139,9 +63,9 @@ int depthwise_of(const Depthwise& s, int threads, const T* x, const Making<T>* m
   for_each(s.images * strips.parts, threads, [&](long task) {
     const long n = task / strips.parts, part = task % strips.parts;
     // Asked for here and not before: the memory that a thread gives back is in its cache when it asks again.
-    Scratch own(Rows<T>::size(s, strips.most_rows, false) * sizeof(float));
+    Scratch own(strips.most_rows * s.width * s.channels * sizeof(float));
     if (!own.ok()) return failure.set();
-    Rows<T> rows(s, x, making, strips.most_rows, false, own.at<float>(0));
+    Rows<T> rows(s.height, s.width * s.channels, x, making, strips.most_rows, false, own.at<float>(0));
     const long end = s.out_height * (part + 1) / strips.parts;
     for (long from = s.out_height * part / strips.parts; from < end; from += strips.rows_at_once) {
       const long to = least(end, from + strips.rows_at_once);
@@ -195,15 +119,26 @@ struct Cut {
     first = least(first, from), last = most(last, to);
   }
 
-  long most_rows(const Depthwise& s) const {
-    if (strips == 1) return images_at_once * s.height;
-    long found = 0;
+  // The output rows whose gradients it needs: its own, and those that see the inputs that it makes.
+  static void reads(const Depthwise& s, const Unit& unit, long& first, long& last) {
+    long from, to;
+    makes(s, unit, from, to);
+    first = least(unit.row, most(0, (from + s.top - s.kernel + s.stride) / s.stride));
+    last = most(unit.row + unit.rows, least(s.out_height, (to - 1 + s.top) / s.stride + 1));
+  }
+
+  // The most rows that any unit needs, of the input and of the output's gradient.
+  void most_rows(const Depthwise& s, long& inputs, long& outputs) const {
+    inputs = images_at_once * s.height, outputs = images_at_once * s.out_height;
+    if (strips == 1) return;
+    inputs = outputs = 0;
     for (long i = 0; i < strips; i++) {
       long first, last;
       needs(s, unit(s, i), first, last);
-      found = most(found, last - first);
+      inputs = most(inputs, last - first);
+      reads(s, unit(s, i), first, last);
+      outputs = most(outputs, last - first);
     }
-    return found;
   }
 };
 
@@ -212,39 +147,52 @@ struct NormSums {
   const Affine* affine;
   long period;
   float* single;
-  double* total;
 
   // g = the gradient after the activation times its slopes, for one row; stored where the input's gradient will be.
   template <class T>
   void take(const float* grad, const float* slopes, const T* x, long n, T* out) const {
-    walk(n, period, [&](long at, long c, auto lanes) {
-      const Vec g = load(grad + at, lanes) * load(slopes + at, lanes);
-      store(out + at, g, lanes);
-      store(single + c, load(single + c, Full{}) + g, Full{});
-      store(single + period + c, load(single + period + c, Full{}) + g * affine->away(load(x + at, lanes), c), Full{});
-    });
+    auto add = [&](auto count, long at, long c, auto lanes) {
+      Vec sum = load(single + c, Full{}), product = load(single + period + c, Full{});
+      TRISCALE_UNROLL for (int i = 0; i < decltype(count)::value; i++) {
+        const long here = at + i * period;
+        const Vec g = load(grad + here, lanes) * load(slopes + here, lanes);
+        store(out + here, g, lanes);
+        sum += g;
+        product += g * affine->away(load(x + here, lanes), c);
+      }
+      store(single + c, sum, Full{});
+      store(single + period + c, product, Full{});
+    };
+    // Several periods at once: sums that are loaded and stored for every vector would wait for each other.
+    constexpr int kAtOnce = 8;
+    long done = 0;
+    for (; done + kAtOnce * period <= n; done += kAtOnce * period) {
+      for (long c = 0; c < period; c += kLanes) add(Number<kAtOnce>{}, done + c, c, Full{});
+    }
+    walk(n - done, period, [&](long at, long c, auto lanes) { add(Number<1>{}, done + at, c, lanes); });
   }
 };
 
 // The input's gradients of a unit. `line`: room for a row, where they are not written as they are.
 template <int K, int S, class T>
-inline void inputs_of(const T* grad, const T* x, const Depthwise& s, const Unit& unit, const float* taps, long step,
+inline void inputs_of(const Seen& grads, const T* x, const Depthwise& s, const Unit& unit, const float* taps, long step,
                       int block, const Seen& seen, const float* slopes, const NormSums* norm, float* line, T* grad_x) {
-  const Plane plane{s.out_height, s.out_width, s.channels};
+  const Plane plane{s.out_height - grads.first, s.out_width, s.channels};
   const long size = s.width * s.channels;
   long from, to;
   Cut::makes(s, unit, from, to);
   for (long n = unit.image; n < unit.image + unit.images; n++) {
-    const T* image = grad + n * s.out_height * s.out_width * s.channels;
+    const float* image = grads.rows + (n - unit.image) * grads.count * s.out_width * s.channels;
     for (long row = from; row < to; row++) {
       T* out = grad_x + (n * s.height + row) * size;
       float* found = line;
       if constexpr (sizeof(T) == sizeof(float)) found = norm == nullptr ? out : line;
       if constexpr (S == 1) {
         // At stride 1 the input's gradient is a convolution too: of the output's, with the kernel upside down.
-        any_row<K, 1>(block, image, plane, taps, step, row - (K - 1 - s.top), K - 1 - s.left, s.width, found);
+        any_row<K, 1>(block, image, plane, taps, step, row - (K - 1 - s.top) - grads.first, K - 1 - s.left, s.width,
+                      found);
       } else {
-        spread_row<K>(image, s, taps, step, row, found);
+        spread_row<K>(image, grads.first, s, taps, step, row, found);
       }
       const long at = ((n - unit.image) * seen.count + row - seen.first) * size;
       if (norm != nullptr) {
@@ -270,26 +218,35 @@ int depthwise_backward_of(const Depthwise& s, int threads, const T* grad, const 
   double* sums = scratch.at<double>(taps_size * sizeof(float));
   transpose_weight(weight, s.channels, K * K, S == 1, taps);
   const int block = block_width(s.width);
-  const long most_rows = cut.most_rows(s), made = Rows<T>::size(s, most_rows, normed);
+  const long line_size = s.width * s.channels, grad_line = s.out_width * s.channels;
+  long input_rows, output_rows;
+  cut.most_rows(s, input_rows, output_rows);
+  const Making<T> widen{widen_values<T>, nullptr, 0}, *widened = sizeof(T) == sizeof(float) ? nullptr : &widen;
+  const long made = (normed ? 2 : 1) * input_rows * line_size;
+  const long widened_size = widened == nullptr ? 0 : output_rows * grad_line;
   Failure failure;
   for_each(cut.runs, threads, [&](long run) {
-    Scratch own((made + round_up(s.width * s.channels, kLanes) + 2 * period) * sizeof(float));
+    Scratch own((made + widened_size + round_up(line_size, kLanes) + 2 * period) * sizeof(float));
     if (!own.ok()) return failure.set();
     float *single = own.at<float>(0), *line = single + 2 * period;
     double *weights = sums + run * run_size, *totals = weights + taps_size;
     memset(weights, 0, run_size * sizeof(double));
     memset(single, 0, 2 * period * sizeof(float));
-    Rows<T> rows(s, x, making, most_rows, normed, line + round_up(s.width * s.channels, kLanes));
-    const NormSums norm{normed ? making->affine : nullptr, period, single, totals};
+    float* room = line + round_up(line_size, kLanes);
+    Rows<T> rows(s.height, line_size, x, making, input_rows, normed, room);
+    Rows<T> grad_rows(s.out_height, grad_line, grad, widened, output_rows, false, room + made);
+    const NormSums norm{normed ? making->affine : nullptr, period, single};
     for (long i = cut.units * run / cut.runs; i < cut.units * (run + 1) / cut.runs; i++) {
       const Unit unit = cut.unit(s, i);
-      long first, last;
+      long first, last, first_grad, last_grad;
       Cut::needs(s, unit, first, last);
       Seen seen{nullptr, 0, 0};
+      Cut::reads(s, unit, first_grad, last_grad);
+      const Seen grads = grad_rows.get(unit.image, unit.images, first_grad, last_grad);
       if (normed || grad_weight != nullptr) seen = rows.get(unit.image, unit.images, first, last);
-      if (grad_weight != nullptr) weigh_unit<K, S>(seen, grad, s, unit, weights);
+      if (grad_weight != nullptr) weigh_unit<K, S>(seen, grads, s, unit, weights);
       if (grad_x != nullptr) {
-        inputs_of<K, S>(grad, x, s, unit, taps, step, block, seen, rows.slopes(), normed ? &norm : nullptr, line, grad_x);
+        inputs_of<K, S>(grads, x, s, unit, taps, step, block, seen, rows.slopes(), normed ? &norm : nullptr, line, grad_x);
       }
       drain(single, 2 * period, totals);
     }

@@ -38,6 +38,7 @@ class Scratch {
 
 #include "norm.h"
 #include "depthwise.h"
+#include "depthwise_rows.h"
 #include "depthwise_passes.h"
 #include "excite.h"
 #include "norm_excite.h"

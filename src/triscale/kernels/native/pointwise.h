@@ -2,8 +2,8 @@
 // kernels.cpp.
 //
 // oneDNN blocks for hundreds of channels; these networks have tens. A few rows times a few vectors of outputs stay in
-// registers while all inputs pass by. bf16 is widened on the way in and multiplied in single precision, which on
-// processors without matrix units is twice as fast as their bf16 products, and exact.
+// registers while all inputs pass by. Processors that multiply bf16 take it in pairs, both products at once; elsewhere it is
+// widened on the way in. Sums are single precision in any case.
 
 #pragma once
 
@@ -14,6 +14,69 @@ namespace {
 constexpr int kWide = kRegisters == 32 ? 3 : 2;  // vectors of outputs at once
 constexpr int kTall = kRegisters == 32 ? 8 : 4;  // rows at once beside as many
 
+// Rows at once beside fewer vectors: enough sums that none waits for the one before.
+constexpr int rows_beside(int vectors) { return kRegisters != 32 || vectors == kWide ? kTall : vectors == 2 ? 12 : 16; }
+
+// What products of T multiply, and how many of them in a step along what is summed over.
+template <class T>
+struct Step {
+  using Value = float;
+  static constexpr long kDepth = 1;
+};
+
+TRISCALE_INLINE Vec add_products(Vec sum, Vec a, Vec b) { return sum + a * b; }
+
+// A step's values of one row for every lane, and those of as many columns as there are lanes.
+TRISCALE_INLINE Vec each(const float* p) { return all(*p); }
+TRISCALE_INLINE Vec whole(const float* p) { return load(p, Full{}); }
+
+// What a step takes of a vector of columns: of one row, or of two, where the second may be missing.
+template <class T, class L>
+TRISCALE_INLINE void join(const T* first, const T*, float* out, L lanes) {
+  store(out, load(first, lanes), Full{});
+}
+
+#if defined(__AVX512BF16__)
+template <>
+struct Step<Bf16> {
+  using Value = Bf16;
+  static constexpr long kDepth = 2;
+};
+
+TRISCALE_INLINE Vec add_products(Vec sum, Words a, Words b) {
+  return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+}
+
+TRISCALE_INLINE Words each(const Bf16* p) {
+  uint32_t pair;
+  memcpy(&pair, p, sizeof pair);
+  return pair - Words{};
+}
+
+TRISCALE_INLINE Words whole(const Bf16* p) {
+  Words pairs;
+  memcpy(&pairs, p, sizeof pairs);
+  return pairs;
+}
+
+TRISCALE_INLINE Words bits(Halves v) { return (Words)_mm512_cvtepu16_epi32((__m256i)v); }
+
+TRISCALE_INLINE Words bits(const Bf16* p, Full) {
+  Halves v;
+  memcpy(&v, p, sizeof v);
+  return bits(v);
+}
+
+TRISCALE_INLINE Words bits(const Bf16* p, First lanes) { return bits((Halves)_mm256_maskz_loadu_epi16(lanes.mask, p)); }
+
+template <class L>
+TRISCALE_INLINE void join(const Bf16* first, const Bf16* second, Bf16* out, L lanes) {
+  Words pairs = bits(first, lanes);
+  if (second != nullptr) pairs |= bits(second, lanes) << 16;
+  memcpy(out, &pairs, sizeof pairs);
+}
+#endif
+
 // Columns as panels of one to kWide vectors, as even as they come.
 struct Panels {
   long columns, vectors, count;
@@ -22,6 +85,7 @@ struct Panels {
       : columns(columns_), vectors((columns_ + kLanes - 1) / kLanes), count((vectors + kWide - 1) / kWide) {}
   long first(long panel) const { return vectors * panel / count * kLanes; }
   long width(long panel) const { return first(panel + 1) - first(panel); }
+  long there(long panel) const { return least(width(panel), columns - first(panel)); }
   long padded() const { return vectors * kLanes; }
 };
 
@@ -35,91 +99,146 @@ TRISCALE_INLINE void with_vectors(long width, Call call) {
   }
 }
 
-// (rows, columns) or its transpose → (rows, columns filled up with zeros to whole vectors).
-inline void pack(const float* from, long rows, long columns, bool transposed, float* to) {
-  const long step = round_up(columns, kLanes);
-  memset(to, 0, rows * step * sizeof(float));
-  // A few rows at a time: what is read is read in order, and what is written stays in the cache meanwhile.
-  for (long from_row = 0; from_row < rows; from_row += 16) {
-    const long to_row = least(rows, from_row + 16);
-    if (!transposed) {
-      for (long i = from_row; i < to_row; i++) memcpy(to + i * step, from + i * columns, columns * sizeof(float));
-      continue;
-    }
-    for (long j = 0; j < columns; j++) {
-      for (long i = from_row; i < to_row; i++) to[i * step + j] = from[j * rows + i];
+// A panel of weight, (inputs, outputs) or its transpose → (steps, width, values of a step); what is missing is 0.
+inline void pack_panel(const float* weight, long inputs, const Panels& panels, long panel, bool transposed, float* to) {
+  const long first = panels.first(panel), width = panels.width(panel), there = panels.there(panel);
+  if (there < width) memset(to, 0, inputs * width * sizeof(float));
+  if (!transposed) {
+    for (long i = 0; i < inputs; i++) memcpy(to + i * width, weight + i * panels.columns + first, there * sizeof(float));
+    return;
+  }
+  // A few inputs at a time: what is read is read in order, and what is written stays in the cache meanwhile.
+  for (long from = 0; from < inputs; from += kLanes) {
+    const long end = least(inputs, from + kLanes);
+    for (long j = 0; j < there; j++) {
+      for (long i = from; i < end; i++) to[i * width + j] = weight[(first + j) * inputs + i];
     }
   }
 }
 
-// VECTORS vectors of ROWS rows of x·weight. x: (rows, inputs) in single precision; weight: (inputs, step).
-template <int ROWS, int VECTORS, class T>
-inline void tile(const float* x, long inputs, const float* weight, long step, T* y, long outputs, long left) {
+#if defined(__AVX512BF16__)
+inline void pack_panel(const float* weight, long inputs, const Panels& panels, long panel, bool transposed, Bf16* to) {
+  const long first = panels.first(panel), width = panels.width(panel), there = panels.there(panel);
+  if (there < width) memset(to, 0, round_up(inputs, 2) * width * sizeof(Bf16));
+  if (!transposed) {
+    for (long i = 0; i < inputs; i += 2) {
+      const float* row = weight + i * panels.columns + first;
+      each_vector(there, [&](long at, auto lanes) {
+        const Vec second = i + 1 < inputs ? load(row + panels.columns + at, lanes) : all(0);
+        const Words pairs = bits(narrow(load(row + at, lanes))) | bits(narrow(second)) << 16;
+        memcpy(to + (i * width + at * 2), &pairs, sizeof pairs);
+      });
+    }
+    return;
+  }
+  for (long from = 0; from < inputs; from += kLanes) {
+    for (long j = 0; j < there; j++) {
+      Bf16 row[kLanes];
+      store(row, load(weight + (first + j) * inputs + from, First(least(kLanes, inputs - from))), Full{});
+      for (long i = 0; i < kLanes && from + i < inputs; i += 2) memcpy(to + ((from + i) * width + j * 2), row + i, 4);
+    }
+  }
+}
+#endif
+
+// ROWS rows of x, `apart` values from one to the next, times a panel of weight: so many columns of y, (rows, outputs).
+template <int ROWS, int VECTORS, class V, class T>
+inline void tile(const V* x, long apart, long steps, const V* weight, T* y, long outputs, long columns) {
+  constexpr long kDepth = Step<V>::kDepth;
+  constexpr int kBases = (ROWS + 4) / 5;
   Vec sums[ROWS][VECTORS];
   TRISCALE_UNROLL for (int r = 0; r < ROWS; r++) {
     TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) sums[r][v] = all(0);
   }
-  for (long i = 0; i < inputs; i++) {
-    Vec taps[VECTORS];
-    TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) taps[v] = load(weight + i * step + v * kLanes, Full{});
+  // Rows are addressed from every fifth one: more pointers would not stay in registers.
+  const V* at[kBases];
+  TRISCALE_UNROLL for (int b = 0; b < kBases; b++) at[b] = x + b * 5 * apart;
+  for (const V* end = weight + steps * VECTORS * kLanes * kDepth; weight < end; weight += VECTORS * kLanes * kDepth) {
+    decltype(whole(weight)) taps[VECTORS];
+    TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) taps[v] = whole(weight + v * kLanes * kDepth);
     TRISCALE_UNROLL for (int r = 0; r < ROWS; r++) {
-      const Vec value = all(x[r * inputs + i]);
-      TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) sums[r][v] += value * taps[v];
+      const auto value = each(at[r / 5] + r % 5 * apart);
+      TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) sums[r][v] = add_products(sums[r][v], value, taps[v]);
+    }
+    TRISCALE_UNROLL for (int b = 0; b < kBases; b++) {
+      at[b] += kDepth;
+      asm volatile("" : "+r"(at[b]));
     }
   }
   TRISCALE_UNROLL for (int r = 0; r < ROWS; r++) {
     TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) {
-      T* at = y + r * outputs + v * kLanes;
-      if ((v + 1) * kLanes <= left) {
-        store(at, sums[r][v], Full{});
+      T* to = y + r * outputs + v * kLanes;
+      if ((v + 1) * kLanes <= columns) {
+        store(to, sums[r][v], Full{});
       } else {
-        store(at, sums[r][v], First(left - v * kLanes));
+        store(to, sums[r][v], First(columns - v * kLanes));
       }
     }
   }
 }
 
-template <int ROWS, class T>
-inline void tiles(const float* x, long inputs, const float* weight, long step, T* y, long outputs) {
-  for (long j = 0; j < outputs;) {
-    const long left = outputs - j, vectors = (left + kLanes - 1) / kLanes;
-    // Two and two are faster than three and one.
-    switch (kWide == 3 && vectors == 4 ? 2 : least(kWide, vectors)) {
-      case 1: tile<ROWS, 1>(x, inputs, weight + j, step, y + j, outputs, left); break;
-      case 2: tile<ROWS, 2>(x, inputs, weight + j, step, y + j, outputs, left); break;
-      default: tile<ROWS, kWide>(x, inputs, weight + j, step, y + j, outputs, left); break;
-    }
-    j += (kWide == 3 && vectors == 4 ? 2 : kWide) * kLanes;
-  }
-}
+// Rows as products take them: where they lie, or, widened or with their last step filled up, in a buffer.
+template <class T>
+struct Steps {
+  using Value = typename Step<T>::Value;
+  static constexpr long kDepth = Step<T>::kDepth;
+  long inputs, count, apart;
+  bool direct;
 
-// Rows in single precision: where they lie, or widened into a buffer.
-inline const float* single(const float* x, long, float*) { return x; }
-inline const float* single(const Bf16* x, long n, float* buffer) {
-  each_vector(n, [&](long at, auto lanes) { store(buffer + at, load(x + at, lanes), lanes); });
-  return buffer;
-}
+  explicit Steps(long inputs_)
+      : inputs(inputs_), count((inputs_ + kDepth - 1) / kDepth), apart(count * kDepth),
+        direct(sizeof(T) == sizeof(Value) && apart == inputs_) {}
+  long buffer(long rows) const { return direct ? 0 : round_up(rows * apart * sizeof(Value), 64); }
+
+  const float* of(const float* x, long, float*) const { return x; }
+  const float* of(const Bf16* x, long rows, float* room) const {
+    each_vector(rows * inputs, [&](long at, auto lanes) { store(room + at, load(x + at, lanes), lanes); });
+    return room;
+  }
+  const Bf16* of(const Bf16* x, long rows, Bf16* room) const {
+    if (direct) return x;
+    for (long r = 0; r < rows; r++) {
+      memcpy(room + r * apart, x + r * inputs, inputs * sizeof(Bf16));
+      room[(r + 1) * apart - 1].bits = 0;
+    }
+    return room;
+  }
+};
 
 // y = x·weight, for weight (inputs, outputs) in the order that `transposed` says.
 template <class T>
 int product(long rows, long inputs, long outputs, int threads, const T* x, const float* weight, bool transposed, T* y) {
-  constexpr long kAtOnce = 64;
-  const long step = round_up(outputs, kLanes), chunks = (rows + kAtOnce - 1) / kAtOnce;
-  const long buffer = round_up(kTall * inputs, 16) * sizeof(float), packed = inputs * step * sizeof(float);
-  const long tasks = least(chunks, 64);
+  using Value = typename Step<T>::Value;
+  constexpr long kAtOnce = 48;  // rows: a whole number of tiles of any width
+  const Panels panels(outputs);
+  const Steps<T> steps(inputs);
+  const long chunks = (rows + kAtOnce - 1) / kAtOnce, tasks = least(chunks, 64);
+  const long packed = round_up(steps.apart * panels.padded() * sizeof(Value), 64), buffer = steps.buffer(kAtOnce);
   Scratch scratch(packed + tasks * buffer);
   if (!scratch.ok()) return -1;
-  float* taps = scratch.at<float>(0);
-  pack(weight, inputs, outputs, transposed, taps);
+  Value* taps = scratch.at<Value>(0);
+  for_each(panels.count, threads, [&](long p) {
+    pack_panel(weight, inputs, panels, p, transposed, taps + steps.apart * panels.first(p));
+  });
   for_each(tasks, threads, [&](long task) {
-    float* own = scratch.at<float>(packed + task * buffer);
-    const long end = least(rows, chunks * (task + 1) / tasks * kAtOnce);
-    long row = chunks * task / tasks * kAtOnce;
-    for (; row + kTall <= end; row += kTall) {
-      tiles<kTall>(single(x + row * inputs, kTall * inputs, own), inputs, taps, step, y + row * outputs, outputs);
-    }
-    for (; row < end; row++) {
-      tiles<1>(single(x + row * inputs, inputs, own), inputs, taps, step, y + row * outputs, outputs);
+    for (long chunk = chunks * task / tasks; chunk < chunks * (task + 1) / tasks; chunk++) {
+      const long start = chunk * kAtOnce, count = least(kAtOnce, rows - start);
+      const Value* from = steps.of(x + start * inputs, count, scratch.at<Value>(packed + task * buffer));
+      for (long p = 0; p < panels.count; p++) {
+        const long first = panels.first(p), there = panels.there(p);
+        with_vectors(panels.width(p), [&](auto vectors) {
+          constexpr int kVectors = decltype(vectors)::value, kRows = rows_beside(kVectors);
+          const Value* panel = taps + steps.apart * first;
+          T* to = y + start * outputs + first;
+          long r = 0;
+          for (; r + kRows <= count; r += kRows) {
+            tile<kRows, kVectors>(from + r * steps.apart, steps.apart, steps.count, panel, to + r * outputs, outputs, there);
+          }
+          for (; r < count; r++) {
+            tile<1, kVectors>(from + r * steps.apart, steps.apart, steps.count, panel, to + r * outputs, outputs, there);
+          }
+        });
+      }
     }
   });
   return 0;
@@ -128,21 +247,23 @@ int product(long rows, long inputs, long outputs, int threads, const T* x, const
 // Columns of the tall tensor lie together by so many: whole vectors, whole groups of kTall.
 constexpr int kTogether = kTall > kLanes ? kTall : kLanes;
 
-// Adds to `sums`, (kTall, the panel's width), the products over `rows` rows of kTall columns of tall, (rows, kTogether), and
-// of wide, (rows, the width).
-template <int VECTORS>
-inline void outer(const float* tall, const float* wide, long rows, float* sums) {
+// Adds to `sums`, (kTall, the panel's width), the products over so many steps of rows of kTall columns of tall, (steps,
+// kTogether), and of wide, (steps, the width).
+template <int VECTORS, class V>
+inline void outer(const V* tall, const V* wide, long steps, float* sums) {
+  constexpr long kDepth = Step<V>::kDepth;
   Vec found[kTall][VECTORS];
   TRISCALE_UNROLL for (int t = 0; t < kTall; t++) {
     TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) found[t][v] = all(0);
   }
-  for (const float* end = wide + rows * VECTORS * kLanes; wide < end; tall += kTogether, wide += VECTORS * kLanes) {
-    Vec values[VECTORS];
-    TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) values[v] = load(wide + v * kLanes, Full{});
+  for (const V* end = wide + steps * VECTORS * kLanes * kDepth; wide < end; wide += VECTORS * kLanes * kDepth) {
+    decltype(whole(wide)) values[VECTORS];
+    TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) values[v] = whole(wide + v * kLanes * kDepth);
     TRISCALE_UNROLL for (int t = 0; t < kTall; t++) {
-      const Vec one = all(tall[t]);
-      TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) found[t][v] += one * values[v];
+      const auto one = each(tall + t * kDepth);
+      TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) found[t][v] = add_products(found[t][v], one, values[v]);
     }
+    tall += kTogether * kDepth;
   }
   TRISCALE_UNROLL for (int t = 0; t < kTall; t++) {
     TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) {
@@ -167,13 +288,15 @@ struct OuterCut {
   }
 };
 
-// Rows of `tall` → kTogether columns of all rows before the next.
-template <class T>
-inline void pack_tall(const T* tall, long rows, long size, float* to) {
-  for (long r = 0; r < rows; r++) {
-    each_vector(size, [&](long at, auto lanes) {
-      float* place = to + (at / kTogether * OuterCut::kAtOnce + r) * kTogether + at % kTogether;
-      store(place, load(tall + r * size + at, lanes), Full{});
+// Packs `columns` columns of rows that are `apart` values apart: steps of rows, `width` columns of one step together.
+// to(column) says where the first step of a vector of columns goes.
+template <class T, class To>
+inline void pack_rows(const T* from, long rows, long apart, long columns, long width, To to) {
+  constexpr long kDepth = Step<T>::kDepth;
+  for (long r = 0; r < rows; r += kDepth) {
+    const T* row = from + r * apart;
+    each_vector(columns, [&](long at, auto lanes) {
+      join(row + at, r + 1 < rows ? row + apart + at : nullptr, to(at) + r * width, lanes);
     });
   }
 }
@@ -182,52 +305,53 @@ inline void pack_tall(const T* tall, long rows, long size, float* to) {
 template <class T>
 int outer_products(long rows, long tall_size, long wide_size, int threads, const T* tall, const T* wide, bool transposed,
                    float* out) {
-  constexpr long kAtOnce = OuterCut::kAtOnce;
+  using Value = typename Step<T>::Value;
+  constexpr long kAtOnce = OuterCut::kAtOnce, kDepth = Step<T>::kDepth;
   const Panels panels(wide_size);
   const OuterCut cut(rows, tall_size, panels);
   const long tall_part = kAtOnce * round_up(tall_size, kTogether);
   const long part_size = kAtOnce * ((panels.count + cut.parts - 1) / cut.parts * kWide * kLanes);
-  const long buffers = tall_part + part_size;
-  const long tasks = cut.runs * cut.parts;
-  Scratch scratch((cut.runs * cut.size + tasks * buffers) * sizeof(float));
+  const long tasks = cut.runs * cut.parts, all_sums = cut.runs * cut.size * sizeof(float);
+  const long buffers = round_up((tall_part + part_size) * sizeof(Value), 64);
+  Scratch scratch(all_sums + tasks * buffers);
   if (!scratch.ok()) return -1;
   float* sums = scratch.at<float>(0);
   for_each(tasks, threads, [&](long task) {
     const long run = task / cut.parts, part = task % cut.parts;
     const long from = panels.count * part / cut.parts, to = panels.count * (part + 1) / cut.parts;
-    float* packed = sums + cut.runs * cut.size + task * buffers;
-    float *values = packed + tall_part, *own = sums + run * cut.size;
-    memset(packed, 0, tall_part * sizeof(float));
+    Value* packed = scratch.at<Value>(all_sums + task * buffers);
+    Value* values = packed + tall_part;
+    float* own = sums + run * cut.size;
+    memset(packed, 0, buffers);
     memset(own + panels.first(from) * cut.groups * kTall, 0,
            (panels.first(to) - panels.first(from)) * cut.groups * kTall * sizeof(float));
     for (long chunk = cut.chunks * run / cut.runs; chunk < cut.chunks * (run + 1) / cut.runs; chunk++) {
-      const long start = chunk * kAtOnce, count = least(kAtOnce, rows - start);
-      pack_tall(tall + start * tall_size, count, tall_size, packed);
+      const long start = chunk * kAtOnce, count = least(kAtOnce, rows - start), steps = (count + kDepth - 1) / kDepth;
+      pack_rows(tall + start * tall_size, count, tall_size, tall_size, kTogether,
+                [&](long at) { return packed + at / kTogether * kAtOnce * kTogether + at % kTogether * kDepth; });
       for (long p = from; p < to; p++) {
-        const long first = panels.first(p), width = panels.width(p), there = least(width, wide_size - first);
-        for (long r = 0; r < count; r++) {
-          const T* line = wide + (start + r) * wide_size + first;
-          each_vector(there, [&](long c, auto lanes) { store(values + r * width + c, load(line + c, lanes), Full{}); });
-        }
+        const long first = panels.first(p), width = panels.width(p);
+        pack_rows(wide + start * wide_size + first, count, wide_size, panels.there(p), width,
+                  [&](long at) { return values + at * kDepth; });
         with_vectors(width, [&](auto vectors) {
           for (long g = 0; g < cut.groups; g++) {
-            const float* group = packed + g * kTall / kTogether * kAtOnce * kTogether + g * kTall % kTogether;
-            outer<decltype(vectors)::value>(group, values, count, own + (first * cut.groups + g * width) * kTall);
+            const Value* group = packed + g * kTall / kTogether * kAtOnce * kTogether + g * kTall % kTogether * kDepth;
+            outer<decltype(vectors)::value>(group, values, steps, own + (first * cut.groups + g * width) * kTall);
           }
         });
       }
     }
   });
   for_each(panels.count, threads, [&](long p) {
-    const long first = panels.first(p), width = panels.width(p), there = least(width, wide_size - first);
+    const long first = panels.first(p), width = panels.width(p);
     for (long t = 0; t < tall_size; t++) {
       const float* at = sums + (first * cut.groups + t / kTall * width) * kTall + t % kTall * width;
-      each_vector(there, [&](long c, auto) {
+      each_vector(panels.there(p), [&](long c, auto) {
         Vec sum = all(0);
         for (long run = 0; run < cut.runs; run++) sum += load(at + run * cut.size + c, Full{});
         float found[kLanes];
         store(found, sum, Full{});
-        for (long i = 0; i < least(kLanes, there - c); i++) {
+        for (long i = 0; i < least(kLanes, panels.there(p) - c); i++) {
           const long w = first + c + i;
           out[transposed ? w * tall_size + t : t * wide_size + w] = found[i];
         }
@@ -236,7 +360,6 @@ int outer_products(long rows, long tall_size, long wide_size, int threads, const
   });
   return 0;
 }
-
 // grad_weight, (outputs, inputs). More vectors at once are fewer loads for each product, so the wider tensor is `wide`.
 template <class T>
 int weight_gradient(long rows, long inputs, long outputs, int threads, const T* grad, const T* x, float* grad_weight) {
