@@ -124,6 +124,32 @@ def test_depthwise_is_the_convolution(
     hold(lambda x, w: depthwise(x, w, *where), plain, random(n, c, height, width, dtype=dtype), weight)
 
 
+@pytest.mark.parametrize("shape", [(2, 40, 64, 61), (33, 8, 5, 6)])
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_cutting_images_into_strips_or_taking_several_at_once_changes_nothing(
+    shape: tuple[int, int, int, int], kernel: int, stride: int
+) -> None:
+    """A backward pass over a large image, and over many small ones."""
+    for top in (0, kernel // 2, kernel - 1):
+        where = stride, top, top, -(-shape[2] // stride), -(-shape[3] // stride)
+
+        def plain(x: Tensor, taps: Tensor, where: twins.Window = where) -> Tensor:
+            return twins.depthwise(x, taps, where)
+
+        def normed(x: Tensor, weight: Tensor, bias: Tensor, taps: Tensor, where: twins.Window = where) -> Tensor:
+            return norm_depthwise(x, weight, bias, 1e-3, "silu", taps, where)[0]
+
+        def apart(x: Tensor, weight: Tensor, bias: Tensor, taps: Tensor, where: twins.Window = where) -> Tensor:
+            z = F.batch_norm(x, None, None, weight, bias, training=True, eps=1e-3)
+            return twins.depthwise(F.silu(z), taps, where)
+
+        for dtype in (torch.float32,) if status().isa is None else (torch.float32, torch.bfloat16):
+            x, taps = random(*shape, dtype=dtype), random(shape[1], 1, kernel, kernel, dtype=dtype, seed=3).float()
+            hold(lambda x, w, where=where: depthwise(x, w, *where), plain, x, taps)
+            hold(normed, apart, x, *positive(shape[1], dtype), taps, least=1e-5)
+
+
 @given(st.integers(1, 5), channels, st.integers(1, 70), sides, sides, types)
 @settings(max_examples=100)
 def test_pointwise_is_the_convolution(

@@ -121,7 +121,9 @@ assert status().isa is not None, status()
 chance = random.Random(0)
 for turn in range({turns}):
     torch.set_num_threads(chance.choice((1, 2)))
-    n, c, h, w = (chance.randint(1, most) for most in (6, 40, 20, 20))
+    small = tuple(chance.randint(1, most) for most in (6, 40, 20, 20))
+    # Large enough for strips of an image, and small and many enough for several images at once.
+    n, c, h, w = chance.choice([small] * 8 + [(1, 40, 70, 67), (33, 8, 5, 6)])
     dtype, k, s = chance.choice((torch.float32, torch.bfloat16)), chance.choice((3, 5, 7)), chance.choice((1, 2))
     x = torch.randn(n + 1, c, h, w).to(dtype).requires_grad_()
     top, left = chance.randint(0, k - 1), chance.randint(0, k - 1)

@@ -152,7 +152,7 @@ struct Seen {
 // Adds the weight's gradient from a unit to `sums`, (K·K, channels), for one vector of channels and GROUP rows of the
 // kernel from `first`, which all stay in registers. WIDTH outputs are taken at a time.
 template <int K, int S, int GROUP, int WIDTH, class L>
-TRISCALE_INLINE void weigh(const float* x, const Seen& seen, const float* grad, const Seen& made, const Depthwise& s,
+TRISCALE_INLINE void weigh(const float* x, const Seen& seen, const float* grad, const Seen& grads, const Depthwise& s,
                            const Unit& unit, int first, double* sums, long step, L lanes, long repeated) {
   constexpr int kSeen = (WIDTH - 1) * S + K;
   const int group = static_cast<int>(least(GROUP, K - first));
@@ -163,10 +163,10 @@ TRISCALE_INLINE void weigh(const float* x, const Seen& seen, const float* grad, 
   for (long n = unit.image; n < unit.image + unit.images; n++) {
     for (long o = unit.row; o < unit.row + unit.rows; o++) {
       for (long start = 0; start < s.out_width; start += WIDTH) {
-        Vec grads[WIDTH];
-        const float* from = grad + (((n - unit.image) * made.count + o - made.first) * s.out_width + start) * s.channels;
+        Vec given[WIDTH];
+        const float* from = grad + (((n - unit.image) * grads.count + o - grads.first) * s.out_width + start) * s.channels;
         TRISCALE_UNROLL for (int i = 0; i < WIDTH; i++) {
-          grads[i] = start + i < s.out_width ? load(from + i * s.channels, lanes) : all(0);
+          given[i] = start + i < s.out_width ? load(from + i * s.channels, lanes) : all(0);
         }
         const long column = start * S - s.left;
         const uint32_t inside = columns_inside(column, kSeen, s.width);
@@ -178,7 +178,7 @@ TRISCALE_INLINE void weigh(const float* x, const Seen& seen, const float* grad, 
             if (!(inside & 1u << j)) continue;
             Vec value = load(x + (at + j * s.channels), lanes);
             TRISCALE_UNROLL for (int k = 0; k < K; k++) {
-              if (j >= k && (j - k) % S == 0 && (j - k) / S < WIDTH) taps[r][k] += value * grads[(j - k) / S];
+              if (j >= k && (j - k) % S == 0 && (j - k) / S < WIDTH) taps[r][k] += value * given[(j - k) / S];
             }
           }
         }

@@ -82,8 +82,9 @@ int depthwise_of(const Depthwise& s, int threads, const T* x, const Making<T>* m
   return failure.code();
 }
 
-// How a backward pass is cut: into units that stay in the cache while weights and inputs get their gradients, and the
-// units into runs, each with sums of its own. Depends on shapes alone: so do the bits of the result.
+// How a backward pass is cut: into units that stay in the cache (counted as they lie in memory) while weights and inputs
+// get their gradients, and the units into runs, each with sums of its own. Depends on shapes alone: so do the bits of the
+// result.
 struct Cut {
   long images_at_once, rows_at_once, strips, units, runs;
 

@@ -11,7 +11,7 @@ namespace triscale {
 namespace TRISCALE_ISA {
 namespace {
 
-// How values of a tensor become the convolution's input: n of them, which begin with the first channel.
+// How values of a tensor become what is computed with: n of them, which begin with the first channel.
 template <class T>
 struct Making {
   void (*make)(const Making&, const T* x, long n, float* out, float* slopes);

@@ -2,8 +2,9 @@
 // kernels.cpp.
 //
 // oneDNN blocks for hundreds of channels; these networks have tens. A few rows times a few vectors of outputs stay in
-// registers while all inputs pass by. Processors that multiply bf16 take it in pairs, both products at once; elsewhere it is
-// widened on the way in. Sums are single precision in any case.
+// registers while all inputs pass by. Processors that multiply bf16 take it in pairs, both products at once, and weights
+// rounded to it, as in autocast; elsewhere it is widened on the way in, and weights are as they are. Sums are single
+// precision in any case.
 
 #pragma once
 
@@ -14,7 +15,7 @@ namespace {
 constexpr int kWide = kRegisters == 32 ? 3 : 2;  // vectors of outputs at once
 constexpr int kTall = kRegisters == 32 ? 8 : 4;  // rows at once beside as many
 
-// Rows at once beside fewer vectors: enough sums that none waits for the one before.
+// Rows at once beside fewer vectors: where there are registers, enough sums that none waits for the one before.
 constexpr int rows_beside(int vectors) { return kRegisters != 32 || vectors == kWide ? kTall : vectors == 2 ? 12 : 16; }
 
 // What products of T multiply, and how many of them in a step along what is summed over.
@@ -213,17 +214,19 @@ int product(long rows, long inputs, long outputs, int threads, const T* x, const
   const Panels panels(outputs);
   const Steps<T> steps(inputs);
   const long chunks = (rows + kAtOnce - 1) / kAtOnce, tasks = least(chunks, 64);
-  const long packed = round_up(steps.apart * panels.padded() * sizeof(Value), 64), buffer = steps.buffer(kAtOnce);
-  Scratch scratch(packed + tasks * buffer);
+  Scratch scratch(steps.apart * panels.padded() * sizeof(Value));
   if (!scratch.ok()) return -1;
   Value* taps = scratch.at<Value>(0);
   for_each(panels.count, threads, [&](long p) {
     pack_panel(weight, inputs, panels, p, transposed, taps + steps.apart * panels.first(p));
   });
+  Failure failure;
   for_each(tasks, threads, [&](long task) {
+    Scratch own(steps.buffer(kAtOnce));
+    if (!own.ok()) return failure.set();
     for (long chunk = chunks * task / tasks; chunk < chunks * (task + 1) / tasks; chunk++) {
       const long start = chunk * kAtOnce, count = least(kAtOnce, rows - start);
-      const Value* from = steps.of(x + start * inputs, count, scratch.at<Value>(packed + task * buffer));
+      const Value* from = steps.of(x + start * inputs, count, own.at<Value>(0));
       for (long p = 0; p < panels.count; p++) {
         const long first = panels.first(p), there = panels.there(p);
         with_vectors(panels.width(p), [&](auto vectors) {
@@ -241,7 +244,7 @@ int product(long rows, long inputs, long outputs, int threads, const T* x, const
       }
     }
   });
-  return 0;
+  return failure.code();
 }
 
 // Columns of the tall tensor lie together by so many: whole vectors, whole groups of kTall.
@@ -310,9 +313,8 @@ int outer_products(long rows, long tall_size, long wide_size, int threads, const
   const Panels panels(wide_size);
   const OuterCut cut(rows, tall_size, panels);
   const long tall_part = kAtOnce * round_up(tall_size, kTogether);
-  const long part_size = kAtOnce * ((panels.count + cut.parts - 1) / cut.parts * kWide * kLanes);
   const long tasks = cut.runs * cut.parts, all_sums = cut.runs * cut.size * sizeof(float);
-  const long buffers = round_up((tall_part + part_size) * sizeof(Value), 64);
+  const long buffers = round_up((tall_part + kAtOnce * kWide * kLanes) * sizeof(Value), 64);
   Scratch scratch(all_sums + tasks * buffers);
   if (!scratch.ok()) return -1;
   float* sums = scratch.at<float>(0);
@@ -322,7 +324,7 @@ int outer_products(long rows, long tall_size, long wide_size, int threads, const
     Value* packed = scratch.at<Value>(all_sums + task * buffers);
     Value* values = packed + tall_part;
     float* own = sums + run * cut.size;
-    memset(packed, 0, buffers);
+    memset(packed, 0, tall_part * sizeof(Value));
     memset(own + panels.first(from) * cut.groups * kTall, 0,
            (panels.first(to) - panels.first(from)) * cut.groups * kTall * sizeof(float));
     for (long chunk = cut.chunks * run / cut.runs; chunk < cut.chunks * (run + 1) / cut.runs; chunk++) {
@@ -360,6 +362,7 @@ int outer_products(long rows, long tall_size, long wide_size, int threads, const
   });
   return 0;
 }
+
 // grad_weight, (outputs, inputs). More vectors at once are fewer loads for each product, so the wider tensor is `wide`.
 template <class T>
 int weight_gradient(long rows, long inputs, long outputs, int threads, const T* grad, const T* x, float* grad_weight) {
