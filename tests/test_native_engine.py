@@ -18,11 +18,13 @@ from native_program import Single, answered, furthest, pictures, planned
 from specs import architectures
 from tiny import TINY
 
-from triscale.arch import Architecture, adapt, published
+from triscale.arch import Architecture, MBConv, Stage, adapt, published
 from triscale.cores import usable_cores
 from triscale.engines.native import Availability, Engine, Plan, available, measure_limit
 from triscale.engines.native import engine as engine_module
 from triscale.engines.native import library as library_module
+from triscale.engines.native.layers import NONE, Kind, Layer
+from triscale.engines.native.library import Precision
 from triscale.errors import TriscaleError, UserError
 from triscale.nn import Network
 
@@ -244,6 +246,43 @@ def test_a_plan_that_says_anything_is_refused_or_runs(data: st.DataObject) -> No
         return
     with engine:
         engine(IMAGES)
+
+
+def gated(side: int) -> Architecture:
+    """A network whose gates reach a map of few pixels or, where there are many, the weights behind it."""
+    block = MBConv(3, 1, squeeze_excite=0.5)
+    stages = (Stage(block, 8, 1), Stage(replace(block, expansion=3), 40, 2))
+    return replace(TINY, stages=stages, resolution=(side, side + 3))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("side", [3, 5, 12, 40])
+def test_gates_reach_small_maps_and_the_weights_behind_large_ones(side: int, precision: Precision) -> None:
+    if precision == "bf16" and not available().bf16:
+        pytest.skip("this processor does not multiply bf16")
+    architecture = gated(side)
+    plan, network = planned(architecture)
+    x = pictures(architecture, 4)
+    answers = []
+    for threads in (1, 2, 5):
+        with Engine(plan, precision=precision, threads=threads) as engine:
+            answers += [engine(x), np.concatenate([engine(x[i : i + 1]) for i in range(4)])]
+    assert all(answer.tobytes() == answers[0].tobytes() for answer in answers)
+    if precision == "fp32":
+        as_near_as_pytorch(answers[0], network, x)
+    else:
+        assert furthest(answers[0], answered(network, x)) < 0.05
+
+
+def test_a_map_that_gates_change_is_read_by_nobody_else() -> None:
+    plan, _ = planned(replace(gated(5), stages=gated(5).stages[:1]))
+    layers = [Layer(Kind(row[0]), *row[1:]) for row in plan.layers.tolist()]
+    project = next(row for row, one in enumerate(layers) if one.gate != NONE)
+    pool = next(row for row, one in enumerate(layers) if one.kind is Kind.MEAN)
+    wrong = (project, "residual", "a shortcut that the gates change"), (pool, "input", "an input that is not there")
+    for row, field, said in wrong:
+        with pytest.raises(TriscaleError, match=said):
+            Engine(spoiled(plan, row, Layer._fields.index(field), layers[project].input))
 
 
 def test_where_there_is_no_library_it_is_said_why(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,8 @@ class Kind(IntEnum):
 class Layer(NamedTuple):
     """See `Kind`.
 
-    input, output, residual, gate, sums: buffers. EXCITE reads `sums`, DEPTHWISE writes them beside its output.
+    input, output, residual, gate, sums: buffers. EXCITE reads `sums`, DEPTHWISE writes them beside its output. A CONV
+    with gates may multiply them into its input, which nobody reads later.
     top, left: zeros above and to the left. activation comes before a residual is added, last after it.
     expand: channels before DEPTHWISE's expansion, 0 for none. squeezed: channels inside EXCITE.
     weight, bias (of the main part), weight2, bias2 (of the expansion, and of EXCITE's second layer): where in the

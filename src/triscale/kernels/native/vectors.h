@@ -55,7 +55,7 @@ struct Bf16 {
   uint16_t bits;
 };
 
-TRISCALE_INLINE long least(long a, long b) { return a < b ? a : b; }
+TRISCALE_INLINE constexpr long least(long a, long b) { return a < b ? a : b; }
 TRISCALE_INLINE long most(long a, long b) { return a > b ? a : b; }
 TRISCALE_INLINE long round_up(long n, long to) { return (n + to - 1) / to * to; }
 
@@ -109,6 +109,18 @@ TRISCALE_INLINE Vec load(const Bf16* p, Full) {
   Halves v;
   memcpy(&v, p, sizeof v);
   return widen(v);
+}
+
+// The same, from now on in a register: compilers would load it again for every product that takes it.
+TRISCALE_INLINE Vec kept(Vec v) {
+#if defined(__AVX512F__)
+  asm("" : "+v"(v));
+#elif defined(__x86_64__)
+  asm("" : "+x"(v));
+#elif defined(__aarch64__)
+  asm("" : "+w"(v));
+#endif
+  return v;
 }
 
 TRISCALE_INLINE void store(float* p, Vec v, Full) { memcpy(p, &v, sizeof v); }

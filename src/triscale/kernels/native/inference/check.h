@@ -147,6 +147,7 @@ class Checker {
     if (adds && !holds(l.residual, Held::kMap, l.out_height, l.out_width, l.outputs)) return refuse("a shortcut that is not there");
     if (!adds && l.last != 0 && l.kind == kConv) return refuse("an activation after a shortcut that there is not");
     if (l.kind == kExcite && !holds(l.sums, Held::kSums, l.height, l.width, l.channels)) return refuse("sums that are not there");
+    if (gates_map(l) && adds && l.residual == l.input) return refuse("a shortcut that the gates change");
     const bool leaves_sums = l.kind == kDepthwise && l.sums >= 0;
     if (leaves_sums && (!within(l.sums, 0, count - 1) || l.sums == l.output || l.sums == l.input)) return refuse("sums that have no place");
     const bool in_place = (reads_map && l.output == l.input) || (reads_gate && l.output == l.gate) || (adds && l.output == l.residual) ||
@@ -163,6 +164,7 @@ class Checker {
   }
 
   void leave(const Layer& l, bool leaves_sums) {
+    if (gates_map(l)) held_[static_cast<size_t>(l.input)] = {};
     Held& out = held_[static_cast<size_t>(l.output)];
     switch (l.kind) {
       case kInput: out = {stays_planar(l.channels) ? Held::kPlanes : Held::kMap, l.out_height, l.out_width, l.channels}; break;

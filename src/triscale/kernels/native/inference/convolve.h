@@ -6,6 +6,8 @@ namespace triscale {
 namespace TRISCALE_ISA {
 namespace {
 
+inline bool gates_weights(const Layer& layer) { return layer.gate >= 0 && !gates_map(layer); }
+
 // Pixels of the output in runs along which the input's windows lie evenly apart: whole images where the kernel is 1×1,
 // else rows.
 struct Runs {
@@ -24,7 +26,7 @@ struct Runs {
     pixels = flat ? layer.pixels() : layer.out_width;
     count = images * per_image;
     // Images lie one after another: without gates between them they are one.
-    if (flat && layer.gate < 0) pixels *= images, count = 1;
+    if (flat && !gates_weights(layer)) pixels *= images, count = 1;
   }
   long input(long run) const { return run / per_image * image + run % per_image * row; }
   long output(long run) const { return run / per_image * out_image + run % per_image * pixels * out_apart; }
@@ -87,11 +89,27 @@ struct Conv {
 
   // A panel with its inputs scaled.
   static long scratch(const Layer& layer) {
-    return layer.gate < 0 ? 0 : round_up(layer.channels, 2) * kPair * static_cast<long>(sizeof(T));
+    return !gates_weights(layer) ? 0 : round_up(layer.channels, 2) * kPair * static_cast<long>(sizeof(T));
+  }
+
+  // Phase 0 of one whose map is gated: so many pixels a task.
+  static constexpr long kPixels = 16;
+  static long gate_parts(const Layer& layer) { return (layer.pixels() + kPixels - 1) / kPixels; }
+
+  static void gate(const Call& call, long task) {
+    const Layer& layer = *call.layer;
+    const long of = gate_parts(layer), image = task / of, begin = task % of * kPixels;
+    const long apart = lie(layer.channels), end = least(layer.pixels(), begin + kPixels);
+    const float* gate = call.gate + image * apart;
+    T* x = static_cast<T*>(const_cast<void*>(call.input)) + (image * layer.pixels() + begin) * apart;
+    for (long i = begin; i < end; i++, x += apart) {
+      for (long c = 0; c < layer.channels; c += kLanes) store(x + c, load(x + c, Full{}) * load(gate + c, Full{}), Full{});
+    }
   }
 
   static void task(const Call& call, long task, void* scratch) {
     const Layer& layer = *call.layer;
+    const bool gated = gates_weights(layer);
     const Taps taps(layer);
     const Panels panels(layer.outputs);
     const Runs runs(layer, call.images);
@@ -102,22 +120,31 @@ struct Conv {
     const float* bias = static_cast<const float*>(call.packed);
     const T* weights = reinterpret_cast<const T*>(bias + filled(panels.outputs));
     const long inputs = taps.window.taps * taps.window.padded<T>();
+    const Limits* limits = call.residual == nullptr ? limits_of(layer.activation) : nullptr;
+    T* y = static_cast<T*>(call.output);
     for (long panel = panels.count() * across / parts.across; panel < panels.count() * (across + 1) / parts.across; panel++) {
       const long vectors = panels.vectors(panel), first = panel * kPair;
       const T* weight = weights + first * inputs;
-      const Product<T> multiply = find_product<T, kRows>(tiles.rows, vectors);
+      const TileProduct<T> multiply(tiles, vectors);
       long scaled = -1;
       for (long at = begin; at < end; at++) {
-        const long run = at / tiles.count, pixel = tiles.first(at % tiles.count);
-        if (call.gate != nullptr && run != scaled) {
+        const long run = at / tiles.count, tile = at % tiles.count, pixel = tiles.first(tile), rows = tiles.rows(tile);
+        if (gated && run != scaled) {
           scaled = run;
           scale(weight, call.gate + run * lie(layer.channels), inputs, vectors, static_cast<T*>(scratch));
         }
-        alignas(64) float sums[kRows * kPair];
-        multiply(static_cast<const T*>(call.input) + runs.input(run) + pixel * runs.apart, runs.apart, taps.window,
-                 call.gate != nullptr ? static_cast<const T*>(scratch) : weight, bias + first, sums);
+        const T* x = static_cast<const T*>(call.input) + runs.input(run) + pixel * runs.apart;
+        const T* panel_weight = gated ? static_cast<const T*>(scratch) : weight;
         const long out = runs.output(run) + pixel * runs.out_apart + first;
-        finish(layer, sums, tiles.rows, vectors, runs.out_apart, call, out);
+        if constexpr (sizeof(T) == sizeof(float)) {
+          if (limits != nullptr) {
+            multiply.of(rows)(x, runs.apart, taps.window, panel_weight, bias + first, limits, y + out, runs.out_apart);
+            continue;
+          }
+        }
+        alignas(64) float sums[kRows * kPair];
+        multiply.of(rows)(x, runs.apart, taps.window, panel_weight, bias + first, nullptr, sums, vectors * kLanes);
+        finish(layer, sums, rows, vectors, runs.out_apart, call, out);
       }
     }
   }

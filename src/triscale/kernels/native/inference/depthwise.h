@@ -22,36 +22,53 @@ struct Ring {
   long values() const { return slots * width * kPair; }
 };
 
-// WIDTH pixels of a row of one vector of channels. rows: where their windows' rows begin, of which those from `from` to
-// `to` lie in the map. A pixel is `lanes` values from the next, in the ring and in y.
-template <int KERNEL, int STRIDE, int WIDTH>
-TRISCALE_INLINE void filter(const float* const* rows, long from, long to, const float* taps, long lanes, const float* bias, float* y) {
+// What one vector of channels of some pixels of a row is made from: where their windows' rows begin, of which those from
+// `from` to `to` lie in the map, and a pixel is `lanes` values from the next; taps and bias; and the limits, if any.
+struct Filtered {
+  const float* rows[31];
+  long from, to, lanes;
+  const float *taps, *bias;
+  const Limits* limits;
+};
+
+// Puts values down, `apart` from one to the next.
+template <int WIDTH, class Y>
+TRISCALE_INLINE void put_down(Vec (&values)[WIDTH], const Limits* limits, Y* y, long apart) {
+  if (limits != nullptr) {
+    const Vec low = all(limits->low), high = all(limits->high);
+    TRISCALE_UNROLL for (int i = 0; i < WIDTH; i++) values[i] = cut(values[i], low, high);
+  }
+  TRISCALE_UNROLL for (int i = 0; i < WIDTH; i++) store(y + i * apart, values[i], Full{});
+}
+
+template <int KERNEL, int STRIDE, int WIDTH, class Y>
+void filter(const Layer&, long, const Filtered& s, Y* y, long apart) {
   Vec values[WIDTH];
-  TRISCALE_UNROLL for (int i = 0; i < WIDTH; i++) values[i] = load(bias, Full{});
-  for (long row = from; row < to; row++) {
+  TRISCALE_UNROLL for (int i = 0; i < WIDTH; i++) values[i] = load(s.bias, Full{});
+  for (long row = s.from; row < s.to; row++) {
     Vec weights[KERNEL];
-    TRISCALE_UNROLL for (int k = 0; k < KERNEL; k++) weights[k] = load(taps + (row * KERNEL + k) * lanes, Full{});
-    const float* x = rows[row];
+    TRISCALE_UNROLL for (int k = 0; k < KERNEL; k++) weights[k] = load(s.taps + (row * KERNEL + k) * s.lanes, Full{});
+    const float* x = s.rows[row];
     TRISCALE_UNROLL for (int j = 0; j < (WIDTH - 1) * STRIDE + KERNEL; j++) {
-      const Vec value = load(x + j * lanes, Full{});
+      const Vec value = kept(load(x + j * s.lanes, Full{}));
       TRISCALE_UNROLL for (int k = 0; k < KERNEL; k++) {
         if (j >= k && (j - k) % STRIDE == 0 && (j - k) / STRIDE < WIDTH) values[(j - k) / STRIDE] += value * weights[k];
       }
     }
   }
-  TRISCALE_UNROLL for (int i = 0; i < WIDTH; i++) store(y + i * lanes, values[i], Full{});
+  put_down(values, s.limits, y, apart);
 }
 
 // The same for any kernel and stride.
-inline void filter_any(const Layer& layer, long width, const float* const* rows, long from, long to, const float* taps, long lanes,
-                       const float* bias, float* y) {
+template <class Y>
+void filter_any(const Layer& layer, long width, const Filtered& s, Y* y, long apart) {
   for (long i = 0; i < width; i++) {
-    Vec value = load(bias, Full{});
-    for (long row = from; row < to; row++) {
-      const float* x = rows[row] + i * layer.stride * lanes;
-      for (long k = 0; k < layer.kernel; k++) value += load(x + k * lanes, Full{}) * load(taps + (row * layer.kernel + k) * lanes, Full{});
+    Vec value[1] = {load(s.bias, Full{})};
+    for (long row = s.from; row < s.to; row++) {
+      const float *x = s.rows[row] + i * layer.stride * s.lanes, *taps = s.taps + row * layer.kernel * s.lanes;
+      for (long k = 0; k < layer.kernel; k++) value[0] += load(x + k * s.lanes, Full{}) * load(taps + k * s.lanes, Full{});
     }
-    store(y + i * lanes, value, Full{});
+    put_down(value, s.limits, y + i * apart, apart);
   }
 }
 
@@ -72,44 +89,66 @@ struct Cover {
   }
 };
 
-template <int KERNEL, int STRIDE>
-void filter_width(long width, const float* const* rows, long from, long to, const float* taps, long lanes, const float* bias, float* y) {
+template <class Y>
+using Filter = void (*)(const Layer&, long width, const Filtered&, Y*, long apart);
+
+template <int KERNEL, int STRIDE, class Y>
+Filter<Y> filter_of_width(long width) {
   switch (width) {
-    case 14: if constexpr (kWidest == 14) return filter<KERNEL, STRIDE, 14>(rows, from, to, taps, lanes, bias, y); break;
-    case 10: if constexpr (kWidest == 14) return filter<KERNEL, STRIDE, 10>(rows, from, to, taps, lanes, bias, y); break;
-    case 7: return filter<KERNEL, STRIDE, 7>(rows, from, to, taps, lanes, bias, y);
-    case 4: return filter<KERNEL, STRIDE, 4>(rows, from, to, taps, lanes, bias, y);
-    case 2: return filter<KERNEL, STRIDE, 2>(rows, from, to, taps, lanes, bias, y);
-    default: return filter<KERNEL, STRIDE, 1>(rows, from, to, taps, lanes, bias, y);
+    case 14: return filter<KERNEL, STRIDE, kWidest, Y>;
+    case 10: return filter<KERNEL, STRIDE, least(10, kWidest), Y>;
+    case 7: return filter<KERNEL, STRIDE, 7, Y>;
+    case 4: return filter<KERNEL, STRIDE, 4, Y>;
+    case 2: return filter<KERNEL, STRIDE, 2, Y>;
+    default: return filter<KERNEL, STRIDE, 1, Y>;
   }
 }
 
-inline void filter_by(const Layer& layer, long width, const float* const* rows, long from, long to, const float* taps, long lanes,
-                      const float* bias, float* y) {
+template <class Y>
+Filter<Y> find_filter(const Layer& layer, long width) {
   switch (layer.stride <= 2 ? layer.kernel * 10 + layer.stride : 0) {
-    case 31: return filter_width<3, 1>(width, rows, from, to, taps, lanes, bias, y);
-    case 32: return filter_width<3, 2>(width, rows, from, to, taps, lanes, bias, y);
-    case 51: return filter_width<5, 1>(width, rows, from, to, taps, lanes, bias, y);
-    case 52: return filter_width<5, 2>(width, rows, from, to, taps, lanes, bias, y);
-    case 71: return filter_width<7, 1>(width, rows, from, to, taps, lanes, bias, y);
-    case 72: return filter_width<7, 2>(width, rows, from, to, taps, lanes, bias, y);
-    default: return filter_any(layer, width, rows, from, to, taps, lanes, bias, y);
+    case 31: return filter_of_width<3, 1, Y>(width);
+    case 32: return filter_of_width<3, 2, Y>(width);
+    case 51: return filter_of_width<5, 1, Y>(width);
+    case 52: return filter_of_width<5, 2, Y>(width);
+    case 71: return filter_of_width<7, 1, Y>(width);
+    case 72: return filter_of_width<7, 2, Y>(width);
+    default: return filter_any<Y>;
   }
 }
 
-// Activates VECTORS vectors of so many pixels and puts them where they belong; adds those from `fresh` on to the sums.
+// Activates VECTORS vectors of so many pixels and puts them where they belong. sums: where those from `fresh` on are added
+// to, or null.
 template <class T, int ACTIVATION, int VECTORS>
 void settle(const float* from, long pixels, long fresh, T* to, long apart, Vec* sums) {
   Vec sum[VECTORS];
-  TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) sum[v] = sums[v];
-  for (long i = 0; i < pixels; i++, from += VECTORS * kLanes, to += apart) {
-    TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) {
-      const Vec value = activated<T, ACTIVATION>(load(from + v * kLanes, Full{}));
-      if (i >= fresh) sum[v] += value;
-      store(to + v * kLanes, value, Full{});
+  auto put = [&](long begin, long end, bool counts) {
+    for (long i = begin; i < end; i++) {
+      TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) {
+        const Vec value = activated<T, ACTIVATION>(load(from + (i * VECTORS + v) * kLanes, Full{}));
+        if (counts) sum[v] += value;
+        store(to + i * apart + v * kLanes, value, Full{});
+      }
     }
-  }
+  };
+  if (sums == nullptr) return put(0, pixels, false);
+  TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) sum[v] = sums[v];
+  put(0, fresh, false);
+  put(fresh, pixels, true);
   TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) sums[v] = sum[v];
+}
+
+template <class T>
+using Settle = void (*)(const float* from, long pixels, long fresh, T* to, long apart, Vec* sums);
+
+template <class T>
+Settle<T> find_settle(long activation, long vectors) {
+  Settle<T> found = nullptr;
+  with_activation(activation, [&](auto kind) {
+    constexpr int kKind = decltype(kind)::value;
+    found = vectors == 2 ? settle<T, kKind, 2> : settle<T, kKind, 1>;
+  });
+  return found;
 }
 
 template <class T>
@@ -150,7 +189,8 @@ struct ExpandDepthwise {
 
   static void task(const Call& call, long task, void* scratch) {
     const Layer& layer = *call.layer;
-    const long of = bands(layer.out_height), part = task % of, image = task / of % call.images, panel = task / of / call.images;
+    const long of = bands(layer.out_height), count = Panels(layer.channels).count();
+    const long panel = task % count, part = task / count % of, image = task / count / of;
     const long begin = layer.out_height * part / of, end = layer.out_height * (part + 1) / of;
     const Panels panels(layer.channels);
     const long lanes = panels.vectors(panel) * kLanes, first = panel * kPair;
@@ -161,35 +201,37 @@ struct ExpandDepthwise {
     const Rows rows(call, image, panel, static_cast<float*>(scratch), most(0, begin * layer.stride - layer.top),
                     least(layer.height, (end - 1) * layer.stride - layer.top + layer.kernel));
     const Cover cover(layer.out_width);
-    Vec sums[2] = {all(0), all(0)};
+    Vec found[2] = {all(0), all(0)}, *sums = call.sums == nullptr ? nullptr : found;
+    Filtered seen;
+    seen.lanes = lanes, seen.limits = sums == nullptr ? limits_of(layer.activation) : nullptr;
+    const Filter<T> filter_at_once = find_filter<T>(layer, cover.width);
+    const Filter<float> filter_first = find_filter<float>(layer, cover.width);
+    const Settle<T> settle_then = find_settle<T>(layer.activation, lanes / kLanes);
+    fetch(taps, static_cast<int>((layer.kernel * layer.kernel + 1) * lanes * sizeof(float) / 64));
     long tiles = 0;
     for (long i = begin; i < end; i++) {
       const long top = i * layer.stride - layer.top;
-      const long from = most(0, -top), to = least(layer.kernel, layer.height - top);
-      tiles = rows.fill(tiles, top + to);
+      seen.from = most(0, -top), seen.to = least(layer.kernel, layer.height - top);
+      tiles = rows.fill(tiles, top + seen.to);
       for (long at = 0; at < cover.count; at++) {
         const long start = least(at * cover.width, layer.out_width - cover.width);
+        T* out = y + (i * layer.out_width + start) * apart;
         alignas(64) float values[kWidest * kPair];
         for (long v = 0; v < lanes; v += kLanes) {
-          const float* seen[31];
-          for (long k = from; k < to; k++) seen[k] = rows.at(top + k) + start * layer.stride * lanes + v;
-          filter_by(layer, cover.width, seen, from, to, taps + v, lanes, bias + v, values + v);
-        }
-        T* out = y + (i * layer.out_width + start) * apart;
-        const long fresh = at * cover.width - start;
-        with_activation(layer.activation, [&](auto kind) {
-          constexpr int kKind = decltype(kind)::value;
-          if (lanes == kPair) {
-            settle<T, kKind, 2>(values, cover.width, fresh, out, apart, sums);
+          seen.taps = taps + v, seen.bias = bias + v;
+          for (long k = seen.from; k < seen.to; k++) seen.rows[k] = rows.at(top + k) + start * layer.stride * lanes + v;
+          if (seen.limits != nullptr) {
+            filter_at_once(layer, cover.width, seen, out + v, apart);
           } else {
-            settle<T, kKind, 1>(values, cover.width, fresh, out, apart, sums);
+            filter_first(layer, cover.width, seen, values + v, lanes);
           }
-        });
+        }
+        if (seen.limits == nullptr) settle_then(values, cover.width, at * cover.width - start, out, apart, sums);
       }
     }
-    if (call.sums == nullptr) return;
-    float* kept = call.sums + (image * of + part) * apart + first;
-    for (long v = 0; v < lanes; v += kLanes) store(kept + v, sums[v / kLanes], Full{});
+    if (sums == nullptr) return;
+    float* to = call.sums + (image * of + part) * apart + first;
+    for (long v = 0; v < lanes; v += kLanes) store(to + v, sums[v / kLanes], Full{});
   }
 
  private:
@@ -199,14 +241,14 @@ struct ExpandDepthwise {
     Rows(const Call& call, long image, long panel, float* ring, long begin, long end)
         : layer_(*call.layer), of_(layer_), ring_(ring), panels_(layer_.channels), first_(panel * kPair),
           lanes_(panels_.vectors(panel) * kLanes), pixel_(begin * layer_.width),
-          tiles_(most(1, (end - begin) * layer_.width)), window_{1, layer_.expand, &nowhere_} {
+          tiles_(most(1, (end - begin) * layer_.width)), window_{1, layer_.expand, &nowhere_},
+            multiply_(tiles_, lanes_ / kLanes) {
       const long channels = layer_.expand > 0 ? layer_.expand : layer_.channels;
       apart_ = lie(channels);
       x_ = static_cast<const T*>(call.input) + image * layer_.pixels() * apart_;
       const float* singles = static_cast<const float*>(call.packed);
       bias_ = singles + filled((layer_.kernel * layer_.kernel + 1) * panels_.outputs) + first_;
       weight_ = reinterpret_cast<const T*>(singles + ExpandDepthwise::singles(layer_)) + first_ * window_.template padded<T>();
-      multiply_ = find_product<T, kRows>(tiles_.rows, lanes_ / kLanes);
       const long right = layer_.left + layer_.width;
       for (long slot = 0; slot < of_.slots; slot++) {
         float* row = ring_ + slot * of_.width * lanes_;
@@ -221,37 +263,47 @@ struct ExpandDepthwise {
     // Goes on from a tile until all rows before `until` are there; returns the next tile.
     long fill(long tile, long until) const {
       for (; tile < tiles_.count; tile++) {
-        if (tile > 0 && pixel_ + tiles_.first(tile - 1) + tiles_.rows >= until * layer_.width) break;
-        fill_tile(pixel_ + tiles_.first(tile));
+        if (pixel_ + tiles_.first(tile) >= until * layer_.width) break;
+        fill_tile(pixel_ + tiles_.first(tile), tiles_.rows(tile));
       }
       return tile;
     }
 
    private:
-    void fill_tile(long pixel) const {
-      long row = pixel / layer_.width, column = pixel % layer_.width;
-      float* to = place(row, column);
-      auto next = [&] {
-        to += lanes_;
-        if (++column == layer_.width) column = 0, to = place(++row, 0);
-      };
+    void fill_tile(long pixel, long rows) const {
       if (layer_.expand == 0) {
         const T* from = x_ + pixel * apart_ + first_;
-        for (long r = 0; r < tiles_.rows; r++, from += apart_, next()) {
-          for (long v = 0; v < lanes_; v += kLanes) store(to + v, load(from + v, Full{}), Full{});
-        }
-        return;
-      }
-      alignas(64) float sums[kRows * kPair];
-      multiply_(x_ + pixel * apart_, apart_, window_, weight_, bias_, sums);
-      with_activation(layer_.expand_activation, [&](auto kind) {
-        const float* from = sums;
-        for (long r = 0; r < tiles_.rows; r++, next()) {
-          for (long v = 0; v < lanes_; v += kLanes, from += kLanes) {
-            store(to + v, activated<T, decltype(kind)::value>(load(from, Full{})), Full{});
+        return each_run(pixel, rows, [&](long done, long count, float* to) {
+          for (long r = done; r < done + count; r++, to += lanes_) {
+            for (long v = 0; v < lanes_; v += kLanes) store(to + v, load(from + r * apart_ + v, Full{}), Full{});
           }
-        }
+        });
+      }
+      const Limits* limits = limits_of(layer_.expand_activation);
+      const long column = pixel % layer_.width;
+      alignas(64) float sums[kRows * kPair];
+      // What needs no more than limits goes where it belongs at once, if it lies in one row.
+      float* to = limits != nullptr && column + rows <= layer_.width ? place(pixel / layer_.width, column) : sums;
+      multiply_.of(rows)(x_ + pixel * apart_, apart_, window_, weight_, bias_, limits, to, lanes_);
+      if (to != sums) return;
+      with_activation(limits != nullptr ? kNone : layer_.expand_activation, [&](auto kind) {
+        each_run(pixel, rows, [&](long done, long count, float* put) {
+          for (long i = 0; i < count * lanes_; i += kLanes) {
+            store(put + i, activated<T, decltype(kind)::value>(load(sums + done * lanes_ + i, Full{})), Full{});
+          }
+        });
       });
+    }
+
+    // Calls put(pixels of the tile before, pixels, where they go in the ring) for what of a tile lies in each row of the map.
+    template <class Put>
+    TRISCALE_INLINE void each_run(long pixel, long rows, Put put) const {
+      long row = pixel / layer_.width, column = pixel % layer_.width;
+      for (long done = 0; done < rows; row++, column = 0) {
+        const long count = least(rows - done, layer_.width - column);
+        put(done, count, place(row, column));
+        done += count;
+      }
     }
 
     float* place(long row, long column) const {
@@ -270,7 +322,7 @@ struct ExpandDepthwise {
     const T* x_;
     const float* bias_;
     const T* weight_;
-    Product<T> multiply_;
+    const TileProduct<T> multiply_;
   };
 };
 

@@ -37,6 +37,7 @@ void pack(const Layer* layer, int bf16, const float* values, void* to) {
 int64_t tasks(const Layer* layer, int64_t images, int64_t phase) {
   switch (layer->kind) {
     case kConv: {
+      if (phase + 1 < phases(*layer)) return images * Conv<float>::gate_parts(*layer);
       const Division parts = Conv<float>::divided(*layer, images);
       return parts.down * parts.across;
     }
@@ -61,7 +62,7 @@ void run(const Call& call, int64_t at, void* own) {
   switch (call.layer->kind) {
     case kInput: return take_input<T>(call, at);
     case kPad: return pad<T>(call, at);
-    case kConv: return Conv<T>::task(call, at, own);
+    case kConv: return call.phase + 1 < phases(*call.layer) ? Conv<T>::gate(call, at) : Conv<T>::task(call, at, own);
     case kDepthwise: return ExpandDepthwise<T>::task(call, at, own);
     case kExcite: return Excite::task(call, at, static_cast<float*>(own));
     case kScale: return scale<T>(call, at);
@@ -89,7 +90,7 @@ int64_t multiply_for(int64_t repeats) {
   alignas(64) float sums[kRows * kPair], bias[kPair] = {};
   const long nowhere = 0;
   const Window window{1, kInputs, &nowhere};
-  for (int64_t i = 0; i < repeats; i++) product<kRows, 2>(x, kInputs, window, weight, bias, sums);
+  for (int64_t i = 0; i < repeats; i++) product<kRows, 2>(x, kInputs, window, weight, bias, nullptr, sums, kPair);
   return repeats * kRows * kPair * kInputs;
 }
 

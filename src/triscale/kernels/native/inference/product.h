@@ -39,6 +39,27 @@ struct Window {
 
 TRISCALE_INLINE Vec multiplied(Vec sum, const float* x, const float* weight) { return sum + all(*x) * load(weight, Full{}); }
 
+// The activations that only cut off: between what.
+struct Limits {
+  float low, high;
+};
+
+// Null for those that do more than that; those of none at all do not cut.
+inline const Limits* limits_of(long activation) {
+  static const Limits none{-__builtin_inff(), __builtin_inff()}, relu{0, __builtin_inff()}, relu6{0, 6};
+  return activation == kNone ? &none : activation == kRelu ? &relu : activation == kRelu6 ? &relu6 : nullptr;
+}
+
+// What is no number stays none.
+TRISCALE_INLINE Vec cut(Vec v, Vec low, Vec high) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_min_ps((__m512)high, _mm512_max_ps((__m512)low, (__m512)v));
+#else
+  v = v < low ? low : v;
+  return v > high ? high : v;
+#endif
+}
+
 // Weights are asked for long before they are needed, in bytes: they come from beyond the second cache. A few rows are
 // soon done with them.
 constexpr long ahead(int rows) { return rows > 4 ? 4096 : 16384; }
@@ -54,10 +75,11 @@ TRISCALE_INLINE __m512bh pair_at(const Bf16* x) {
 }
 #endif
 
-// sums (ROWS, VECTORS vectors) = bias + the window of ROWS pixels, `apart` values from one to the next, times a panel.
+// y (ROWS, VECTORS vectors) = bias + the window of ROWS pixels, `apart` values from one to the next, times a panel, cut off
+// at the limits, where there are any. Rows of y are `y_apart` values from one to the next.
 template <int ROWS, int VECTORS>
 __attribute__((noinline)) void product(const float* x, long apart, const Window& window, const float* weight,
-                                       const float* bias, float* sums) {
+                                       const float* bias, const Limits* limits, float* y, long y_apart) {
   Vec sum[ROWS][VECTORS];
   TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) {
     const Vec first = load(bias + v * kLanes, Full{});
@@ -79,14 +101,20 @@ __attribute__((noinline)) void product(const float* x, long apart, const Window&
       asm volatile("" : "+r"(at[0]), "+r"(at[1]), "+r"(at[2]));
     }
   }
+  if (limits != nullptr) {
+    const Vec low = all(limits->low), high = all(limits->high);
+    TRISCALE_UNROLL for (int r = 0; r < ROWS; r++) {
+      TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) sum[r][v] = cut(sum[r][v], low, high);
+    }
+  }
   TRISCALE_UNROLL for (int r = 0; r < ROWS; r++) {
-    TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) store(sums + (r * VECTORS + v) * kLanes, sum[r][v], Full{});
+    TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) store(y + r * y_apart + v * kLanes, sum[r][v], Full{});
   }
 }
 
 template <int ROWS, int VECTORS>
 __attribute__((noinline)) void product(const Bf16* x, long apart, const Window& window, const Bf16* weight,
-                                       const float* bias, float* sums) {
+                                       const float* bias, const Limits* limits, float* y, long y_apart) {
 #if defined(__AVX512BF16__)
   __m512 sum[ROWS][VECTORS];
   TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) {
@@ -108,16 +136,22 @@ __attribute__((noinline)) void product(const Bf16* x, long apart, const Window& 
       asm volatile("" : "+r"(at[0]), "+r"(at[1]), "+r"(at[2]));
     }
   }
+  if (limits != nullptr) {
+    const Vec low = all(limits->low), high = all(limits->high);
+    TRISCALE_UNROLL for (int r = 0; r < ROWS; r++) {
+      TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) sum[r][v] = (__m512)cut((Vec)sum[r][v], low, high);
+    }
+  }
   TRISCALE_UNROLL for (int r = 0; r < ROWS; r++) {
-    TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) _mm512_storeu_ps(sums + (r * VECTORS + v) * kLanes, sum[r][v]);
+    TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) _mm512_storeu_ps(y + r * y_apart + v * kLanes, sum[r][v]);
   }
 #else
-  (void)x, (void)apart, (void)window, (void)weight, (void)bias, (void)sums;  // never asked for: see Kernels::bf16
+  (void)x, (void)apart, (void)window, (void)weight, (void)bias, (void)limits, (void)y, (void)y_apart;  // never asked for: see Kernels::bf16
 #endif
 }
 
 template <class T>
-using Product = void (*)(const T*, long, const Window&, const T*, const float*, float*);
+using Product = void (*)(const T*, long, const Window&, const T*, const float*, const Limits*, float*, long);
 
 template <class T, int ROWS>
 Product<T> find_product(long rows, long vectors) {
@@ -126,12 +160,29 @@ Product<T> find_product(long rows, long vectors) {
   return nullptr;
 }
 
-// How a run of pixels is covered: tiles of as many rows each, the last reaching back over some of the one before.
+// How a run of pixels is covered: by as few tiles as can be, which are as even as they come.
 struct Tiles {
-  long pixels, count, rows;
+  long pixels, count;
 
-  explicit Tiles(long pixels_) : pixels(pixels_), count((pixels_ + kRows - 1) / kRows), rows((pixels_ + count - 1) / count) {}
-  long first(long tile) const { return least(tile * rows, pixels - rows); }
+  explicit Tiles(long pixels_) : pixels(pixels_), count((pixels_ + kRows - 1) / kRows) {}
+  long first(long tile) const { return pixels * tile / count; }
+  long rows(long tile) const { return first(tile + 1) - first(tile); }
+  long fewest() const { return pixels / count; }
+};
+
+// The product for every tile: they differ by one row at most.
+template <class T>
+class TileProduct {
+ public:
+  TileProduct(const Tiles& tiles, long vectors) : fewest_(tiles.fewest()) {
+    short_ = find_product<T, kRows>(fewest_, vectors);
+    tall_ = tiles.pixels % tiles.count == 0 ? short_ : find_product<T, kRows>(fewest_ + 1, vectors);
+  }
+  Product<T> of(long rows) const { return rows == fewest_ ? short_ : tall_; }
+
+ private:
+  long fewest_;
+  Product<T> short_, tall_;
 };
 
 // Packs the weights of (taps, inputs), whose rows of outputs lie where `place` says, as panels; each tap's inputs are

@@ -30,7 +30,7 @@ class Team {
   // A task is called with its number and that of the thread, 0 being the one that asks.
   using Task = void (*)(void* context, int64_t task, int64_t thread);
 
-  explicit Team(int64_t threads) {
+  explicit Team(int64_t threads) : shares_(static_cast<size_t>(threads)) {
     for (int64_t i = 1; i < threads; i++) others_.emplace_back([this, i] { work(i); });
   }
 
@@ -55,13 +55,15 @@ class Team {
     task_ = task, context_ = context;
     done_.store(0, std::memory_order_relaxed);
     round_++;
-    tickets_.store(round_ << 40 | static_cast<uint64_t>(tasks) << 20);
+    const int64_t of = static_cast<int64_t>(shares_.size());
+    for (int64_t i = 0; i < of; i++) {
+      shares_[i].tickets.store(round_ << 40 | static_cast<uint64_t>(tasks * (i + 1) / of) << 20 | static_cast<uint64_t>(tasks * i / of));
+    }
     if (asleep_.load() > 0) {
       std::lock_guard<std::mutex> held(mutex_);
       wake_.notify_all();
     }
-    while (take(0)) {
-    }
+    help(0);
     for (long turn = 0; done_.load(std::memory_order_acquire) < tasks; turn++) {
       if (turn < kPatience) {
         breathe();
@@ -101,39 +103,57 @@ class Team {
 #endif
   }
 
-  // A ticket is a round, its number of tasks and the next of them in one word: whoever takes one knows that it is still
-  // of this round, and until it is done no other round begins.
+  // A thread's share of a round: the round, where the share ends and the next of its tasks, in one word. Whoever takes one
+  // knows that it is still of this round, and until it is done no other round begins.
+  struct alignas(64) Share {
+    std::atomic<uint64_t> tickets{0};
+  };
   static bool open(uint64_t tickets) { return (tickets & kMost) < (tickets >> 20 & kMost); }
 
-  bool take(int64_t thread) {
-    uint64_t tickets = tickets_.load(std::memory_order_acquire);
-    while (open(tickets)) {
-      if (tickets_.compare_exchange_weak(tickets, tickets + 1, std::memory_order_acq_rel)) {
-        task_(context_, static_cast<int64_t>(tickets & kMost), thread);
-        done_.fetch_add(1, std::memory_order_release);
-        return true;
-      }
+  bool any_open() const {
+    for (const Share& share : shares_) {
+      if (open(share.tickets.load())) return true;
     }
     return false;
   }
 
+  // Does what is left of one's own share, so that a thread finds what it left in its cache, and then of the others' of the
+  // same round. What was done is told once: cores that are far apart take as long for a word as for a small task.
+  bool help(int64_t thread) {
+    const size_t of = shares_.size(), own = static_cast<size_t>(thread);
+    const uint64_t round = shares_[own].tickets.load(std::memory_order_acquire) >> 40;
+    int64_t did = 0;
+    for (size_t i = 0; i < of; i++) {
+      std::atomic<uint64_t>& share = shares_[(own + i) % of].tickets;
+      uint64_t tickets = share.load(std::memory_order_acquire);
+      while (open(tickets) && tickets >> 40 == round) {
+        if (!share.compare_exchange_weak(tickets, tickets + 1, std::memory_order_acq_rel)) continue;
+        task_(context_, static_cast<int64_t>(tickets & kMost), thread);
+        did++;
+        tickets = share.load(std::memory_order_acquire);
+      }
+    }
+    if (did > 0) done_.fetch_add(did, std::memory_order_release);
+    return did > 0;
+  }
+
   void work(int64_t thread) {
     for (long turn = 0; !ends_.load(std::memory_order_relaxed); turn++) {
-      if (take(thread)) {
+      if (help(thread)) {
         turn = 0;
       } else if (turn < kPatience) {
         breathe();
       } else {
         std::unique_lock<std::mutex> held(mutex_);
         asleep_++;
-        wake_.wait(held, [this] { return ends_.load() || open(tickets_.load()); });
+        wake_.wait(held, [this] { return ends_.load() || any_open(); });
         asleep_--;
         turn = 0;
       }
     }
   }
 
-  std::atomic<uint64_t> tickets_{0};
+  std::vector<Share> shares_;
   std::atomic<int64_t> done_{0};
   std::atomic<int> asleep_{0};
   std::atomic<bool> ends_{false};
