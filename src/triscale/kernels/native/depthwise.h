@@ -21,27 +21,28 @@ inline uint32_t columns_inside(long first, long count, long width) {
 }
 
 // Adds up WIDTH outputs of a row, from the windows whose first column is `column`, for the kernel rows [first, last);
-// row 0 of the kernel lies on plane row `row`. `inside` tells which columns are there: the others cost nothing, and the
-// question next to nothing beside the K multiplications that follow it.
-template <int K, int S, int WIDTH, class X, class Y, class L>
+// row 0 of the kernel lies on plane row `row`. `inside` tells which columns are there: the others cost nothing. WHOLE: all
+// are, and it is not asked for each.
+template <int K, int S, int WIDTH, bool WHOLE, class X, class Y, class L>
 TRISCALE_INLINE void outputs(const X* x, const Plane& plane, const float* weight, long weight_step, long row, long first,
                              long last, long column, uint32_t inside, Y* y, L lanes) {
   constexpr int kSeen = (WIDTH - 1) * S + K;
+  const long channels = plane.channels;
   Vec sums[WIDTH];
   TRISCALE_UNROLL for (int i = 0; i < WIDTH; i++) sums[i] = all(0);
   for (long k = first; k < last; k++) {
     Vec taps[K];
     TRISCALE_UNROLL for (int i = 0; i < K; i++) taps[i] = load(weight + (k * K + i) * weight_step, Full{});
-    const long at = ((row + k) * plane.width + column) * plane.channels;
-    TRISCALE_UNROLL for (int j = 0; j < kSeen; j++) {
-      if (!(inside & 1u << j)) continue;
-      Vec value = load(x + (at + j * plane.channels), lanes);
+    const X* at = x + ((row + k) * plane.width + column) * channels;
+    TRISCALE_UNROLL for (int j = 0; j < kSeen; j++, at += channels) {
+      if (!WHOLE && !(inside & 1u << j)) continue;
+      const Vec value = kept(load(at, lanes));
       TRISCALE_UNROLL for (int i = 0; i < K; i++) {
         if (j >= i && (j - i) % S == 0 && (j - i) / S < WIDTH) sums[(j - i) / S] += value * taps[i];
       }
     }
   }
-  TRISCALE_UNROLL for (int i = 0; i < WIDTH; i++) store(y + i * plane.channels, sums[i], lanes);
+  TRISCALE_UNROLL for (int i = 0; i < WIDTH; i++, y += channels) store(y, sums[i], lanes);
 }
 
 // One row of outputs, WIDTH at a time. Where their number is no multiple of it, the last ones are computed twice.
@@ -51,11 +52,19 @@ inline void row_of(const X* x, const Plane& plane, const float* weight, long wei
   const long first = most(0, -row), last = least(K, plane.height - row);
   for (long done = 0; done < out_width; done += WIDTH) {
     const long start = least(done, out_width - WIDTH), column = start * S - left;
-    const uint32_t inside = columns_inside(column, (WIDTH - 1) * S + K, plane.width);
-    cover(plane.channels, [&](long c, auto lanes, long) {
-      outputs<K, S, WIDTH>(x + c, plane, weight + c, weight_step, row, first, last, column, inside,
-                           y + start * plane.channels + c, lanes);
-    });
+    constexpr int kSeen = (WIDTH - 1) * S + K;
+    const uint32_t inside = columns_inside(column, kSeen, plane.width);
+    auto all_channels = [&](auto whole) {
+      cover(plane.channels, [&](long c, auto lanes, long) {
+        outputs<K, S, WIDTH, decltype(whole)::value != 0>(x + c, plane, weight + c, weight_step, row, first, last, column,
+                                                          inside, y + start * plane.channels + c, lanes);
+      });
+    };
+    if (inside == columns_inside(0, kSeen, kSeen)) {
+      all_channels(Number<1>{});
+    } else {
+      all_channels(Number<0>{});
+    }
   }
 }
 
@@ -160,27 +169,40 @@ TRISCALE_INLINE void weigh(const float* x, const Seen& seen, const float* grad, 
   TRISCALE_UNROLL for (int r = 0; r < GROUP; r++) {
     TRISCALE_UNROLL for (int k = 0; k < K; k++) taps[r][k] = all(0);
   }
+  const long channels = s.channels;
+  // whole: every row of the group and every column is there.
+  auto add = [&](auto whole, const float* from, const float* at, long there, uint32_t inside, uint32_t rows) {
+    constexpr bool kWhole = decltype(whole)::value != 0;
+    Vec given[WIDTH];
+    TRISCALE_UNROLL for (int i = 0; i < WIDTH; i++, from += channels) {
+      given[i] = kWhole || i < there ? kept(load(from, lanes)) : all(0);
+    }
+    TRISCALE_UNROLL for (int r = 0; r < GROUP; r++, at += s.width * channels) {
+      if (!kWhole && !(rows & 1u << r)) continue;
+      const float* x_at = at;
+      TRISCALE_UNROLL for (int j = 0; j < kSeen; j++, x_at += channels) {
+        if (!kWhole && !(inside & 1u << j)) continue;
+        const Vec value = kept(load(x_at, lanes));
+        TRISCALE_UNROLL for (int k = 0; k < K; k++) {
+          if (j >= k && (j - k) % S == 0 && (j - k) / S < WIDTH) taps[r][k] += value * given[(j - k) / S];
+        }
+      }
+    }
+  };
   for (long n = unit.image; n < unit.image + unit.images; n++) {
     for (long o = unit.row; o < unit.row + unit.rows; o++) {
+      const long top = o * S - s.top + first;
+      const uint32_t rows = columns_inside(top, group, s.height);
+      const bool all_rows = rows == columns_inside(0, GROUP, GROUP);
       for (long start = 0; start < s.out_width; start += WIDTH) {
-        Vec given[WIDTH];
-        const float* from = grad + (((n - unit.image) * grads.count + o - grads.first) * s.out_width + start) * s.channels;
-        TRISCALE_UNROLL for (int i = 0; i < WIDTH; i++) {
-          given[i] = start + i < s.out_width ? load(from + i * s.channels, lanes) : all(0);
-        }
+        const float* from = grad + (((n - unit.image) * grads.count + o - grads.first) * s.out_width + start) * channels;
         const long column = start * S - s.left;
         const uint32_t inside = columns_inside(column, kSeen, s.width);
-        TRISCALE_UNROLL for (int r = 0; r < GROUP; r++) {
-          const long row = o * S - s.top + first + r;
-          if (r >= group || row < 0 || row >= s.height) continue;
-          const long at = (((n - unit.image) * seen.count + row - seen.first) * s.width + column) * s.channels;
-          TRISCALE_UNROLL for (int j = 0; j < kSeen; j++) {
-            if (!(inside & 1u << j)) continue;
-            Vec value = load(x + (at + j * s.channels), lanes);
-            TRISCALE_UNROLL for (int k = 0; k < K; k++) {
-              if (j >= k && (j - k) % S == 0 && (j - k) / S < WIDTH) taps[r][k] += value * given[(j - k) / S];
-            }
-          }
+        const float* at = x + (((n - unit.image) * seen.count + top - seen.first) * s.width + column) * channels;
+        if (all_rows && start + WIDTH <= s.out_width && inside == columns_inside(0, kSeen, kSeen)) {
+          add(Number<1>{}, from, at, WIDTH, inside, rows);
+        } else {
+          add(Number<0>{}, from, at, s.out_width - start, inside, rows);
         }
       }
     }
