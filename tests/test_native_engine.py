@@ -2,10 +2,13 @@
 
 import gc
 import os
+import subprocess
+import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from threading import Barrier
 from typing import Any
 
@@ -246,6 +249,38 @@ def test_a_plan_that_says_anything_is_refused_or_runs(data: st.DataObject) -> No
         return
     with engine:
         engine(IMAGES)
+
+
+@pytest.mark.parametrize("field", ["input", "residual", "gate", "sums"])
+def test_no_layer_names_a_buffer_that_there_is_not(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even where its kind uses none."""
+    plan = tiny_plan()
+    buffers = plan.buffers
+    monkeypatch.setattr(Plan, "buffers", buffers)
+    for row in range(len(plan.layers)):
+        with pytest.raises(TriscaleError, match="no engine could be made: "):
+            Engine(spoiled(plan, row, Layer._fields.index(field), buffers + 1000))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit that the system holds")
+def test_threads_that_the_system_refuses_are_an_error(tmp_path: Path) -> None:
+    tiny_plan().save(tmp_path / "plan")
+    code = (
+        "import resource, sys\n"
+        "from triscale.engines.native import Engine, Plan\n"
+        "plan = Plan.load(sys.argv[1])\n"
+        "taken = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (taken + (128 << 20),) * 2)\n"
+        "try:\n"
+        "    Engine(plan, threads=200)\n"
+        "except Exception as error:\n"
+        "    print(error)\n"
+        "print(Engine(plan, threads=2).threads)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code, tmp_path / "plan"], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "no more threads" in ran.stdout.splitlines()[0]
+    assert ran.stdout.splitlines()[1] == "2"
 
 
 def gated(side: int) -> Architecture:

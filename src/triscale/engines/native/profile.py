@@ -69,7 +69,8 @@ class Profile:
       the expansion has one input.
     - convolution: those of larger kernels, without activations: the stem, ResNets, fused MBConv.
     - squeeze_excite: gates (two small layers), sums and products that are layers of their own; and what convolutions
-      take less when no gates are multiplied into their weights.
+      take less when no gates are multiplied into their weights
+      or their map.
     - classifier: the last layer.
     - activation: what all layers but squeeze-excite's take less without any. Where the processor computes them beside
       other work they cost nothing.

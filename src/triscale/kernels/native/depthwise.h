@@ -14,8 +14,8 @@ struct Plane {
   long height, width, channels;
 };
 
-// Which of the `count` columns from `first` lie on a plane of that width: a bit each.
-inline uint32_t columns_inside(long first, long count, long width) {
+// Which of `count` columns (or rows) from `first` lie on a plane of that width (or height): a bit each.
+inline uint32_t inside_of(long first, long count, long width) {
   const long from = most(0, -first), to = least(count, width - first);
   return to <= from ? 0 : ((1u << to) - 1) & ~((1u << from) - 1);
 }
@@ -33,10 +33,10 @@ TRISCALE_INLINE void outputs(const X* x, const Plane& plane, const float* weight
   for (long k = first; k < last; k++) {
     Vec taps[K];
     TRISCALE_UNROLL for (int i = 0; i < K; i++) taps[i] = load(weight + (k * K + i) * weight_step, Full{});
-    const X* at = x + ((row + k) * plane.width + column) * channels;
+    long at = ((row + k) * plane.width + column) * channels;  // of columns that are not there, no pointer is made
     TRISCALE_UNROLL for (int j = 0; j < kSeen; j++, at += channels) {
       if (!WHOLE && !(inside & 1u << j)) continue;
-      const Vec value = kept(load(at, lanes));
+      const Vec value = kept(load(x + at, lanes));
       TRISCALE_UNROLL for (int i = 0; i < K; i++) {
         if (j >= i && (j - i) % S == 0 && (j - i) / S < WIDTH) sums[(j - i) / S] += value * taps[i];
       }
@@ -53,14 +53,14 @@ inline void row_of(const X* x, const Plane& plane, const float* weight, long wei
   for (long done = 0; done < out_width; done += WIDTH) {
     const long start = least(done, out_width - WIDTH), column = start * S - left;
     constexpr int kSeen = (WIDTH - 1) * S + K;
-    const uint32_t inside = columns_inside(column, kSeen, plane.width);
+    const uint32_t inside = inside_of(column, kSeen, plane.width);
     auto all_channels = [&](auto whole) {
       cover(plane.channels, [&](long c, auto lanes, long) {
         outputs<K, S, WIDTH, decltype(whole)::value != 0>(x + c, plane, weight + c, weight_step, row, first, last, column,
                                                           inside, y + start * plane.channels + c, lanes);
       });
     };
-    if (inside == columns_inside(0, kSeen, kSeen)) {
+    if (inside == inside_of(0, kSeen, kSeen)) {
       all_channels(Number<1>{});
     } else {
       all_channels(Number<0>{});
@@ -171,7 +171,7 @@ TRISCALE_INLINE void weigh(const float* x, const Seen& seen, const float* grad, 
   }
   const long channels = s.channels;
   // whole: every row of the group and every column is there.
-  auto add = [&](auto whole, const float* from, const float* at, long there, uint32_t inside, uint32_t rows) {
+  auto add = [&](auto whole, const float* from, long at, long there, uint32_t inside, uint32_t rows) {
     constexpr bool kWhole = decltype(whole)::value != 0;
     Vec given[WIDTH];
     TRISCALE_UNROLL for (int i = 0; i < WIDTH; i++, from += channels) {
@@ -179,10 +179,10 @@ TRISCALE_INLINE void weigh(const float* x, const Seen& seen, const float* grad, 
     }
     TRISCALE_UNROLL for (int r = 0; r < GROUP; r++, at += s.width * channels) {
       if (!kWhole && !(rows & 1u << r)) continue;
-      const float* x_at = at;
-      TRISCALE_UNROLL for (int j = 0; j < kSeen; j++, x_at += channels) {
+      long seen_at = at;
+      TRISCALE_UNROLL for (int j = 0; j < kSeen; j++, seen_at += channels) {
         if (!kWhole && !(inside & 1u << j)) continue;
-        const Vec value = kept(load(x_at, lanes));
+        const Vec value = kept(load(x + seen_at, lanes));
         TRISCALE_UNROLL for (int k = 0; k < K; k++) {
           if (j >= k && (j - k) % S == 0 && (j - k) / S < WIDTH) taps[r][k] += value * given[(j - k) / S];
         }
@@ -192,14 +192,14 @@ TRISCALE_INLINE void weigh(const float* x, const Seen& seen, const float* grad, 
   for (long n = unit.image; n < unit.image + unit.images; n++) {
     for (long o = unit.row; o < unit.row + unit.rows; o++) {
       const long top = o * S - s.top + first;
-      const uint32_t rows = columns_inside(top, group, s.height);
-      const bool all_rows = rows == columns_inside(0, GROUP, GROUP);
+      const uint32_t rows = inside_of(top, group, s.height);
+      const bool all_rows = rows == inside_of(0, GROUP, GROUP);
       for (long start = 0; start < s.out_width; start += WIDTH) {
         const float* from = grad + (((n - unit.image) * grads.count + o - grads.first) * s.out_width + start) * channels;
         const long column = start * S - s.left;
-        const uint32_t inside = columns_inside(column, kSeen, s.width);
-        const float* at = x + (((n - unit.image) * seen.count + top - seen.first) * s.width + column) * channels;
-        if (all_rows && start + WIDTH <= s.out_width && inside == columns_inside(0, kSeen, kSeen)) {
+        const uint32_t inside = inside_of(column, kSeen, s.width);
+        const long at = (((n - unit.image) * seen.count + top - seen.first) * s.width + column) * channels;
+        if (all_rows && start + WIDTH <= s.out_width && inside == inside_of(0, kSeen, kSeen)) {
           add(Number<1>{}, from, at, WIDTH, inside, rows);
         } else {
           add(Number<0>{}, from, at, s.out_width - start, inside, rows);

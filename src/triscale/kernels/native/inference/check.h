@@ -135,6 +135,11 @@ class Checker {
     const bool reads_map = l.kind != kInput && l.kind != kExcite;
     const bool reads_gate = l.kind == kScale || (l.kind == kConv && l.gate >= 0);
     if (!within(l.output, 0, count - 1)) return refuse("an output that there is not");
+    // Those too that this kind does not use.
+    const int64_t named[] = {l.input, l.residual, l.gate, l.sums};
+    for (int64_t buffer : named) {
+      if (buffer >= count) return refuse("a buffer that there is not");
+    }
     if (reads_map) {
       if (!holds(l.input, Held::kMap, l.height, l.width, l.kind == kDepthwise && l.expand > 0 ? l.expand : l.channels)) {
         if (l.kind != kConv || !holds(l.input, Held::kPlanes, l.height, l.width, l.channels)) return refuse("an input that is not there");

@@ -8,28 +8,24 @@ namespace {
 
 inline bool gates_weights(const Layer& layer) { return layer.gate >= 0 && !gates_map(layer); }
 
-// Pixels of the output in runs along which the input's windows lie evenly apart: whole images where the kernel is 1×1,
+// Pixels of the output in runs along which the input's windows lie evenly apart: the whole map where the kernel is 1×1,
 // else rows.
 struct Runs {
-  long count, pixels, per_image;
+  long count, pixels;
   long apart;                     // values from one window to the next
-  long image, row;                // values from one image, or row of windows, to the next
-  long out_apart, out_image;
+  long row;                       // values from one row of windows to the next
+  long out_apart;
 
-  Runs(const Layer& layer, long images) {
+  explicit Runs(const Layer& layer) {
     const bool flat = layer.kernel == 1 && layer.stride == 1 && !layer.planar;
     const long values = layer.planar ? 1 : lie(layer.channels);
-    out_apart = lie(layer.outputs), out_image = layer.out_pixels() * out_apart;
+    out_apart = lie(layer.outputs);
     apart = layer.stride * values, row = layer.stride * layer.width * values;
-    image = layer.pixels() * (layer.planar ? layer.channels : values);
-    per_image = flat ? 1 : layer.out_height;
+    count = flat ? 1 : layer.out_height;
     pixels = flat ? layer.pixels() : layer.out_width;
-    count = images * per_image;
-    // Images lie one after another: without gates between them they are one.
-    if (flat && !gates_weights(layer)) pixels *= images, count = 1;
   }
-  long input(long run) const { return run / per_image * image + run % per_image * row; }
-  long output(long run) const { return run / per_image * out_image + run % per_image * pixels * out_apart; }
+  long input(long run) const { return run * row; }
+  long output(long run) const { return run * pixels * out_apart; }
 };
 
 // A window's taps: all channels of a pixel, or of planes a row of the kernel in each.
@@ -82,8 +78,8 @@ struct Conv {
                 reinterpret_cast<T*>(bias + filled(panels.outputs)));
   }
 
-  static Division divided(const Layer& layer, long images) {
-    const Runs runs(layer, images);
+  static Division divided(const Layer& layer) {
+    const Runs runs(layer);
     return Division(runs.count * Tiles(runs.pixels).count, Panels(layer.outputs).count());
   }
 
@@ -96,14 +92,12 @@ struct Conv {
   static constexpr long kPixels = 16;
   static long gate_parts(const Layer& layer) { return (layer.pixels() + kPixels - 1) / kPixels; }
 
-  static void gate(const Call& call, long task) {
+  static void gate(const Call& call, long part) {
     const Layer& layer = *call.layer;
-    const long of = gate_parts(layer), image = task / of, begin = task % of * kPixels;
-    const long apart = lie(layer.channels), end = least(layer.pixels(), begin + kPixels);
-    const float* gate = call.gate + image * apart;
-    T* x = static_cast<T*>(const_cast<void*>(call.input)) + (image * layer.pixels() + begin) * apart;
+    const long apart = lie(layer.channels), begin = part * kPixels, end = least(layer.pixels(), begin + kPixels);
+    T* x = static_cast<T*>(call.input) + begin * apart;
     for (long i = begin; i < end; i++, x += apart) {
-      for (long c = 0; c < layer.channels; c += kLanes) store(x + c, load(x + c, Full{}) * load(gate + c, Full{}), Full{});
+      for (long c = 0; c < layer.channels; c += kLanes) store(x + c, load(x + c, Full{}) * load(call.gate + c, Full{}), Full{});
     }
   }
 
@@ -112,7 +106,7 @@ struct Conv {
     const bool gated = gates_weights(layer);
     const Taps taps(layer);
     const Panels panels(layer.outputs);
-    const Runs runs(layer, call.images);
+    const Runs runs(layer);
     const Tiles tiles(runs.pixels);
     const Division parts(runs.count * tiles.count, panels.count());
     const long down = task / parts.across, across = task % parts.across;
@@ -126,15 +120,11 @@ struct Conv {
       const long vectors = panels.vectors(panel), first = panel * kPair;
       const T* weight = weights + first * inputs;
       const TileProduct<T> multiply(tiles, vectors);
-      long scaled = -1;
+      if (gated) scale(weight, call.gate, inputs, vectors, static_cast<T*>(scratch));
+      const T* panel_weight = gated ? static_cast<const T*>(scratch) : weight;
       for (long at = begin; at < end; at++) {
         const long run = at / tiles.count, tile = at % tiles.count, pixel = tiles.first(tile), rows = tiles.rows(tile);
-        if (gated && run != scaled) {
-          scaled = run;
-          scale(weight, call.gate + run * lie(layer.channels), inputs, vectors, static_cast<T*>(scratch));
-        }
         const T* x = static_cast<const T*>(call.input) + runs.input(run) + pixel * runs.apart;
-        const T* panel_weight = gated ? static_cast<const T*>(scratch) : weight;
         const long out = runs.output(run) + pixel * runs.out_apart + first;
         if constexpr (sizeof(T) == sizeof(float)) {
           if (limits != nullptr) {

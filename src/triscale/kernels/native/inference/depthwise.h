@@ -1,6 +1,6 @@
 // Depthwise convolutions, with the 1×1 expansion before them. Included by layers.cpp.
 //
-// A task takes a panel of channels, an image and a band of rows. What the expansion makes stays in single precision in a
+// A task takes a panel of channels and a band of rows. What the expansion makes stays in single precision in a
 // ring of a few rows, with zeros left and right of it, and never goes to memory.
 
 #pragma once
@@ -183,22 +183,22 @@ struct ExpandDepthwise {
     pack_panels(values + layer.weight2, 1, layer.expand, layer.channels, [](long, long input) { return input; }, reinterpret_cast<T*>(static_cast<float*>(to) + singles(layer)));
   }
 
-  static long tasks(const Layer& layer, long images) { return Panels(layer.channels).count() * images * bands(layer.out_height); }
+  static long tasks(const Layer& layer) { return Panels(layer.channels).count() * bands(layer.out_height); }
 
   static long scratch(const Layer& layer) { return Ring(layer).values() * sizeof(float); }
 
   static void task(const Call& call, long task, void* scratch) {
     const Layer& layer = *call.layer;
     const long of = bands(layer.out_height), count = Panels(layer.channels).count();
-    const long panel = task % count, part = task / count % of, image = task / count / of;
+    const long panel = task % count, part = task / count;
     const long begin = layer.out_height * part / of, end = layer.out_height * (part + 1) / of;
     const Panels panels(layer.channels);
     const long lanes = panels.vectors(panel) * kLanes, first = panel * kPair;
     const float* taps = static_cast<const float*>(call.packed) + first * (layer.kernel * layer.kernel + 1);
     const float* bias = taps + layer.kernel * layer.kernel * lanes;
     const long apart = lie(layer.channels);
-    T* y = static_cast<T*>(call.output) + image * layer.out_pixels() * apart + first;
-    const Rows rows(call, image, panel, static_cast<float*>(scratch), most(0, begin * layer.stride - layer.top),
+    T* y = static_cast<T*>(call.output) + first;
+    const Rows rows(call, panel, static_cast<float*>(scratch), most(0, begin * layer.stride - layer.top),
                     least(layer.height, (end - 1) * layer.stride - layer.top + layer.kernel));
     const Cover cover(layer.out_width);
     Vec found[2] = {all(0), all(0)}, *sums = call.sums == nullptr ? nullptr : found;
@@ -230,7 +230,7 @@ struct ExpandDepthwise {
       }
     }
     if (sums == nullptr) return;
-    float* to = call.sums + (image * of + part) * apart + first;
+    float* to = call.sums + part * apart + first;
     for (long v = 0; v < lanes; v += kLanes) store(to + v, sums[v / kLanes], Full{});
   }
 
@@ -238,14 +238,14 @@ struct ExpandDepthwise {
   // The ring's rows, filled as they are asked for.
   class Rows {
    public:
-    Rows(const Call& call, long image, long panel, float* ring, long begin, long end)
+    Rows(const Call& call, long panel, float* ring, long begin, long end)
         : layer_(*call.layer), of_(layer_), ring_(ring), panels_(layer_.channels), first_(panel * kPair),
           lanes_(panels_.vectors(panel) * kLanes), pixel_(begin * layer_.width),
           tiles_(most(1, (end - begin) * layer_.width)), window_{1, layer_.expand, &nowhere_},
             multiply_(tiles_, lanes_ / kLanes) {
       const long channels = layer_.expand > 0 ? layer_.expand : layer_.channels;
       apart_ = lie(channels);
-      x_ = static_cast<const T*>(call.input) + image * layer_.pixels() * apart_;
+      x_ = static_cast<const T*>(call.input);
       const float* singles = static_cast<const float*>(call.packed);
       bias_ = singles + filled((layer_.kernel * layer_.kernel + 1) * panels_.outputs) + first_;
       weight_ = reinterpret_cast<const T*>(singles + ExpandDepthwise::singles(layer_)) + first_ * window_.template padded<T>();

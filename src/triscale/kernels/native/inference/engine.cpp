@@ -70,11 +70,11 @@ class Pass {
     Clock::time_point before = nanoseconds != nullptr ? Clock::now() : Clock::time_point();
     for (size_t i = 0; i < plan_.layers.size(); i++) {
       const Layer& layer = plan_.layers[i];
-      call_ = {&layer, plan_.packed.get() + plan_.places[i], 1, 0, x, at(layer.input), at(layer.residual),
+      call_ = {&layer, plan_.packed.get() + plan_.places[i], 0, x, at(layer.input), at(layer.residual),
                reinterpret_cast<const float*>(at(layer.gate)), reinterpret_cast<float*>(at(layer.sums)), at(layer.output)};
       workspaces_ = workspaces;
       for (call_.phase = 0; call_.phase < phases(layer); call_.phase++) {
-        const int64_t tasks = plan_.kernels->tasks(&layer, 1, call_.phase);
+        const int64_t tasks = plan_.kernels->tasks(&layer, call_.phase);
         if (team == nullptr) {
           for (int64_t task = 0; task < tasks; task++) plan_.kernels->task(&call_, plan_.bf16, task, maps_.scratch.get());
         } else {
@@ -243,7 +243,7 @@ bool read_plan(Plan& plan, const int64_t* rows, int64_t layers, int64_t buffers,
       const int64_t wanted = bands(layer.out_height) * lie(layer.channels) * 4;
       sums = sums > wanted ? sums : wanted;
     }
-    if (plan.kernels->tasks(&layer, 1, 0) > Team::kMost) return checker.refuse("a map of too many values");
+    if (plan.kernels->tasks(&layer, 0) > Team::kMost) return checker.refuse("a map of too many values");
     plan.places.push_back(size);
     size += (plan.kernels->packed(&layer, plan.bf16) + 63) / 64 * 64;
     const int64_t scratch = plan.kernels->scratch(&layer, plan.bf16);

@@ -55,13 +55,13 @@ inline bool stays_planar(int64_t channels) { return channels <= 4; }
 // must not depend on how many threads there are.
 inline int64_t bands(int64_t rows) { return rows >= 56 ? (rows + 27) / 28 : 1; }
 
-// Everything a task needs. Buffers hold `images` images each.
+// Everything a task needs, of one image.
 struct Call {
   const Layer* layer;
   const void* packed;  // the layer's weights as this instruction set wants them
-  int64_t images, phase;
+  int64_t phase;
   const float* x;  // of the network, for kInput
-  const void* input;
+  void* input;  // changed by a convolution alone whose gates are multiplied into it
   const void* residual;
   const float* gate;
   float* sums;
@@ -72,8 +72,8 @@ struct Kernels {
   // Bytes of a layer's packed weights, and the packing.
   int64_t (*packed)(const Layer*, int bf16);
   void (*pack)(const Layer*, int bf16, const float* values, void* packed);
-  // Into how many tasks a phase of the layer falls for so many images, and one of them, with memory of its own.
-  int64_t (*tasks)(const Layer*, int64_t images, int64_t phase);
+  // Into how many tasks a phase of the layer falls, and one of them, with memory of its own.
+  int64_t (*tasks)(const Layer*, int64_t phase);
   int64_t (*scratch)(const Layer*, int bf16);
   void (*task)(const Call*, int bf16, int64_t task, void* scratch);
   // Multiplies as fast as it can, so many times over; returns the multiply-accumulates.

@@ -34,17 +34,17 @@ void pack(const Layer* layer, int bf16, const float* values, void* to) {
   }
 }
 
-int64_t tasks(const Layer* layer, int64_t images, int64_t phase) {
+int64_t tasks(const Layer* layer, int64_t phase) {
   switch (layer->kind) {
     case kConv: {
-      if (phase + 1 < phases(*layer)) return images * Conv<float>::gate_parts(*layer);
-      const Division parts = Conv<float>::divided(*layer, images);
+      if (phase + 1 < phases(*layer)) return Conv<float>::gate_parts(*layer);
+      const Division parts = Conv<float>::divided(*layer);
       return parts.down * parts.across;
     }
-    case kDepthwise: return ExpandDepthwise<float>::tasks(*layer, images);
-    case kInput: return images * input_parts(*layer);
-    case kExcite: return images * Excite::parts(*layer, phase);
-    default: return images;
+    case kDepthwise: return ExpandDepthwise<float>::tasks(*layer);
+    case kInput: return input_parts(*layer);
+    case kExcite: return Excite::parts(*layer, phase);
+    default: return 1;
   }
 }
 
@@ -61,15 +61,15 @@ template <class T>
 void run(const Call& call, int64_t at, void* own) {
   switch (call.layer->kind) {
     case kInput: return take_input<T>(call, at);
-    case kPad: return pad<T>(call, at);
+    case kPad: return pad<T>(call);
     case kConv: return call.phase + 1 < phases(*call.layer) ? Conv<T>::gate(call, at) : Conv<T>::task(call, at, own);
     case kDepthwise: return ExpandDepthwise<T>::task(call, at, own);
     case kExcite: return Excite::task(call, at, static_cast<float*>(own));
-    case kScale: return scale<T>(call, at);
-    case kMaxPool: return pool_windows<T, true>(call, at);
-    case kShrink: return pool_windows<T, false>(call, at);
-    case kMean: return average<T>(call, at);
-    case kSum: return sum<T>(call, at);
+    case kScale: return scale<T>(call);
+    case kMaxPool: return pool_windows<T, true>(call);
+    case kShrink: return pool_windows<T, false>(call);
+    case kMean: return average<T>(call);
+    case kSum: return sum<T>(call);
     default: return;
   }
 }

@@ -16,24 +16,23 @@ TRISCALE_INLINE void put_row(const float* from, long n, Bf16* to) {
   each_vector(n, [&](long at, auto lanes) { store(to + at, load(from + at, lanes), lanes); });
 }
 
-// Some rows of the network's input, (images, channels, height, width), with zeros around it: as planes, or as a map.
+// Some rows of the network's input, (channels, height, width), with zeros around it: as planes, or as a map.
 template <class T>
-void take_input(const Call& call, long task) {
+void take_input(const Call& call, long part) {
   const Layer& layer = *call.layer;
-  const long image = task / input_parts(layer), begin = task % input_parts(layer) * kInputRows;
+  const long begin = part * kInputRows;
   const long end = least(layer.out_height, begin + kInputRows), right = layer.left + layer.width;
   const bool planar = stays_planar(layer.channels);
   const long apart = planar ? 1 : lie(layer.channels);
-  T* y = static_cast<T*>(call.output) + image * layer.out_pixels() * (planar ? layer.channels : apart);
-  const float* x = call.x + image * layer.channels * layer.pixels();
+  T* y = static_cast<T*>(call.output);
   // Windows that end in pairs look one value beyond the last plane; whatever lies there must be a number.
-  if (planar && end == layer.out_height && image + 1 == call.images) memset(y + layer.out_pixels() * layer.channels, 0, kTogether * sizeof(T));
+  if (planar && end == layer.out_height) memset(y + layer.out_pixels() * layer.channels, 0, kTogether * sizeof(T));
   if (!planar) memset(y + begin * layer.out_width * apart, 0, (end - begin) * layer.out_width * apart * sizeof(T));
   for (long c = 0; c < layer.channels; c++) {
     for (long i = begin; i < end; i++) {
       const long from = i - layer.top;
       const bool inside = from >= 0 && from < layer.height;
-      const float* at = x + (c * layer.height + from) * layer.width;
+      const float* at = call.x + (c * layer.height + from) * layer.width;
       if (planar) {
         T* row = y + (c * layer.out_height + i) * layer.out_width;
         memset(row, 0, (inside ? layer.left : layer.out_width) * sizeof(T));
@@ -49,11 +48,11 @@ void take_input(const Call& call, long task) {
 }
 
 template <class T>
-void pad(const Call& call, long image) {
+void pad(const Call& call) {
   const Layer& layer = *call.layer;
   const long apart = lie(layer.channels);
-  const T* x = static_cast<const T*>(call.input) + image * layer.pixels() * apart;
-  T* y = static_cast<T*>(call.output) + image * layer.out_pixels() * apart;
+  const T* x = static_cast<const T*>(call.input);
+  T* y = static_cast<T*>(call.output);
   const long right = (layer.out_width - layer.left - layer.width) * apart;
   for (long i = 0; i < layer.out_height; i++, y += layer.out_width * apart) {
     const long from = i - layer.top;
@@ -69,17 +68,16 @@ void pad(const Call& call, long image) {
 }
 
 template <class T>
-void scale(const Call& call, long image) {
+void scale(const Call& call) {
   const Layer& layer = *call.layer;
-  const long apart = lie(layer.channels), at = image * layer.pixels() * apart;
-  const T *x = static_cast<const T*>(call.input) + at, *residual = static_cast<const T*>(call.residual);
-  T* y = static_cast<T*>(call.output) + at;
-  const float* gate = call.gate + image * apart;
+  const long apart = lie(layer.channels);
+  const T *x = static_cast<const T*>(call.input), *residual = static_cast<const T*>(call.residual);
+  T* y = static_cast<T*>(call.output);
   with_activation(layer.last, [&](auto kind) {
     for (long p = 0; p < layer.pixels() * apart; p += apart) {
       for (long c = 0; c < layer.channels; c += kLanes) {
-        Vec value = load(x + p + c, Full{}) * load(gate + c, Full{});
-        if (residual != nullptr) value += load(residual + at + p + c, Full{});
+        Vec value = load(x + p + c, Full{}) * load(call.gate + c, Full{});
+        if (residual != nullptr) value += load(residual + p + c, Full{});
         store(y + p + c, activated<T, decltype(kind)::value>(value), Full{});
       }
     }
@@ -93,11 +91,11 @@ struct Clipped {
 };
 
 template <class T, bool MAX>
-void pool_windows(const Call& call, long image) {
+void pool_windows(const Call& call) {
   const Layer& layer = *call.layer;
   const long apart = lie(layer.channels), out_apart = lie(layer.outputs), outputs = round_up(layer.outputs, kLanes);
-  const T* x = static_cast<const T*>(call.input) + image * layer.pixels() * apart;
-  T* y = static_cast<T*>(call.output) + image * layer.out_pixels() * out_apart;
+  const T* x = static_cast<const T*>(call.input);
+  T* y = static_cast<T*>(call.output);
   for (long i = 0; i < layer.out_height; i++) {
     const Clipped rows(i * layer.stride - layer.top, layer.kernel, layer.height);
     for (long j = 0; j < layer.out_width; j++, y += out_apart) {
@@ -121,12 +119,12 @@ void pool_windows(const Call& call, long image) {
   }
 }
 
-// Sums over all pixels of an image's map, times a factor.
+// Sums over all pixels of a map, times a factor.
 template <class T, class Out>
-void add_up(const Call& call, long image, float factor, Out* y) {
+void add_up(const Call& call, float factor, Out* y) {
   const Layer& layer = *call.layer;
   const long apart = lie(layer.channels);
-  const T* x = static_cast<const T*>(call.input) + image * layer.pixels() * apart;
+  const T* x = static_cast<const T*>(call.input);
   for (long c = 0; c < layer.channels; c += kLanes) {
     // Row by row: the fewer values one after another, the smaller the error of their sum.
     Vec sum = all(0);
@@ -140,21 +138,21 @@ void add_up(const Call& call, long image, float factor, Out* y) {
 }
 
 template <class T>
-void average(const Call& call, long image) {
-  T* y = static_cast<T*>(call.output) + image * lie(call.layer->channels);
-  add_up<T>(call, image, 1.0f / static_cast<float>(call.layer->pixels()), y);
+void average(const Call& call) {
+  T* y = static_cast<T*>(call.output);
+  add_up<T>(call, 1.0f / static_cast<float>(call.layer->pixels()), y);
 }
 
 // As a depthwise convolution leaves them: in bands, of which one has it all.
 template <class T>
-void sum(const Call& call, long image) {
+void sum(const Call& call) {
   const long apart = lie(call.layer->channels), of = bands(call.layer->height);
-  float* y = static_cast<float*>(call.output) + image * of * apart;
+  float* y = static_cast<float*>(call.output);
   memset(y, 0, of * apart * sizeof(float));
-  add_up<T>(call, image, 1.0f, y);
+  add_up<T>(call, 1.0f, y);
 }
 
-// Gates of one image from its sums.
+// Gates from sums.
 struct Excite {
   static long squeezed(const Layer& layer) { return round_up(layer.squeezed, kLanes); }
   static long channels(const Layer& layer) { return round_up(layer.channels, kLanes); }
@@ -183,32 +181,31 @@ struct Excite {
 
   static long scratch(const Layer& layer) { return channels(layer) * sizeof(float); }
 
-  // Tasks of an image: each vector of what is squeezed; then, when all of those are there, so many gates each.
+  // Tasks: each vector of what is squeezed; then, when all of those are there, so many gates each.
   static constexpr long kGates = 16 * kLanes;
   static long parts(const Layer& layer, long phase) {
     return phase == 0 ? squeezed(layer) / kLanes : (channels(layer) + kGates - 1) / kGates;
   }
 
-  static void task(const Call& call, long task, float* means) {
-    const long of = parts(*call.layer, call.phase), image = task / of, part = task % of;
+  static void task(const Call& call, long part, float* means) {
     if (call.phase == 0) {
-      squeeze(call, image, part * kLanes, means);
+      squeeze(call, part * kLanes, means);
     } else {
-      expand(call, image, part * kGates);
+      expand(call, part * kGates);
     }
   }
 
  private:
-  // An image's gates, and behind them what was squeezed.
-  static float* gates(const Call& call, long image) {
-    return static_cast<float*>(call.output) + image * (lie(call.layer->channels) + filled(call.layer->squeezed));
+  // The gates, and behind them what was squeezed.
+  static float* gates(const Call& call) {
+    return static_cast<float*>(call.output);
   }
 
-  static void squeeze(const Call& call, long image, long r, float* means) {
+  static void squeeze(const Call& call, long r, float* means) {
     const Layer& layer = *call.layer;
     const long wide = channels(layer), narrow = squeezed(layer), apart = lie(layer.channels), of = bands(layer.height);
     const float *weights = static_cast<const float*>(call.packed) + r * wide, *bias = static_cast<const float*>(call.packed) + wide * narrow;
-    const float* sums = call.sums + image * of * apart;
+    const float* sums = call.sums;
     const Vec share = all(1.0f / static_cast<float>(layer.pixels()));
     for (long c = 0; c < wide; c += kLanes) {
       Vec sum = load(sums + c, Full{});
@@ -221,16 +218,16 @@ struct Excite {
     }
     const Vec all_of_it = (found[0] + found[1]) + (found[2] + found[3]);
     with_activation(layer.activation, [&](auto kind) {
-      store(gates(call, image) + lie(layer.channels) + r, activated<float, decltype(kind)::value>(all_of_it), Full{});
+      store(gates(call) + lie(layer.channels) + r, activated<float, decltype(kind)::value>(all_of_it), Full{});
     });
   }
 
-  static void expand(const Call& call, long image, long begin) {
+  static void expand(const Call& call, long begin) {
     const Layer& layer = *call.layer;
     const long wide = channels(layer), narrow = squeezed(layer);
     const float* weights = static_cast<const float*>(call.packed) + wide * narrow + narrow;
     const float* bias = weights + wide * narrow;
-    float *gate = gates(call, image), *hidden = gate + lie(layer.channels);
+    float *gate = gates(call), *hidden = gate + lie(layer.channels);
     for (long c = begin; c < least(wide, begin + kGates); c += kLanes) {
       Vec found[2] = {load(bias + c, Full{}), all(0)};
       for (long r = 0; r < layer.squeezed; r++) found[r & 1] += all(hidden[r]) * load(weights + c * layer.squeezed + r * kLanes, Full{});

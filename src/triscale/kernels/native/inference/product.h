@@ -37,8 +37,6 @@ struct Window {
   }
 };
 
-TRISCALE_INLINE Vec multiplied(Vec sum, const float* x, const float* weight) { return sum + all(*x) * load(weight, Full{}); }
-
 // The activations that only cut off: between what.
 struct Limits {
   float low, high;
@@ -212,11 +210,6 @@ void pack_panels(const float* from, long taps, long inputs, long outputs, Place 
       }
     }
   }
-}
-
-template <class T>
-long panel_size(const Panels& panels, long panel, long taps, long padded) {
-  return taps * padded * panels.vectors(panel) * kLanes;
 }
 
 // v / (1 + e^-v), for fp32 to 3e-7 of itself and for bf16, whose own step is 4e-3, to 1.4e-4. Where e^-v overflows it is −0.

@@ -31,17 +31,15 @@ class Team {
   using Task = void (*)(void* context, int64_t task, int64_t thread);
 
   explicit Team(int64_t threads) : shares_(static_cast<size_t>(threads)) {
-    for (int64_t i = 1; i < threads; i++) others_.emplace_back([this, i] { work(i); });
+    try {
+      for (int64_t i = 1; i < threads; i++) others_.emplace_back([this, i] { work(i); });
+    } catch (...) {  // the system gives no more threads: those that run must end before what they run in
+      end();
+      throw;
+    }
   }
 
-  ~Team() {
-    {
-      std::lock_guard<std::mutex> held(mutex_);
-      ends_ = true;
-    }
-    wake_.notify_all();
-    for (std::thread& other : others_) other.join();
-  }
+  ~Team() { end(); }
 
   Team(const Team&) = delete;
   Team& operator=(const Team&) = delete;
@@ -87,6 +85,15 @@ class Team {
  private:
   static constexpr long kPatience = 4000;
 
+  void end() {
+    {
+      std::lock_guard<std::mutex> held(mutex_);
+      ends_ = true;
+    }
+    wake_.notify_all();
+    for (std::thread& other : others_) other.join();
+  }
+
   static bool keep(std::thread& thread, int64_t core) {
 #if defined(__linux__)
     cpu_set_t* set = CPU_ALLOC(static_cast<size_t>(core) + 1);
@@ -117,8 +124,8 @@ class Team {
     return false;
   }
 
-  // Does what is left of one's own share, so that a thread finds what it left in its cache, and then of the others' of the
-  // same round. What was done is told once: cores that are far apart take as long for a word as for a small task.
+  // Does what is left of one's own share, so that a thread mostly finds what it left in its cache, and then of the others'
+  // of the same round. What was done is told once: cores that are far apart take as long for a word as for a small task.
   bool help(int64_t thread) {
     const size_t of = shares_.size(), own = static_cast<size_t>(thread);
     const uint64_t round = shares_[own].tickets.load(std::memory_order_acquire) >> 40;
