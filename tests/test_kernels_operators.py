@@ -1,0 +1,199 @@
+"""What the kernels are to PyTorch: operators, with the same bits for any layout and number of threads."""
+
+import math
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from kernel_values import compiled, random, window
+from torch import Tensor, nn
+
+from triscale.kernels import compiled as calling
+from triscale.kernels import depthwise, norm, norm_depthwise, norm_excite, pointwise, squeeze_excite, status
+from triscale.kernels.library import ACTIVATIONS
+from triscale.nn.layers import joined
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def operators(x: Tensor, activation: str = "silu") -> list[tuple[Any, tuple[Any, ...]]]:
+    """Every operator with arguments for it."""
+    c, dtype = x.shape[1], torch.float64 if x.dtype == torch.float64 else torch.float32
+    here: dict[str, Any] = {"dtype": dtype, "seed": 3}
+    weight, scale, bias = random(c, 1, 3, 3, **here), random(c, **here).abs() + 0.5, random(c, **here)
+    layers = random(2, c, **here), random(2, **here), random(c, 2, **here), random(c, **here)
+    dense = random(5, c, 1, 1, **here)
+    trained = (weight, dense, scale, bias, *layers)
+    for parameter in trained:
+        parameter.requires_grad_()
+    where = window(x.shape[2], x.shape[3], 3, 2, same=True)
+    names = torch.ops.triscale
+    return [
+        (names.depthwise.default, (x, weight, *where)),
+        (names.pointwise.default, (x, dense)),
+        (names.norm.default, (x, scale, bias, 1e-3, activation)),
+        (names.squeeze_excite.default, (x, *layers, activation)),
+        (names.norm_depthwise.default, (x, scale, bias, weight, 1e-3, activation, *where)),
+        (names.norm_excite.default, (x, scale, bias, *layers, 1e-3, activation)),
+    ]
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_gradients_are_the_derivatives(activation: str) -> None:
+    x = random(2, 3, 5, 4, dtype=torch.float64).requires_grad_()
+    for operator, arguments in operators(x, activation):
+        tensors = [a for a in arguments if isinstance(a, Tensor)]
+        rest = [a for a in arguments if not isinstance(a, Tensor)]
+
+        def first(*leaves: Tensor, operator: Any = operator, rest: list[Any] = rest) -> Tensor:
+            found = operator(*leaves, *rest)
+            return found if isinstance(found, Tensor) else found[0]
+
+        assert torch.autograd.gradcheck(first, tensors)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_operators_are_what_pytorch_takes_for_operators(dtype: torch.dtype) -> None:
+    x = random(2, 24, 5, 4, dtype=dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+    for operator, arguments in operators(x):
+        torch.library.opcheck(operator, arguments)
+
+
+def test_a_gradient_of_a_gradient_is_an_error() -> None:
+    x = random(2, 8, 5, 4).requires_grad_()
+    y = norm(x, torch.ones(8, requires_grad=True), torch.zeros(8), 1e-3, "silu")[0]
+    (grad,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.sum().backward()
+
+
+@compiled
+def test_any_layout_gives_the_same_bits_and_no_gradient_where_none_is_wanted() -> None:
+    wide = random(3, 24, 9, 14)
+    whole = wide[:, :, :, ::2].contiguous(memory_format=torch.channels_last)
+    for x in (wide[:, :, :, ::2], whole.contiguous(), whole.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)):
+        for (operator, arguments), (_, expected) in zip(operators(x), operators(whole), strict=True):
+            one, other = operator(*arguments), operator(*expected)
+            assert all(map(torch.equal, one, other)) if isinstance(one, tuple) else torch.equal(one, other)
+    weight = random(24, 1, 3, 3).requires_grad_()
+    depthwise(whole, weight, 1, 1, 1, 9, 7).sum().backward()
+    assert weight.grad is not None
+    frozen = whole.clone().requires_grad_()
+    depthwise(frozen, weight.detach(), 1, 1, 1, 9, 7).sum().backward()
+    assert frozen.grad is not None
+
+
+def test_an_empty_batch_gives_an_empty_output() -> None:
+    x = random(0, 8, 5, 4).requires_grad_()
+    for operator, arguments in operators(x):
+        y = operator(*arguments)
+        y = y if isinstance(y, Tensor) else y[0]
+        assert y.shape[0] == 0
+        y.sum().backward()
+
+
+def test_bad_shapes_and_names_are_errors() -> None:
+    x, weight = random(2, 8, 5, 4), random(8, 1, 3, 3)
+    ones, names = torch.ones(8), torch.ops.triscale
+    found, few = torch.ones(3, 8), torch.ones(1, 2)  # few: what one image is squeezed to, and here are two
+    gates, layers = torch.ones(2, 8), (torch.ones(2, 8), torch.ones(8, 2))
+    for call in (
+        lambda: depthwise(x, weight[:7], 1, 1, 1, 5, 4),
+        lambda: depthwise(x, weight[:, :, :2], 1, 1, 1, 5, 4),
+        lambda: depthwise(x[0], weight, 1, 1, 1, 5, 4),
+        lambda: depthwise(x, weight, 0, 1, 1, 5, 4),
+        lambda: depthwise(x, weight, 1, 1, 1, 0, 4),
+        lambda: pointwise(x, weight),
+        lambda: pointwise(x, torch.ones(3, 7, 1, 1)),
+        lambda: norm(x, ones[:7], ones, 1e-3, "silu"),
+        lambda: norm(x, ones, ones, 1e-3, "gelu"),
+        lambda: norm(x[:1, :, :1, :1], ones, ones, 1e-3, "silu"),
+        lambda: squeeze_excite(x, weight.flatten(1)[:3], ones[:3], weight.flatten(1)[:, :3], ones, "silu"),
+        lambda: norm_depthwise(x, ones, ones, 1e-3, "silu", weight[:3], (1, 1, 1, 3, 3)),
+        lambda: norm_excite(x, ones, ones, 1e-3, "silu", (torch.ones(2, 7), ones[:2], layers[1], ones)),
+        # What a forward pass left is not taken on trust either: a kernel would read beyond it.
+        lambda: names.norm_backward(x, x, ones, ones, ones[None], "silu"),
+        lambda: names.norm_depthwise_backward(x, x, ones, ones, ones[None], weight, "silu", 1, 1, 1, 5, 4),
+        lambda: names.norm_excite_backward(x, x, ones, ones, found, gates, few, gates, *layers, "silu"),
+        lambda: names.squeeze_excite_backward(x, x, gates, few, gates, *layers, "silu"),
+    ):
+        with pytest.raises(ValueError, match=r"tensor|weight|window|activation|value|layers|statistics|found"):
+            call()
+
+
+@compiled
+def test_the_number_of_threads_changes_no_bit(threads: Callable[[int], None]) -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        x = random(12, 40, 33, 31, dtype=dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+        results = []
+        for count in (1, 2, 3):
+            threads(count)
+            found: list[Tensor] = []
+            for operator, arguments in operators(x):
+                y = operator(*arguments)
+                y = y if isinstance(y, Tensor) else y[0]
+                leaves = [a for a in arguments if isinstance(a, Tensor)]
+                found += [y, *torch.autograd.grad(y, leaves, torch.cos(y.detach()))]
+            results.append(found)
+        for others in results[1:]:
+            assert all(map(torch.equal, results[0], others))
+
+
+@compiled
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+def test_statistics_keep_their_digits_far_from_zero(offset: float) -> None:
+    x = (random(8, 24, 20, 20, dtype=torch.float64) + offset).float()
+    statistics = norm(x, torch.ones(24), torch.zeros(24), 1e-3, "none")[1]
+    variance, mean = torch.var_mean(x.double(), (0, 2, 3), correction=1)
+    assert (statistics[0] - mean).abs().max() <= 1e-6 * (1 + offset)
+    assert (statistics[2] / variance - 1).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("momentum", [0.01, 0.9, 1.0, None])
+def test_running_averages_are_those_of_pytorch(momentum: float | None) -> None:
+    layers = [nn.BatchNorm2d(24, eps=1e-3, momentum=momentum) for _ in range(2)]
+    for i in range(3):
+        x = random(4, 24, 5, 3, seed=i)
+        torch.testing.assert_close(joined(x, layers[0], "none"), layers[1](x), rtol=1e-4, atol=1e-5)
+    for name, value in layers[1].state_dict().items():
+        torch.testing.assert_close(layers[0].state_dict()[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_kernels_work_on_the_threads_of_pytorch_whoever_opened_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int | None] = []
+    opened = SimpleNamespace(triscale_use_team=told.append)
+    monkeypatch.setattr("triscale.kernels.compiled.load", lambda: (opened, status()))
+    assert calling._library.__wrapped__() is opened
+    assert told == [calling._team()]
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_extreme_and_missing_numbers_stay_what_they_are(activation: str) -> None:
+    x = random(4, 16, 8, 8)
+    x[0, 3, 0, 0], x[1, 5, 0, 0] = math.nan, 1e30
+    y = norm(x, torch.ones(16), torch.zeros(16), 1e-3, activation)[0]
+    assert y[:, 3].isnan().all()
+    assert y[:, [c for c in range(16) if c not in (3, 5)]].isfinite().all()
+    big = norm(random(4, 16, 8, 8), torch.full((16,), 1e4), torch.zeros(16), 1e-3, activation)[0]
+    assert big.isfinite().all()
+
+
+def test_autocast_gives_bf16_and_keeps_parameters_in_fp32() -> None:
+    x = random(2, 24, 5, 4).requires_grad_()
+    weight = random(24, 1, 3, 3).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = depthwise(x, weight, 1, 1, 1, 5, 4)
+        y = norm(y, torch.ones(24), torch.zeros(24), 1e-3, "silu")[0]
+        y = squeeze_excite(y, random(2, 24), random(2), random(24, 2), random(24), "silu")
+    assert y.dtype == torch.bfloat16
+    y.float().sum().backward()
+    assert x.grad is not None
+    assert weight.grad is not None
+    assert x.grad.dtype == weight.grad.dtype == torch.float32
