@@ -1,0 +1,52 @@
+"""`examples/contest.py` trains every network with every seed once, at the MACs that were asked for."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from triscale.arch import from_dict
+from triscale.costing import cost
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*words: object) -> tuple[str, str]:
+    done = subprocess.run(
+        [sys.executable, "examples/contest.py", *map(str, words)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONIOENCODING": "utf-8"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
+
+
+@pytest.mark.slow
+def test_a_contest_trains_every_network_with_the_same_seeds_and_repeats_nothing(digits: Path, tmp_path: Path) -> None:
+    words = [digits, "--out", tmp_path, "--macs", "400k", "--epochs", "2"]
+    words += ["mini=examples/baselines/mobilenet_mini.json", "efficientnet_b0"]
+    table, told = run(*words, "--seeds", "2")
+    ended = [line.split(":")[0] for line in told.splitlines()]
+    assert sorted(ended) == [f"{name}, seed {seed}" for name in ("efficientnet_b0", "mini") for seed in (0, 1)]
+    found = json.loads((tmp_path / "contest.json").read_text("utf-8"))
+    assert [row["name"] for row in found["rows"]] == ["mini", "efficientnet_b0"]
+    for row in found["rows"]:
+        total = cost(from_dict(row["network"]))
+        assert (total.macs, total.params) == (row["macs"], row["params"])
+        assert len(row["by_seed"]) == 2
+        assert row["name"] in table
+    # A file is taken as it is, a name of the zoo fills the budget.
+    assert found["rows"][0]["macs"] > 400_000 >= found["rows"][1]["macs"] > 300_000
+
+    assert run(*words, "--seeds", "2") == (table, "")
+    _, told = run(*words, "--seeds", "3")
+    assert sorted(line.split(":")[0] for line in told.splitlines()) == ["efficientnet_b0, seed 2", "mini, seed 2"]
+    longer = json.loads((tmp_path / "contest.json").read_text("utf-8"))
+    assert [row["by_seed"][:2] for row in longer["rows"]] == [row["by_seed"] for row in found["rows"]]
