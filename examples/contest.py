@@ -45,11 +45,17 @@ def entrant(word: str, images: Data, macs: float) -> Architecture:
     return replace(regularised(scaled, fitted), name=name or what)
 
 
-def told(progress: Progress) -> None:
-    """A line for every trial that ended."""
-    if progress.last is not None:
-        label, outcome = progress.last
-        print(f"{label}: {outcome.selection:.2%} ({progress.done} of {progress.wanted})", file=sys.stderr)
+class Told:
+    """A line for every trial that ended; progress comes more often than that."""
+
+    def __init__(self) -> None:
+        self.done = 0
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.done != self.done and progress.last is not None:
+            self.done = progress.done
+            label, outcome = progress.last
+            print(f"{label}: {outcome.selection:.2%} ({progress.done} of {progress.wanted})", file=sys.stderr)
 
 
 def trials(networks: list[Architecture], images: Data, asked: argparse.Namespace) -> tuple[list[list[Entry]], How]:
@@ -137,7 +143,7 @@ def main() -> None:
         with closing(Ledger(asked.out / LEDGER, "contest")) as ledger:
             ledger.requeue()
             expected = {entry.trial.key: float(cost(entry.trial.architecture).macs) for entry in every}
-            outcomes = run_trials(ledger, pool, every, expected, told)
+            outcomes = run_trials(ledger, pool, every, expected, Told())
     finally:
         pool.close()
     right = np.array([[unpack(outcomes[entry.trial.key].test).mean() for entry in row] for row in entries])
