@@ -24,9 +24,9 @@ from scipy import optimize, stats
 Values = Mapping[str, Any]
 
 
-def reached(sizes: Sequence[float], accuracies: Sequence[float], wanted: float) -> float | None:
-    """Where a curve first has that height, as a position in `sizes` (ascending): 1.5 is half way from the second to
-    the third by logarithm. 0 where it starts there or above; None where it ends below."""
+def reached(accuracies: Sequence[float], wanted: float) -> float | None:
+    """Where the smoothed curve of a family, from its smallest network on, first has that height: 1.5 is half way from
+    the second to the third. 0 where it starts there or above; None where it ends below."""
     curve = optimize.isotonic_regression(np.asarray(accuracies, dtype=np.float64)).x
     if curve[-1] < wanted:
         return None
@@ -61,8 +61,7 @@ def compared(found: Values, reference: str) -> list[str]:
     family = sorted(rows.values(), key=lambda row: float(row["macs"]))
     sizes = {what: [float(row[what]) for row in family] for what in ("macs", "params")}
     positions = [
-        reached(sizes["macs"], [row["by_seed"][seed] for row in family], wanted)
-        for seed, wanted in enumerate(other["by_seed"])
+        reached([row["by_seed"][seed] for row in family], wanted) for seed, wanted in enumerate(other["by_seed"])
     ]
     inside = [position for position in positions if position is not None]
     n = len(positions)
