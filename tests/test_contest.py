@@ -1,29 +1,17 @@
 """`examples/contest.py` trains every network with every seed once, at the MACs that were asked for."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from example_scripts import run_example
 
 from triscale.arch import from_dict
 from triscale.costing import cost
 
-ROOT = Path(__file__).parents[1]
-
 
 def run(*words: object) -> tuple[str, str]:
-    done = subprocess.run(
-        [sys.executable, "examples/contest.py", *map(str, words)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONIOENCODING": "utf-8"},
-    )
+    done = run_example("contest.py", *words, timeout=900)
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr
 

@@ -1,28 +1,16 @@
 """`examples/search_control.py` gives a control as many passes as the search, and repeats nothing that is finished."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from example_scripts import run_example
 
 from triscale.runs import RunDirectory
 
-ROOT = Path(__file__).parents[1]
-
 
 def run(*words: object) -> tuple[str, str]:
-    done = subprocess.run(
-        [sys.executable, "examples/search_control.py", *map(str, words)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
-    )
+    done = run_example("search_control.py", *words, timeout=900)
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr
 

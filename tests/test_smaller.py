@@ -2,32 +2,22 @@
 
 import json
 import math
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from example_scripts import run_example
 
-ROOT = Path(__file__).parents[1]
 REFERENCE = {"name": "resnet18", "macs": 456e6, "params": 11.2e6}
 
 
 def run(place: Path, rows: list[dict[str, Any]]) -> subprocess.CompletedProcess[str]:
     contest = place / "contest.json"
     contest.write_text(json.dumps({"rows": rows}), encoding="utf-8")
-    return subprocess.run(
-        [sys.executable, "examples/smaller.py", str(contest), "--reference", "resnet18"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONIOENCODING": "utf-8"},
-    )
+    return run_example("smaller.py", contest, "--reference", "resnet18", timeout=100)
 
 
 def family(*accuracies: list[float]) -> list[dict[str, Any]]:
