@@ -1,4 +1,4 @@
-"""What bf16 costs in answers: the native engine and OpenVINO in bf16 against PyTorch in fp32, on photographs.
+"""What half precision costs in answers: the native engine and OpenVINO in it against PyTorch in fp32, on photographs.
 
     python benchmarks/bf16_agreement.py [--json]
 
@@ -26,7 +26,7 @@ sys.path.append(str(Path(__file__).parents[1] / "examples"))
 from lite_pixels import crops
 
 NETWORKS = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
-ENGINES = (("native", "fp32"), ("native", "bf16"), ("openvino", "bf16"))
+ENGINES = (("native", "fp32"), ("native", "bf16"), ("native", "fp16"), ("openvino", "bf16"), ("openvino", "fp16"))
 
 
 def answers(name: str) -> dict[str, Array]:

@@ -112,7 +112,7 @@ def test_a_new_process_of_our_engine_brings_no_other(network: Path, tmp_path: Pa
 def test_an_exported_file_is_timed_by_the_engines_that_read_it(fitted: Fitted, tmp_path: Path) -> None:
     file = export(fitted.run.path, out=tmp_path / "a.onnx").path
     found = bench(str(file), batches=(2,), threads=(1,), rounds=1)
-    assert set(found.cases[0].engines) == {"ONNX Runtime fp32", "OpenVINO fp32", "OpenVINO bf16"}
+    assert set(found.cases[0].engines) - {"OpenVINO fp16"} == {"ONNX Runtime fp32", "OpenVINO fp32", "OpenVINO bf16"}
     assert found.why is None
     assert found.macs > 0
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from triscale.kernels.library import ISAS
+
 ROOT = Path(__file__).parents[1]
 NATIVE = ROOT / "src/triscale/kernels/native"
 BACKEND = "scikit-build-core"
@@ -152,7 +154,7 @@ from triscale.arch import adapt, published
 from triscale.engines.native import Engine, available
 from triscale.errors import TriscaleError
 assert available().isa is not None, available()
-chance, precisions = random.Random(0), ("fp32", "bf16") if available().bf16 else ("fp32",)
+chance, precisions = random.Random(0), available().precisions
 for name in NETWORKS:
     network = adapt(published(name), resolution=(chance.randint(33, 70), chance.randint(33, 70)), classes=7)
     plan, _ = planned(network)
@@ -192,7 +194,7 @@ def test_sanitizers_find_nothing_in_the_kernels_and_the_engine(tmp_path: Path) -
         "library": str(tmp_path / "triscale_kernels.so"),
     }
     codes = DRIVER.format(**places, turns=150), ENGINE.format(**places, turns=400)
-    for isa, code in product(("baseline", "avx2", "avx512", "avx512bf16"), codes):
+    for isa, code in product(ISAS, codes):
         # Python and PyTorch keep memory to the end; that is not what is asked.
         done = run(
             sys.executable, "-c", code, TRISCALE_ISA=isa, LD_PRELOAD=":".join(runtimes),

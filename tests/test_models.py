@@ -209,10 +209,11 @@ def test_a_picture_given_twice_is_answered_twice(fitted: Fitted, digits: Path) -
     assert [guess.path for guess in predict(fitted.run.path, [picture, picture])] == [picture, picture]
 
 
-def test_bf16_answers_nearly_as_fp32_does(fitted: Fitted, digits: Path) -> None:
-    if not available().bf16:
-        pytest.skip("the processor does not multiply bf16")
-    exact, quick = (list(predict(fitted.model, digits, precision=one)) for one in ("fp32", "bf16"))
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_answers_nearly_as_fp32_does(fitted: Fitted, digits: Path, precision: str) -> None:
+    if precision not in available().precisions:
+        pytest.skip(f"the processor does not multiply {precision}")
+    exact, quick = (list(predict(fitted.model, digits, precision=one)) for one in ("fp32", precision))
     assert [dict(guess.classes) for guess in quick] != [dict(guess.classes) for guess in exact]
     for one, other in zip(exact, quick, strict=True):
         assert dict(other.classes) == pytest.approx(dict(one.classes), abs=0.05)

@@ -1,5 +1,6 @@
 """What the native engine promises: PyTorch's logits, the same bits from any threads, no crash when asked wrongly."""
 
+import copy
 import gc
 import os
 import subprocess
@@ -100,16 +101,62 @@ def test_many_callers_at_once_get_the_bits_of_one(streams: int) -> None:
         assert list(pool.map(ask, pieces)) == [[bits] * 6 for bits in wanted]
 
 
-def test_bf16_is_near_or_refused() -> None:
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_is_near_or_refused(precision: Precision) -> None:
     architecture = adapt(published("efficientnet_b0"), resolution=(64, 64), classes=10)
     plan, network = planned(architecture)
-    if not available().bf16:
-        with pytest.raises(UserError, match="does not multiply bf16; take 'fp32'"):
-            Engine(plan, precision="bf16")
+    if precision not in available().precisions:
+        with pytest.raises(UserError, match=f"does not multiply {precision}; take 'fp32'"):
+            Engine(plan, precision=precision)
         return
     x = pictures(architecture, 3)
-    with Engine(plan, precision="bf16", threads=2) as engine:
+    with Engine(plan, precision=precision, threads=2) as engine:
         assert furthest(engine(x), answered(network, x)) < 0.1
+
+
+needs_fp16 = pytest.mark.skipif("fp16" not in available().precisions, reason="the processor does not multiply fp16")
+
+
+@needs_fp16
+@settings(max_examples=60)
+@given(architectures())
+def test_fp16_is_near_and_depends_on_neither_threads_nor_company(architecture: Architecture) -> None:
+    plan, network = planned(architecture)
+    x = pictures(architecture, 3)
+    with Engine(plan, precision="fp16", threads=1) as engine:
+        found = engine(x)
+        assert all(engine(x[i : i + 1]).tobytes() == found[i].tobytes() for i in range(3))
+    for threads in (2, 3):
+        with Engine(plan, precision="fp16", threads=threads) as engine:
+            assert engine(x).tobytes() == found.tobytes()
+    # As near as PyTorch's own bf16, which has three bits less, or a hundredth of the largest logit.
+    exact = answered(network, x)
+    with torch.inference_mode():
+        bf16 = copy.deepcopy(network).bfloat16()(torch.from_numpy(x).bfloat16()).float().numpy()
+    assert furthest(found, exact) <= max(0.01, furthest(bf16, exact))
+
+
+@needs_fp16
+@pytest.mark.parametrize("name", NETWORKS)
+def test_fp16_computes_published_networks_no_worse_than_bf16(name: str) -> None:
+    architecture = adapt(published(name), resolution=(57, 40), classes=11)
+    plan, network = planned(architecture)
+    x = pictures(architecture, 3)
+    exact = answered(network, x)
+    with Engine(plan, precision="fp16") as half, Engine(plan, precision="bf16") as bf16:
+        assert furthest(half(x), exact) <= furthest(bf16(x), exact)
+
+
+@needs_fp16
+def test_what_goes_beyond_fp16_is_answered_in_fp32() -> None:
+    plan, _ = planned(TINY)
+    x = pictures(TINY, 4)
+    x[1:3] *= 1e6
+    with Engine(plan, precision="fp16", threads=2) as half, Engine(plan, threads=2) as exact:
+        found, wanted = half(x), exact(x)
+        assert np.array_equal(found[1:3], wanted[1:3])
+        assert not np.array_equal(found[[0, 3]], wanted[[0, 3]])
+        assert np.array_equal(half(x[3:]), found[3:])
 
 
 def test_no_images_have_no_logits() -> None:
@@ -141,7 +188,7 @@ def test_what_is_no_batch_of_images_is_refused(x: Any, said: str) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"precision": "int8"}, "'int8' is none of fp32, bf16"),
+        ({"precision": "int8"}, "'int8' is none of fp32, bf16, fp16"),
         ({"threads": 0}, "threads must be a whole number from 1 to 1,024, not 0"),
         ({"threads": True}, "not True"),
         ({"streams": 1025}, "streams must be"),
@@ -290,11 +337,11 @@ def gated(side: int) -> Architecture:
     return replace(TINY, stages=stages, resolution=(side, side + 3))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("side", [3, 5, 12, 40])
 def test_gates_reach_small_maps_and_the_weights_behind_large_ones(side: int, precision: Precision) -> None:
-    if precision == "bf16" and not available().bf16:
-        pytest.skip("this processor does not multiply bf16")
+    if precision not in available().precisions:
+        pytest.skip(f"this processor does not multiply {precision}")
     architecture = gated(side)
     plan, network = planned(architecture)
     x = pictures(architecture, 4)
@@ -331,8 +378,8 @@ def test_the_limit_counts_products_and_refuses_those_that_are_not_there(monkeypa
     count = library_module.library().triscale_engine_limit
     assert count(0, 30) == 3 * count(0, 10) > 0
     assert measure_limit(threads=2) > 0
-    with pytest.raises(UserError, match="'int8' is none of fp32, bf16"):
+    with pytest.raises(UserError, match="'int8' is none of fp32, bf16, fp16"):
         measure_limit("int8")  # type: ignore[arg-type]
-    monkeypatch.setattr(library_module, "available", lambda: Availability("avx2"))
+    monkeypatch.setattr(library_module, "available", lambda: Availability("avx2", ("fp32",)))
     with pytest.raises(UserError, match="does not multiply bf16; take 'fp32'"):
         measure_limit("bf16")

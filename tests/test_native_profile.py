@@ -19,6 +19,7 @@ from triscale.costing import cost
 from triscale.engines.native import Engine, Plan, available
 from triscale.engines.native import engine as engine_module
 from triscale.engines.native.layers import NONE, Kind, Layer
+from triscale.engines.native.library import Precision
 from triscale.engines.native.profile import PARTS, profile
 from triscale.engines.native.profile import _estimates as estimates
 from triscale.engines.native.profile import _with_layers as with_layers
@@ -111,13 +112,14 @@ def test_a_profile_says_of_every_layer_what_it_is() -> None:
     assert {layer.name for layer in profile(plan, rounds=1).layers} == {""}
 
 
-def test_bf16_is_profiled_or_refused() -> None:
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_is_profiled_or_refused(precision: Precision) -> None:
     plan, _ = planned(TINY)
-    if available().bf16:
-        assert sum(profile(plan, precision="bf16", threads=1, rounds=2).shares.values()) == pytest.approx(1)
+    if precision in available().precisions:
+        assert sum(profile(plan, precision=precision, threads=1, rounds=2).shares.values()) == pytest.approx(1)
     else:
-        with pytest.raises(UserError, match="does not multiply bf16; take 'fp32'"):
-            profile(plan, precision="bf16", threads=1, rounds=2)
+        with pytest.raises(UserError, match=f"does not multiply {precision}; take 'fp32'"):
+            profile(plan, precision=precision, threads=1, rounds=2)
 
 
 def test_what_a_network_does_not_have_takes_no_time() -> None:

@@ -139,13 +139,7 @@ def _case(subject: Subject, ways: tuple[Way, ...], batch: int, threads: int, rou
 
 
 def _limits(threads: int) -> dict[str, float]:
-    here = available()
-    if here.isa is None:
-        return {}
-    limits = {"fp32": measure_limit("fp32", threads)}
-    if here.bf16:
-        limits["bf16"] = measure_limit("bf16", threads)
-    return limits
+    return {precision: measure_limit(precision, threads) for precision in available().precisions}
 
 
 def _starts(subject: Subject, ways: tuple[Way, ...], threads: int, times: int, told: Progress) -> dict[str, Started]:

@@ -37,10 +37,11 @@ Start = Callable[[Path, str, int, Laps], tuple[Callable[[Array], object], Shape]
 
 def _native(file: Path, precision: str, threads: int, ended: Laps) -> tuple[Callable[[Array], object], Shape]:
     from triscale.engines.native import Engine, Plan
+    from triscale.engines.native.library import find_precision
 
     ended("import")
     plan = Plan.load(file)
-    engine = Engine(plan, precision="bf16" if precision == "bf16" else "fp32", threads=threads)
+    engine = Engine(plan, precision=find_precision(precision), threads=threads)
     return engine, (plan.architecture.channels, *plan.architecture.resolution)
 
 

@@ -30,15 +30,14 @@ Engine = Annotated[
         help="What latency is measured with: native, torch, onnxruntime or openvino.", show_default="what predict takes"
     ),
 ]
-Precision = Annotated[
-    str, typer.Option(help="fp32; or bf16: faster where the processor multiplies it, and answers differ a little.")
-]
+_PRECISION = "fp32; or half precision, faster and a little less exact: fp16 or bf16, what the processor multiplies."
+Precision = Annotated[str, typer.Option(help=_PRECISION)]
 Answering = Annotated[
     str | None,
     typer.Option(
         "--precision",
-        help="fp32; or bf16: faster where the processor multiplies it, and answers differ a little.",
-        show_default="bf16 where its run found that this costs less than half a point, and the processor has it",
+        help=_PRECISION,
+        show_default="the half one, where its run found that this costs less than half a point",
     ),
 ]
 Memory = Annotated[

@@ -220,7 +220,7 @@ def values(fitted: "Fitted") -> dict[str, Any]:
             for term, limit in limits.items()
         },
         "latency": asdict(fitted.latency),
-        "bf16": fitted.bf16.to_json(),
+        "half": fitted.half.to_json(),
         "candidates": list(plan.candidates),
         "why": plan.why,
         "scaling": summary(fitted.plan.scaled),
@@ -230,12 +230,12 @@ def values(fitted: "Fitted") -> dict[str, Any]:
 
 
 def show_precision(console: Console, fitted: "Fitted") -> None:
-    """In which precision the model answers, where bf16 was judged."""
-    if fitted.bf16.lost is None:
+    """In which precision the model answers, where half precision was judged."""
+    if fitted.half.lost is None:
         return
     from triscale.reporting.precision import precision_words
 
-    words = precision_words({"bf16": fitted.bf16.to_json()}) or ""
+    words = precision_words({"half": fitted.half.to_json()}) or ""
     console.print(words[:1].lower() + words[1:].removesuffix("."))
 
 

@@ -101,8 +101,8 @@ def _answer(output: Output, model: "Model", name: str, pictures: list[Path], top
     }
 
     output.result(values, lambda console: _show(console, [guess for guess in guesses if not guess.error]))
-    if chosen == "bf16" and precision is None:
-        output.notes.print("answered in bf16, as its run found sound; --precision fp32 takes longer")
+    if chosen != "fp32" and precision is None:
+        output.notes.print(f"answered in {chosen}, as its run found sound; --precision fp32 takes longer")
     _end(output, failed, len(guesses), _look_closer(name, pictures, guesses))
 
 

@@ -153,11 +153,10 @@ def _serve_replicas(
 
 def _tell(output: Output, known: dict[str, object], address: str) -> None:
     """That requests are answered now, and how to ask."""
+    half = "" if known["precision"] == "fp32" else f" in {known['precision']}"
     output.result(
         {"url": address, **known},
-        lambda console: console.print(
-            f"{known['model']} answers{' in bf16' * (known['precision'] == 'bf16')} at {address}/ until Ctrl-C"
-        ),
+        lambda console: console.print(f"{known['model']} answers{half} at {address}/ until Ctrl-C"),
     )
     sys.stdout.flush()  # a pipe's reader waits for it, and nothing else follows
     said = ["-H", "Authorization: Bearer TOKEN"] if known["token"] else []

@@ -146,7 +146,7 @@ def values(fitted: "Fitted") -> dict[str, Any]:
         "recipe": plan.values["recipe"],
         "machine": plan.values["machine"],
         "latency": asdict(fitted.latency),
-        "bf16": fitted.bf16.to_json(),
+        "half": fitted.half.to_json(),
         "cost": {"params": total.params, "macs": total.macs, "activations": total.activations, "size": total.size},
         "architecture": to_dict(plan.architecture),
     }

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from triscale.engines.native import available
+from triscale.engines.pytorch import DTYPES
 from triscale.engines.table import ENGINES, PRECISIONS, find_engine
 from triscale.errors import UserError
 from triscale.kernels import warn_if_missing
@@ -68,6 +69,6 @@ def running(
 
 @torch.inference_mode()
 def _by_pytorch(network: Network, x: Tensor, precision: str) -> Tensor:
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16"):
+    with torch.autocast(x.device.type, DTYPES[precision], enabled=precision != "fp32"):
         logits: Tensor = network(x.contiguous(memory_format=torch.channels_last)).float()
     return logits

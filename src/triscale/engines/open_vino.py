@@ -14,7 +14,7 @@ from triscale.engines.runner import Array
 from triscale.errors import UserError
 
 Model = Any  # `openvino.Model`, of a package without types
-HINTS = {"fp32": "f32", "bf16": "bf16"}
+HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
 def module() -> ModuleType:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from triscale.engines.runner import Array
 from triscale.nn.network import Network
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+# Of a copy of its own fp32 and bf16: fp16 is for what autocast does on a GPU.
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class PyTorch:

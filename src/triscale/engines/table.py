@@ -4,13 +4,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from triscale.arch import Architecture
-from triscale.engines.native import Engine, available, compile_plan
+from triscale.engines.native import Engine, compile_plan
+from triscale.engines.native.library import Precision, find_precision, missing
 from triscale.engines.runner import Runner
 from triscale.errors import UserError
 from triscale.nn.network import Network
@@ -37,14 +39,9 @@ class Kind:
         absent = [module for module in self.modules if find_spec(module) is None]
         if absent:
             return f"{absent[0]} is not installed; pip install 'triscale[export]'"
-        if self.name != "native":
-            return None
-        here = available()
-        if here.isa is None:
-            return here.why
-        if precision == "bf16" and not here.bf16:
-            return f"the instruction set {here.isa} of this processor does not multiply bf16"
-        return None
+        if self.name == "openvino" and precision == "fp16":  # it would take fp32 and say nothing
+            return missing(precision)
+        return missing(precision) if self.name == "native" else None
 
     def open(
         self, network: Network, *, precision: str = "fp32", threads: int, batch: int | None = None
@@ -73,7 +70,7 @@ def graph_of(architecture: Architecture, weights: Mapping[str, npt.NDArray[np.ge
 @contextmanager
 def _native(network: Network, precision: str, threads: int, batch: int | None) -> Iterator[Runner]:
     plan = compile_plan(network.architecture, weights_of(network))
-    with Engine(plan, precision="bf16" if precision == "bf16" else "fp32", threads=threads) as engine:
+    with Engine(plan, precision=find_precision(precision), threads=threads) as engine:
         yield engine
 
 
@@ -109,11 +106,11 @@ def _open_vino(network: Network, precision: str, threads: int, batch: int | None
 ENGINES: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind("native", "Triscale's engine", ("fp32", "bf16"), _native),
+        Kind("native", "Triscale's engine", get_args(Precision), _native),
         Kind("torch", "PyTorch", ("fp32", "bf16"), _pytorch(compiled=False)),
         Kind("compiled", "torch.compile", ("fp32", "bf16"), _pytorch(compiled=True), slow=True),
         Kind("onnxruntime", "ONNX Runtime", ("fp32",), _onnx_runtime, ("onnx", "onnxruntime")),
-        Kind("openvino", "OpenVINO", ("fp32", "bf16"), _open_vino, ("onnx", "openvino")),
+        Kind("openvino", "OpenVINO", get_args(Precision), _open_vino, ("onnx", "openvino")),
     )
 }
 

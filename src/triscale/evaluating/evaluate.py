@@ -53,7 +53,7 @@ def evaluate(
 ) -> Evaluation:
     """A model (or the name of one) on labelled images, or a stored prediction table (a .csv file).
 
-    precision: fp32, or bf16, faster where the processor multiplies it. Of data with a test split, that split. Of the
+    precision: fp32, or bf16 or fp16, where the processor multiplies it. Of data with a test split, that split. Of the
     data that the run was made from, the images that the run held out. Of anything else, all images. Without `data`,
     what the run was made from; without `on_bad`, as the run did. Classes are matched by name. Raises `UserError` where
     the model was never trained, an image's class is not among the model's, a run does not say what it held out, or a

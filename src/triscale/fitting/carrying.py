@@ -14,7 +14,7 @@ from triscale.fitting.board import Board
 from triscale.fitting.frozen import Frozen
 from triscale.fitting.judging import judge, predict_together
 from triscale.fitting.listening import Listener
-from triscale.fitting.precision import Bf16, judge_bf16
+from triscale.fitting.precision import Half, judge_half
 from triscale.fitting.ready import Ready
 from triscale.fitting.scratch import Scratch, gain, scratch_values, train_scratch
 from triscale.models.model import Model, load
@@ -30,7 +30,7 @@ class Fitted:
     """A finished run.
 
     test: what the model said of the test images. achieved: what it costs in each limited term, latency and memory
-    measured on the trained model. latency: here, whether or not it was limited, in fp32. bf16: what answering in it
+    measured on the trained model. latency: here, whether or not it was limited, in fp32. half: what answering in it
     costs, and so whether the model does where nobody names a precision. steps: as made; fewer than planned
     where the machine became too slow for the time, or validation got no better. kept: the epoch whose weights these
     are. scratch: the same network without the weights that it started from, where it was trained. leaks: test images
@@ -45,7 +45,7 @@ class Fitted:
     test: Predictions
     achieved: dict[str, float]
     latency: Latency
-    bf16: Bf16
+    half: Half
     steps: int
     kept: int
     scratch: Scratch | None
@@ -102,9 +102,9 @@ def carry_out(run: RunDirectory, settings: dict[str, Any], plan: Frozen, ready: 
     trained.precision = "fp32"
     trained.save(run.model)
     write_whole(run.predictions, test.to_csv())
-    bf16 = judge_bf16(trained, ready.held_out, looked_at=rows[-1].step * plan.recipe.batch, seed=plan.seed)
-    if bf16.holds:
-        trained.precision = "bf16"
+    half = judge_half(trained, ready.held_out, looked_at=rows[-1].step * plan.recipe.batch, seed=plan.seed)
+    if half.holds:
+        trained.precision = half.answers
         trained.save(run.model)
     scratch = _from_scratch(run, plan, ready, how, training)
     latency, achieved = _achieved(run, plan, device)
@@ -115,7 +115,7 @@ def carry_out(run: RunDirectory, settings: dict[str, Any], plan: Frozen, ready: 
         test=test,
         achieved=achieved,
         latency=latency,
-        bf16=bf16,
+        half=half,
         steps=rows[-1].step,
         kept=rows[-1].kept or rows[-1].epoch,
         scratch=scratch,
@@ -156,7 +156,7 @@ def tested_again(run: RunDirectory, result: Mapping[str, Any], plan: Frozen, ima
         test=test,
         achieved=achieved,
         latency=latency,
-        bf16=Bf16.from_json(result.get("bf16")),
+        half=Half.of_result(result),
         steps=result["steps"],
         kept=result["kept_epoch"],
         scratch=None,
@@ -249,7 +249,7 @@ def _result(fitted: Fitted) -> dict[str, Any]:
             for term, limit in (fitted.plan.scaled.limits or {}).items()
         },
         "latency": asdict(fitted.latency),
-        "bf16": fitted.bf16.to_json(),
+        "half": fitted.half.to_json(),
         "test_top5": fitted.test.top(5).value if len(fitted.model.classes) > 5 else None,
         "seconds": round(fitted.seconds, 2),
         "peak_device_memory": fitted.peak_memory,

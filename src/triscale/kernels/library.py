@@ -10,7 +10,7 @@ from typing import Literal
 
 from triscale.errors import UserError
 
-ISAS = ("baseline", "avx2", "avx512", "avx512bf16")
+ISAS = ("baseline", "avx2", "avx512", "avx512bf16", "avx512fp16")
 ACTIVATIONS = ("none", "relu", "relu6", "hardswish", "silu")  # in the order of interface.h
 _SWITCH, _ISA = "TRISCALE_KERNELS", "TRISCALE_ISA"
 _FILE = str(Path(__file__).parent / "native" / "triscale_kernels.so")

@@ -36,9 +36,9 @@ FORMAT = "1"
 class Model(Network):
     """A network with `.architecture`, `.classes` (names in the order of the logits), `.preprocess(image)`.
 
-    trained: whether the weights were learned. precision: in which it answers where nobody names one, "bf16" once its
-    run has found that this costs less than half a point (see `predicting.answering`). provenance: whose weights they
-    were when they came here, or started from; None for weights that were learned here from the beginning, and for
+    trained: whether the weights were learned. precision: in which it answers where nobody names one, bf16 or fp16 once
+    its run has found that this costs less than half a point (see `predicting.answering`). provenance: whose weights
+    they were when they came here, or started from; None for weights that were learned here from the beginning, and for
     random ones.
     """
 

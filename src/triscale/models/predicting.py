@@ -17,7 +17,7 @@ from triscale.data.manifests import list_manifest
 from triscale.data.threads import ordered_map
 from triscale.engines import running
 from triscale.engines.logits import engine_for
-from triscale.engines.table import ENGINES
+from triscale.engines.native import available
 from triscale.errors import UserError
 from triscale.models.model import Model, load
 from triscale.weights import default_weights, way_to
@@ -73,7 +73,7 @@ def predict(
     """The `top` likeliest classes of each picture.
 
     pictures: files, folders (searched for pictures, in the order of their names), manifests or folders of IDX files.
-    precision: fp32, or bf16, faster where the processor multiplies it; if None, as for `answering`. progress: is told
+    precision: fp32, or bf16 or fp16, where the processor multiplies it; if None, as for `answering`. progress: is told
     (pictures decoded, pictures), first (0, pictures), then after each of them. Raises `UserError` for a model without
     learned weights, a path that does not exist, and a precision that is not here.
     """
@@ -120,13 +120,14 @@ def learned(model: str | Path | Model, weights: str | Path | None = None) -> Mod
 
 
 def answering(model: Model, precision: str | None = None) -> str:
-    """In which precision a model answers: the one that is named; else bf16 where its run found that this costs less
-    than half a point and our engine computes it here; else fp32. Raises `UserError` for one that cannot be named."""
+    """In which precision a model answers: the one that is named; else the half precision in which our engine is fastest
+    here, where its run found that this costs less than half a point; else fp32. Raises `UserError` for one that cannot
+    be named."""
     if precision is not None:
         engine_for(next(model.parameters()).device, precision=precision)
         return precision
     on_cpu = next(model.parameters()).device.type == "cpu"
-    return model.precision if on_cpu and ENGINES["native"].missing(model.precision) is None else "fp32"
+    return model.precision if on_cpu and model.precision == available().half else "fp32"
 
 
 def is_labelled(place: Path) -> bool:

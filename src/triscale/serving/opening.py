@@ -49,7 +49,7 @@ def opened(
 ) -> Iterator[Served]:
     """The model that a name means (see `triscale.models.load`), or an exported file, until it is no longer needed.
 
-    called: its name in addresses; without it the last part of `name`. precision: fp32 or bf16; if None as for
+    called: its name in addresses; without it the last part of `name`. precision: fp32, bf16 or fp16; if None as for
     `triscale.models.answering`. Raises `UserError` for a model without learned weights, and where a precision is named
     that is not here, or for an exported file.
     """

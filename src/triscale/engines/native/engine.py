@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from triscale.cores import usable_cores
-from triscale.engines.native.library import Precision, is_bf16, library
+from triscale.engines.native.library import Precision, library, number_of
 from triscale.engines.native.plan import Plan
 from triscale.errors import TriscaleError, UserError
 
@@ -26,7 +26,8 @@ class Engine:
     None; an engine's result is the same for any number. streams: how many calls compute at the same time, each with
     threads and memory of its own; more callers wait. pin: keeps each of the engine's own threads, all of a call but the
     caller's, on one of the cores this process may use, one after another; the caller's goes where the system lets it.
-    An engine may be called from many threads. It belongs to the process that made it, and needs the plan no more.
+    An engine may be called from many threads. It belongs to the process that made it. fp16 ends at 65,504: an image
+    whose logits are not finite for that is computed again in fp32.
     """
 
     def __init__(
@@ -42,10 +43,10 @@ class Engine:
         _check(threads, streams)
         cores = _cores() if pin else None
         native, error = library(), ctypes.create_string_buffer(_MESSAGE)
-        bf16 = is_bf16(precision)
+        number = number_of(precision)
         handle = native.triscale_engine_create(
             plan.layers.ctypes.data, len(plan.layers), plan.buffers, plan.blob.ctypes.data, plan.blob.size,
-            bf16, threads, streams, error, _MESSAGE,
+            number, threads, streams, error, _MESSAGE,
         )  # fmt: skip
         if not handle:
             raise TriscaleError(f"{plan.architecture.name}: no engine could be made: {error.value.decode()}")
@@ -54,6 +55,8 @@ class Engine:
         self._run, self._profile = native.triscale_engine_run, native.triscale_engine_profile
         self._handle: int | None = handle
         self._calls, self._changed = 0, Condition()
+        self._exact: Engine | None = None
+        self._again = None if precision != "fp16" else lambda: Engine(plan, threads=threads, streams=streams, pin=pin)
         self._free = weakref.finalize(self, _destroy, native, handle, self._process)
         # At the end of the process threads may still be computing; the system takes the memory.
         self._free.atexit = False
@@ -73,11 +76,26 @@ class Engine:
         handle = self._begin()
         try:
             failure = self._run(handle, x.ctypes.data, images, logits.ctypes.data)
+            if self._again is not None and not failure:
+                self._replace(x, logits, np.flatnonzero(~np.isfinite(logits).all(1)))
         finally:
             self._end()
         if failure:
             raise MemoryError(f"{self.architecture.name}: not enough memory for {images} images")
         return logits
+
+    def _replace(
+        self, x: npt.NDArray[np.float32], logits: npt.NDArray[np.float32], wrong: npt.NDArray[np.int64]
+    ) -> None:
+        """The logits of those images by those in fp32."""
+        if not len(wrong):
+            return
+        with self._changed:
+            if self._exact is None and self._again is not None:
+                self._exact = self._again()
+            exact = self._exact
+        assert exact is not None
+        logits[wrong] = exact(x[wrong])
 
     def timed(self, x: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         """The same logits, and the nanoseconds of each layer, (n, layers), by the clock of the thread that calls.
@@ -101,6 +119,8 @@ class Engine:
             self._handle = None
             self._changed.wait_for(lambda: self._calls == 0)
         self._free()
+        if self._exact is not None:
+            self._exact.close()
 
     def __enter__(self) -> Self:
         return self

@@ -3,7 +3,7 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from triscale.engines.native.library import Precision, is_bf16, library
+from triscale.engines.native.library import Precision, library, number_of
 
 LEAST = 0.02  # seconds of a measurement
 
@@ -15,14 +15,14 @@ def measure_limit(precision: Precision = "fp32", threads: int = 1) -> float:
     The fastest of three turns: whatever else is at work slows a turn down.
     Raises `UserError` for a precision that is not there.
     """
-    native, bf16 = library(), is_bf16(precision)
+    native, number = library(), number_of(precision)
     repeats, start = 1_000, time.perf_counter()
-    native.triscale_engine_limit(bf16, repeats)
+    native.triscale_engine_limit(number, repeats)
     repeats = max(1, round(repeats * LEAST / (time.perf_counter() - start)))
     speeds = []
     with ThreadPoolExecutor(threads) as pool:
         for _ in range(3):
             start = time.perf_counter()
-            done = list(pool.map(lambda _: native.triscale_engine_limit(bf16, repeats), range(threads)))
+            done = list(pool.map(lambda _: native.triscale_engine_limit(number, repeats), range(threads)))
             speeds.append(float(sum(done)) / (time.perf_counter() - start))
     return max(speeds)

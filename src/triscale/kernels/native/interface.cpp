@@ -5,6 +5,9 @@
 #include "inference/layer.h"
 
 #include <string.h>
+#if defined(TRISCALE_FP16)
+#include <cpuid.h>
+#endif
 
 namespace triscale {
 
@@ -23,6 +26,11 @@ extern const inference::Kernels inference_kernels;
 }
 namespace avx512bf16 {
 extern const Kernels kernels;
+extern const inference::Kernels inference_kernels;
+}
+#endif
+#if defined(TRISCALE_FP16)
+namespace avx512fp16 {
 extern const inference::Kernels inference_kernels;
 }
 #endif
@@ -48,6 +56,12 @@ int list(Choice* choices) {
   choices[n++] = {"avx2", &avx2::kernels, &avx2::inference_kernels, avx2};
   choices[n++] = {"avx512", &avx512::kernels, &avx512::inference_kernels, avx512};
   choices[n++] = {"avx512bf16", &avx512bf16::kernels, &avx512bf16::inference_kernels, avx512 && __builtin_cpu_supports("avx512bf16")};
+#endif
+#if defined(TRISCALE_FP16)
+  // Training takes no fp16. Asked of the processor itself: compilers differ in the names that they know.
+  unsigned a, b, c, d = 0;
+  bool fp16 = choices[n - 1].here && __get_cpuid_count(7, 0, &a, &b, &c, &d) && d >> 23 & 1;
+  choices[n++] = {"avx512fp16", &avx512bf16::kernels, &avx512fp16::inference_kernels, fp16};
 #endif
   return n;
 }

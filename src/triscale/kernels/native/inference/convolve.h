@@ -72,7 +72,7 @@ struct Conv {
     Taps taps(layer);
     const Panels panels(layer.outputs);
     float* bias = static_cast<float*>(to);
-    for (long j = 0; j < filled(panels.outputs); j++) bias[j] = j < layer.outputs ? values[layer.bias + j] : 0;
+    pack_bias<T>(values + layer.bias, layer.outputs, bias);
     pack_panels(values + layer.weight, taps.window.taps, taps.window.inputs, layer.outputs,
                 [&](long tap, long input) { return Taps::place(layer, tap, input); },
                 reinterpret_cast<T*>(bias + filled(panels.outputs)));
@@ -126,13 +126,13 @@ struct Conv {
         const long run = at / tiles.count, tile = at % tiles.count, pixel = tiles.first(tile), rows = tiles.rows(tile);
         const T* x = static_cast<const T*>(call.input) + runs.input(run) + pixel * runs.apart;
         const long out = runs.output(run) + pixel * runs.out_apart + first;
-        if constexpr (sizeof(T) == sizeof(float)) {
+        if constexpr (Same<T, Sum<T>>::value) {
           if (limits != nullptr) {
             multiply.of(rows)(x, runs.apart, taps.window, panel_weight, bias + first, limits, y + out, runs.out_apart);
             continue;
           }
         }
-        alignas(64) float sums[kRows * kPair];
+        alignas(64) Sum<T> sums[kRows * kPair];
         multiply.of(rows)(x, runs.apart, taps.window, panel_weight, bias + first, nullptr, sums, vectors * kLanes);
         finish(layer, sums, rows, vectors, runs.out_apart, call, out);
       }
@@ -151,40 +151,51 @@ struct Conv {
     }
   }
 
-  static void scale(const Bf16* from, const float* gate, long inputs, long vectors, Bf16* to) {
+  template <class Half>
+  static void scale(const Half* from, const float* gate, long inputs, long vectors, Half* to) {
     for (long i = 0; i < inputs; i += 2) {
       int64_t pair;  // moved as one, so that one instruction fills a vector with it
       memcpy(&pair, gate + i, sizeof pair);
       const Vec factor = (Vec)(pair - Pairs{});
-      fetch(from + ahead(1) / sizeof(Bf16), vectors);
+      fetch(from + ahead(1) / sizeof(Half), vectors);
       for (long v = 0; v < 2 * vectors; v++, from += kLanes, to += kLanes) store(to, load(from, Full{}) * factor, Full{});
     }
   }
 
-  static void finish(const Layer& layer, float* sums, long rows, long vectors, long apart, const Call& call, long out) {
-    if (call.residual == nullptr) {
-      with_activation(layer.activation, [&](auto kind) { write<decltype(kind)::value, false>(sums, rows, vectors, apart, call, out); });
-      return;
-    }
-    if (layer.activation != kNone) {
-      with_activation(layer.activation, [&](auto kind) {
-        for (long i = 0; i < rows * vectors * kLanes; i += kLanes) {
-          store(sums + i, activated<T, decltype(kind)::value>(load(sums + i, Full{})), Full{});
-        }
-      });
-    }
-    with_activation(layer.last, [&](auto kind) { write<decltype(kind)::value, true>(sums, rows, vectors, apart, call, out); });
+  static void finish(const Layer& layer, Sum<T>* sums, long rows, long vectors, long apart, const Call& call, long out) {
+    InVectors<T>::call(vectors, [&](auto vector, auto count) {
+      using V = decltype(vector);
+      constexpr int kCount = decltype(count)::value;
+      if (call.residual == nullptr) {
+        with_activation(layer.activation, [&](auto kind) { write<V, kCount, decltype(kind)::value, false>(sums, rows, apart, call, out); });
+        return;
+      }
+      if (layer.activation != kNone) {
+        with_activation(layer.activation, [&](auto kind) { activate<V, decltype(kind)::value>(sums, rows * kCount); });
+      }
+      with_activation(layer.last, [&](auto kind) { write<V, kCount, decltype(kind)::value, true>(sums, rows, apart, call, out); });
+    });
   }
 
-  template <int ACTIVATION, bool ADD>
-  static void write(const float* sums, long rows, long vectors, long apart, const Call& call, long out) {
+  template <class V>
+  static constexpr long lanes() {
+    return sizeof(V) / sizeof(Sum<T>);
+  }
+
+  template <class V, int ACTIVATION>
+  static void activate(Sum<T>* sums, long count) {
+    for (long i = 0; i < count; i++, sums += lanes<V>()) store(sums, activated<T, ACTIVATION>(Get<V>::from(sums)), Full{});
+  }
+
+  template <class V, int COUNT, int ACTIVATION, bool ADD>
+  static void write(const Sum<T>* sums, long rows, long apart, const Call& call, long out) {
     const T* residual = static_cast<const T*>(call.residual);
     T* to = static_cast<T*>(call.output);
     for (long r = 0; r < rows; r++, out += apart) {
-      for (long v = 0; v < vectors; v++, sums += kLanes) {
-        Vec value = load(sums, Full{});
-        if (ADD) value += load(residual + out + v * kLanes, Full{});
-        store(to + out + v * kLanes, activated<T, ACTIVATION>(value), Full{});
+      TRISCALE_UNROLL for (long v = 0; v < COUNT; v++, sums += lanes<V>()) {
+        V value = Get<V>::from(sums);
+        if (ADD) value += Get<V>::from(residual + out + v * lanes<V>());
+        store(to + out + v * lanes<V>(), activated<T, ACTIVATION>(value), Full{});
       }
     }
   }

@@ -43,10 +43,10 @@ struct Plan {
   std::vector<int64_t> places, sizes;  // of packed weights; of each buffer, in bytes an image
   Memory packed;
   const Kernels* kernels = nullptr;
-  int bf16 = 0;
+  int precision = kFp32;
   int64_t scratch = 0, inputs = 0, classes = 0;
 
-  int64_t value() const { return bf16 ? 2 : 4; }
+  int64_t value() const { return precision == kFp32 ? 4 : 2; }
 };
 
 // What one thread computes in.
@@ -76,7 +76,7 @@ class Pass {
       for (call_.phase = 0; call_.phase < phases(layer); call_.phase++) {
         const int64_t tasks = plan_.kernels->tasks(&layer, call_.phase);
         if (team == nullptr) {
-          for (int64_t task = 0; task < tasks; task++) plan_.kernels->task(&call_, plan_.bf16, task, maps_.scratch.get());
+          for (int64_t task = 0; task < tasks; task++) plan_.kernels->task(&call_, plan_.precision, task, maps_.scratch.get());
         } else {
           team->run(tasks, [](void* self, int64_t task, int64_t thread) { static_cast<Pass*>(self)->share(task, thread); }, this);
         }
@@ -86,7 +86,7 @@ class Pass {
       nanoseconds[i] = std::chrono::duration_cast<std::chrono::nanoseconds>(now - before).count();
       before = now;
     }
-    answer(at(plan_.layers.back().output), y);
+    plan_.kernels->answer(plan_.precision, at(plan_.layers.back().output), plan_.classes, y);
   }
 
  private:
@@ -95,20 +95,7 @@ class Pass {
   char* at(int64_t buffer) const { return buffer < 0 ? nullptr : maps_.buffers[static_cast<size_t>(buffer)].get(); }
 
   void share(int64_t task, int64_t thread) {
-    plan_.kernels->task(&call_, plan_.bf16, task, (*workspaces_)[static_cast<size_t>(thread)]->scratch.get());
-  }
-
-  void answer(const char* from, float* y) const {
-    if (!plan_.bf16) {
-      memcpy(y, from, static_cast<size_t>(plan_.classes) * sizeof(float));
-      return;
-    }
-    for (int64_t i = 0; i < plan_.classes; i++) {
-      uint16_t bits;
-      memcpy(&bits, from + 2 * i, sizeof bits);
-      const uint32_t wide = static_cast<uint32_t>(bits) << 16;
-      memcpy(y + i, &wide, sizeof wide);
-    }
+    plan_.kernels->task(&call_, plan_.precision, task, (*workspaces_)[static_cast<size_t>(thread)]->scratch.get());
   }
 
   const Plan& plan_;
@@ -245,8 +232,8 @@ bool read_plan(Plan& plan, const int64_t* rows, int64_t layers, int64_t buffers,
     }
     if (plan.kernels->tasks(&layer, 0) > Team::kMost) return checker.refuse("a map of too many values");
     plan.places.push_back(size);
-    size += (plan.kernels->packed(&layer, plan.bf16) + 63) / 64 * 64;
-    const int64_t scratch = plan.kernels->scratch(&layer, plan.bf16);
+    size += (plan.kernels->packed(&layer, plan.precision) + 63) / 64 * 64;
+    const int64_t scratch = plan.kernels->scratch(&layer, plan.precision);
     plan.scratch = plan.scratch > scratch ? plan.scratch : scratch;
     plan.layers.push_back(layer);
   }
@@ -255,7 +242,7 @@ bool read_plan(Plan& plan, const int64_t* rows, int64_t layers, int64_t buffers,
   if (last.what != Held::kMap || last.height * last.width != 1) return checker.refuse("the last layer leaves no logits");
   plan.inputs = first.channels * first.pixels(), plan.classes = last.channels;
   plan.packed = Memory(size);
-  for (size_t i = 0; i < plan.layers.size(); i++) plan.kernels->pack(&plan.layers[i], plan.bf16, values, plan.packed.get() + plan.places[i]);
+  for (size_t i = 0; i < plan.layers.size(); i++) plan.kernels->pack(&plan.layers[i], plan.precision, values, plan.packed.get() + plan.places[i]);
   return true;
 }
 
@@ -271,18 +258,22 @@ using namespace triscale::inference;
 
 extern "C" {
 
-EXPORT int triscale_engine_bf16() { return triscale::chosen_inference()->bf16; }
+// A bit for each precision, in the order fp32, bf16, fp16, that the instruction set multiplies.
+EXPORT int triscale_engine_multiplies() { return triscale::chosen_inference()->multiplies; }
 
 // Multiplies and adds as fast as one core can, from the first cache, and returns how often: what an engine is measured by.
-EXPORT int64_t triscale_engine_limit(int64_t bf16, int64_t repeats) { return triscale::chosen_inference()->limit(bf16 != 0, repeats); }
+EXPORT int64_t triscale_engine_limit(int64_t precision, int64_t repeats) {
+  return triscale::chosen_inference()->limit(static_cast<int>(precision), repeats);
+}
 
 // An engine for a plan, (layers, kFields) with its values, or null and why not.
 EXPORT void* triscale_engine_create(const int64_t* rows, int64_t layers, int64_t buffers, const float* values, int64_t count,
-                                    int64_t bf16, int64_t threads, int64_t streams, char* error, int64_t error_size) {
+                                    int64_t precision, int64_t threads, int64_t streams, char* error, int64_t error_size) {
   try {
     Plan plan;
-    plan.kernels = triscale::chosen_inference(), plan.bf16 = bf16 != 0;
-    const char* wrong = bf16 && !plan.kernels->bf16                                    ? "this instruction set does not multiply bf16"
+    plan.kernels = triscale::chosen_inference(), plan.precision = static_cast<int>(precision);
+    const bool there = precision >= kFp32 && precision <= kFp16 && plan.kernels->multiplies >> precision & 1;
+    const char* wrong = !there                                                              ? "this instruction set has no such precision"
                         : layers < 1 || layers > 1 << 20 || buffers < 1 || buffers > 1 << 16 ? "a plan of no layers, or of too many"
                         : threads < 1 || threads > 1024 || streams < 1 || streams > 1024 ? "from 1 to 1,024 threads and streams are possible"
                                                                                          : nullptr;

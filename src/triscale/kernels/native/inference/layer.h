@@ -1,7 +1,7 @@
 // What the inference engine is made of: a network as a list of layers, and what every instruction set provides for them.
 //
 // A map is NHWC: pixel after pixel, `lie(channels)` values from one to the next, those beyond the channels 0. Values are
-// fp32 or bf16; gates and sums are always fp32.
+// of the engine's precision; gates and sums of maps are always fp32.
 
 #pragma once
 
@@ -9,6 +9,9 @@
 
 namespace triscale {
 namespace inference {
+
+// Of maps, weights and products.
+enum Precision : int { kFp32, kBf16, kFp16 };
 
 enum Kind : int64_t { kInput, kPad, kConv, kDepthwise, kExcite, kScale, kMaxPool, kShrink, kMean, kSum, kKinds };
 
@@ -70,15 +73,17 @@ struct Call {
 
 struct Kernels {
   // Bytes of a layer's packed weights, and the packing.
-  int64_t (*packed)(const Layer*, int bf16);
-  void (*pack)(const Layer*, int bf16, const float* values, void* packed);
+  int64_t (*packed)(const Layer*, int precision);
+  void (*pack)(const Layer*, int precision, const float* values, void* packed);
   // Into how many tasks a phase of the layer falls, and one of them, with memory of its own.
   int64_t (*tasks)(const Layer*, int64_t phase);
-  int64_t (*scratch)(const Layer*, int bf16);
-  void (*task)(const Call*, int bf16, int64_t task, void* scratch);
+  int64_t (*scratch)(const Layer*, int precision);
+  void (*task)(const Call*, int precision, int64_t task, void* scratch);
+  // Values as floats.
+  void (*answer)(int precision, const void* from, int64_t count, float* to);
   // Multiplies as fast as it can, so many times over; returns the multiply-accumulates.
-  int64_t (*limit)(int bf16, int64_t repeats);
-  int bf16;  // whether it multiplies bf16
+  int64_t (*limit)(int precision, int64_t repeats);
+  int multiplies;  // a bit for each precision that it has
 };
 
 }  // namespace inference

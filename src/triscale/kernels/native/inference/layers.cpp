@@ -7,6 +7,7 @@
 
 using namespace triscale::inference;
 
+#include "inference/halves.h"
 #include "inference/product.h"
 #include "inference/convolve.h"
 #include "inference/maps.h"
@@ -16,22 +17,37 @@ namespace triscale {
 namespace TRISCALE_ISA {
 namespace {
 
-int64_t packed(const Layer* layer, int bf16) {
-  switch (layer->kind) {
-    case kConv: return bf16 ? Conv<Bf16>::packed(*layer) : Conv<float>::packed(*layer);
-    case kDepthwise: return bf16 ? ExpandDepthwise<Bf16>::packed(*layer) : ExpandDepthwise<float>::packed(*layer);
-    case kExcite: return Excite::packed(*layer);
-    default: return 0;
-  }
+// Calls use(T{}) for the type of that precision's values.
+template <class Use>
+TRISCALE_INLINE auto with_type(int precision, Use use) {
+#if defined(__AVX512FP16__)
+  if (precision == kFp16) return use(Fp16{});
+#endif
+  return precision == kBf16 ? use(Bf16{}) : use(float{});
 }
 
-void pack(const Layer* layer, int bf16, const float* values, void* to) {
-  switch (layer->kind) {
-    case kConv: return bf16 ? Conv<Bf16>::pack(*layer, values, to) : Conv<float>::pack(*layer, values, to);
-    case kDepthwise: return bf16 ? ExpandDepthwise<Bf16>::pack(*layer, values, to) : ExpandDepthwise<float>::pack(*layer, values, to);
-    case kExcite: return Excite::pack(*layer, values, to);
-    default: return;
-  }
+int64_t packed(const Layer* layer, int precision) {
+  return with_type(precision, [&](auto value) -> int64_t {
+    using T = decltype(value);
+    switch (layer->kind) {
+      case kConv: return Conv<T>::packed(*layer);
+      case kDepthwise: return ExpandDepthwise<T>::packed(*layer);
+      case kExcite: return Excite::packed(*layer);
+      default: return 0;
+    }
+  });
+}
+
+void pack(const Layer* layer, int precision, const float* values, void* to) {
+  with_type(precision, [&](auto value) {
+    using T = decltype(value);
+    switch (layer->kind) {
+      case kConv: return Conv<T>::pack(*layer, values, to);
+      case kDepthwise: return ExpandDepthwise<T>::pack(*layer, values, to);
+      case kExcite: return Excite::pack(*layer, values, to);
+      default: return;
+    }
+  });
 }
 
 int64_t tasks(const Layer* layer, int64_t phase) {
@@ -48,13 +64,16 @@ int64_t tasks(const Layer* layer, int64_t phase) {
   }
 }
 
-int64_t scratch(const Layer* layer, int bf16) {
-  switch (layer->kind) {
-    case kConv: return bf16 ? Conv<Bf16>::scratch(*layer) : Conv<float>::scratch(*layer);
-    case kDepthwise: return ExpandDepthwise<float>::scratch(*layer);
-    case kExcite: return Excite::scratch(*layer);
-    default: return 0;
-  }
+int64_t scratch(const Layer* layer, int precision) {
+  return with_type(precision, [&](auto value) -> int64_t {
+    using T = decltype(value);
+    switch (layer->kind) {
+      case kConv: return Conv<T>::scratch(*layer);
+      case kDepthwise: return ExpandDepthwise<T>::scratch(*layer);
+      case kExcite: return Excite::scratch(*layer);
+      default: return 0;
+    }
+  });
 }
 
 template <class T>
@@ -74,12 +93,15 @@ void run(const Call& call, int64_t at, void* own) {
   }
 }
 
-void task(const Call* call, int bf16, int64_t at, void* own) {
-  if (bf16) {
-    run<Bf16>(*call, at, own);
-  } else {
-    run<float>(*call, at, own);
-  }
+void task(const Call* call, int precision, int64_t at, void* own) {
+  with_type(precision, [&](auto value) { run<decltype(value)>(*call, at, own); });
+}
+
+void answer(int precision, const void* from, int64_t count, float* to) {
+  with_type(precision, [&](auto value) {
+    const auto* values = static_cast<const decltype(value)*>(from);
+    each_vector(count, [&](long at, auto lanes) { store(to + at, load(values + at, lanes), lanes); });
+  });
 }
 
 // The product at its best: everything in the first cache.
@@ -87,25 +109,30 @@ template <class T>
 int64_t multiply_for(int64_t repeats) {
   constexpr long kInputs = 128;
   alignas(64) static T x[kRows * kInputs], weight[kInputs * kPair];
-  alignas(64) float sums[kRows * kPair], bias[kPair] = {};
+  alignas(64) Sum<T> sums[kRows * kPair];
+  alignas(64) float bias[kPair] = {};
   const long nowhere = 0;
   const Window window{1, kInputs, &nowhere};
   for (int64_t i = 0; i < repeats; i++) product<kRows, 2>(x, kInputs, window, weight, bias, nullptr, sums, kPair);
   return repeats * kRows * kPair * kInputs;
 }
 
-int64_t limit(int bf16, int64_t repeats) { return bf16 ? multiply_for<Bf16>(repeats) : multiply_for<float>(repeats); }
+int64_t limit(int precision, int64_t repeats) {
+  return with_type(precision, [&](auto value) { return multiply_for<decltype(value)>(repeats); });
+}
 
 }  // namespace
 
-#if defined(__AVX512BF16__)
-constexpr int kMultipliesBf16 = 1;
+#if defined(__AVX512FP16__)
+constexpr int kMultiplies = 1 << kFp32 | 1 << kBf16 | 1 << kFp16;
+#elif defined(__AVX512BF16__)
+constexpr int kMultiplies = 1 << kFp32 | 1 << kBf16;
 #else
-constexpr int kMultipliesBf16 = 0;
+constexpr int kMultiplies = 1 << kFp32;
 #endif
 
 extern const inference::Kernels inference_kernels;
-const inference::Kernels inference_kernels = {packed, pack, tasks, scratch, task, limit, kMultipliesBf16};
+const inference::Kernels inference_kernels = {packed, pack, tasks, scratch, task, answer, limit, kMultiplies};
 
 }  // namespace TRISCALE_ISA
 }  // namespace triscale

@@ -12,7 +12,8 @@ inline long input_parts(const Layer& layer) { return (layer.out_height + kInputR
 
 // Puts a row of values down as T.
 TRISCALE_INLINE void put_row(const float* from, long n, float* to) { memcpy(to, from, n * sizeof(float)); }
-TRISCALE_INLINE void put_row(const float* from, long n, Bf16* to) {
+template <class Half>
+TRISCALE_INLINE void put_row(const float* from, long n, Half* to) {
   each_vector(n, [&](long at, auto lanes) { store(to + at, load(from + at, lanes), lanes); });
 }
 

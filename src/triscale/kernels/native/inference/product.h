@@ -2,7 +2,7 @@
 // inputs pass by. Included by layers.cpp.
 //
 // Weights lie as panels of two vectors of outputs (the last may be one), each with all its inputs in order. bf16 goes in
-// pairs of inputs, as VDPBF16PS takes them; sums are always single precision.
+// pairs of inputs, as VDPBF16PS takes them, and is summed in single precision; fp16 too, and is summed as fp16.
 
 #pragma once
 
@@ -148,8 +148,89 @@ __attribute__((noinline)) void product(const Bf16* x, long apart, const Window& 
 #endif
 }
 
+#if defined(__AVX512FP16__)
+// Inputs that are summed one after another in fp16. Their sums are kept apart and added up in the end: the fewer one after
+// another, the smaller the error.
+constexpr long kChain = 128;
+
+// Two inputs of a pixel stand side by side in each half of a float's lane, and so do their sums; those are added last.
+template <int ROWS, int VECTORS>
+struct PairSums {
+  Half32 sum[ROWS][VECTORS];
+
+  TRISCALE_INLINE explicit PairSums(const float* bias) {
+    TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) {
+      const Half32 first = (Half32)_mm512_cvtepu16_epi32((__m256i)halved(load(bias + v * kLanes, Full{})));
+      TRISCALE_UNROLL for (int r = 0; r < ROWS; r++) sum[r][v] = first;
+    }
+  }
+
+  // Puts a row's sums of a whole panel into the order of its outputs, each vector having every other one.
+  TRISCALE_INLINE Half32 row(int r, Number<2>) const {
+    constexpr __mmask32 kOdd = 0xaaaaaaaa;
+    const __m512i even = (__m512i)sum[r][0], odd = (__m512i)sum[r][VECTORS - 1];
+    const __m512i own = _mm512_mask_blend_epi16(kOdd, even, odd), other = _mm512_mask_blend_epi16(kOdd, odd, even);
+    return (Half32)own + (Half32)_mm512_rol_epi32(other, 16);
+  }
+  TRISCALE_INLINE Half16 row(int r, Number<1>) const {
+    const Half32 both = sum[r][0] + (Half32)_mm512_rol_epi32((__m512i)sum[r][0], 16);
+    return (Half16)_mm512_cvtepi32_epi16((__m512i)both);
+  }
+};
+
+template <int ROWS, int VECTORS>
+__attribute__((noinline)) void product(const Fp16* x, long apart, const Window& window, const Fp16* weight,
+                                       const float* bias, const Limits* limits, Fp16* y, long y_apart) {
+  PairSums<ROWS, VECTORS> of(bias);
+  Half32 before[ROWS][VECTORS];
+  long chain = 0;
+  bool split = false;
+  for (long tap = 0; tap < window.taps; tap++) {
+    const Fp16* at[3] = {x + window.offsets[tap], x + window.offsets[tap] + 5 * apart, x + window.offsets[tap] + 10 * apart};
+    for (long i = 0; i < window.inputs;) {
+      if (chain >= kChain) {
+        TRISCALE_UNROLL for (int r = 0; r < ROWS; r++) {
+          TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) {
+            before[r][v] = split ? before[r][v] + of.sum[r][v] : of.sum[r][v];
+            of.sum[r][v] = Half32{};
+          }
+        }
+        split = true, chain = 0;
+      }
+      const long until = least(window.inputs, i + kChain);
+      chain += until - i;
+      for (; i < until; i += 2) {
+        Half32 taps[VECTORS];
+        TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) taps[v] = Get<Half32>::from(weight + v * kPair);
+        TRISCALE_UNROLL for (int r = 0; r < ROWS; r++) {
+          int32_t pair;
+          memcpy(&pair, at[r / 5] + r % 5 * apart, sizeof pair);
+          const Half32 value = (Half32)_mm512_set1_epi32(pair);
+          TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) of.sum[r][v] += value * taps[v];
+        }
+        fetch(weight + ahead(ROWS) / sizeof(Fp16), VECTORS);
+        weight += VECTORS * kPair;
+        at[0] += 2, at[1] += 2, at[2] += 2;
+        asm volatile("" : "+r"(at[0]), "+r"(at[1]), "+r"(at[2]));
+      }
+    }
+  }
+  if (split) {
+    TRISCALE_UNROLL for (int r = 0; r < ROWS; r++) {
+      TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) of.sum[r][v] += before[r][v];
+    }
+  }
+  TRISCALE_UNROLL for (int r = 0; r < ROWS; r++) {
+    auto row = of.row(r, Number<VECTORS>{});
+    using V = decltype(row);
+    if (limits != nullptr) row = cut(row, Get<V>::all_of(limits->low), Get<V>::all_of(limits->high));
+    store(y + r * y_apart, row, Full{});
+  }
+}
+#endif
+
 template <class T>
-using Product = void (*)(const T*, long, const Window&, const T*, const float*, const Limits*, float*, long);
+using Product = void (*)(const T*, long, const Window&, const T*, const float*, const Limits*, Sum<T>*, long);
 
 template <class T, int ROWS>
 Product<T> find_product(long rows, long vectors) {
@@ -184,7 +265,7 @@ class TileProduct {
 };
 
 // Packs the weights of (taps, inputs), whose rows of outputs lie where `place` says, as panels; each tap's inputs are
-// filled up to whole steps of T. In bf16 a pair of inputs stands side by side for each output.
+// filled up to whole steps of T. In half precision a pair of inputs stands side by side for each output.
 TRISCALE_INLINE void put(float* to, float value) { *to = value; }
 TRISCALE_INLINE void put(Bf16* to, float value) {
   uint32_t bits;
@@ -202,12 +283,27 @@ void pack_panels(const float* from, long taps, long inputs, long outputs, Place 
     for (long tap = 0; tap < taps; tap++) {
       for (long i = 0; i < padded; i += kStep) {
         for (long j = 0; j < width; j++) {
+          const long output = first + Order<T>::output(j, width);
           for (long k = 0; k < kStep; k++) {
-            const bool there = i + k < inputs && first + j < outputs;
-            put(to++, there ? from[place(tap, i + k) * outputs + first + j] : 0.0f);
+            const bool there = i + k < inputs && output < outputs;
+            put(to++, there ? from[place(tap, i + k) * outputs + output] : 0.0f);
           }
         }
       }
+    }
+  }
+}
+
+// Packs biases in the order of the panels' outputs, and zeros up to `filled` places.
+template <class T>
+void pack_bias(const float* from, long outputs, float* to) {
+  const Panels panels(outputs);
+  memset(to, 0, filled(panels.outputs) * sizeof(float));
+  for (long panel = 0; panel < panels.count(); panel++) {
+    const long width = panels.vectors(panel) * kLanes, first = panel * kPair;
+    for (long j = 0; j < width; j++) {
+      const long output = first + Order<T>::output(j, width);
+      if (output < outputs) to[first + j] = from[output];
     }
   }
 }
@@ -238,17 +334,18 @@ TRISCALE_INLINE Vec silu(Vec v) {
 }
 
 // A vector after an activation. T: how exactly.
-template <class T, int ACTIVATION>
-TRISCALE_INLINE Vec activated(Vec v) {
+template <class T, int ACTIVATION, class V>
+TRISCALE_INLINE V activated(V v) {
+  const V zero = Get<V>::all_of(0), six = Get<V>::all_of(6);
   // Compared so that what is no number stays none.
-  if (ACTIVATION == kRelu) return v < 0.0f ? all(0) : v;
+  if (ACTIVATION == kRelu) return v < zero ? zero : v;
   if (ACTIVATION == kRelu6) {
-    const Vec positive = v < 0.0f ? all(0) : v;
-    return positive > 6.0f ? all(6) : positive;
+    const V positive = v < zero ? zero : v;
+    return positive > six ? six : positive;
   }
   if (ACTIVATION == kHardswish) {
-    const Vec shifted = v + 3.0f, positive = shifted < 0.0f ? all(0) : shifted;
-    return v * (positive > 6.0f ? all(6) : positive) * (1.0f / 6.0f);
+    const V shifted = v + Get<V>::all_of(3), positive = shifted < zero ? zero : shifted;
+    return v * (positive > six ? six : positive) * Get<V>::all_of(1.0f / 6.0f);
   }
   if (ACTIVATION == kSilu) return silu<T>(v);
   return v;

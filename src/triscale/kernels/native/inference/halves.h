@@ -1,0 +1,158 @@
+// Half precision by AVX512-FP16: maps, weights, sums and activations are fp16, and computed with as such, 32 at a time.
+// Included by layers.cpp; empty for other instruction sets.
+
+#pragma once
+
+namespace triscale {
+namespace TRISCALE_ISA {
+namespace {
+
+// What products and depthwise convolutions of T sum up in, and leave their sums as.
+template <class T>
+struct Summed {
+  typedef float type;
+};
+
+// A vector from values in memory, computed with as V.
+template <class V>
+struct Get {
+  template <class X>
+  static TRISCALE_INLINE V from(const X* p) {
+    return load(p, Full{});
+  }
+  static TRISCALE_INLINE V all_of(float value) { return all(value); }
+};
+
+// Adds a vector to sums in single precision, which are as many vectors of floats as it takes.
+TRISCALE_INLINE void add_to_sums(Vec* sums, Vec v) { sums[0] += v; }
+
+// Calls block(V, count): a panel of so many vectors of floats, computed with as `count` vectors V.
+template <class T>
+struct InVectors {
+  template <class Block>
+  static TRISCALE_INLINE void call(long vectors, Block block) {
+    return vectors == 2 ? block(Vec{}, Number<2>{}) : block(Vec{}, Number<1>{});
+  }
+};
+
+// Which output of a panel of so many stands at a place of its weights.
+template <class T>
+struct Order {
+  static constexpr long output(long place, long) { return place; }
+};
+
+#if defined(__AVX512FP16__)
+struct Fp16 {
+  _Float16 value;
+};
+
+typedef _Float16 Half32 __attribute__((vector_size(64)));
+typedef _Float16 Half16 __attribute__((vector_size(32)));
+
+template <>
+struct Summed<Fp16> {
+  typedef Fp16 type;
+};
+
+template <>
+struct InVectors<Fp16> {
+  template <class Block>
+  static TRISCALE_INLINE void call(long vectors, Block block) {
+    return vectors == 2 ? block(Half32{}, Number<1>{}) : block(Half16{}, Number<1>{});
+  }
+};
+
+// A whole panel's two vectors take every other output each: their sums fit together with one shuffle.
+template <>
+struct Order<Fp16> {
+  static constexpr long output(long place, long width) {
+    return width == 2 * kLanes ? 2 * (place % kLanes) + place / kLanes : place;
+  }
+};
+
+template <class V>
+struct GetHalves {
+  static TRISCALE_INLINE V from(const Fp16* p) {
+    V v;
+    memcpy(&v, p, sizeof v);
+    return v;
+  }
+  static TRISCALE_INLINE V all_of(float value) { return static_cast<_Float16>(value) - V{}; }
+};
+template <>
+struct Get<Half32> : GetHalves<Half32> {};
+template <>
+struct Get<Half16> : GetHalves<Half16> {};
+
+TRISCALE_INLINE Vec widen(Half16 v) { return (Vec)_mm512_cvtph_ps((__m256i)v); }
+TRISCALE_INLINE Half16 halved(Vec v) { return (Half16)_mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+
+TRISCALE_INLINE Vec load(const Fp16* p, Full) { return widen(Get<Half16>::from(p)); }
+TRISCALE_INLINE Vec load(const Fp16* p, First lanes) { return widen((Half16)_mm256_maskz_loadu_epi16(lanes.mask, p)); }
+TRISCALE_INLINE void store(Fp16* p, Half32 v, Full) { memcpy(p, &v, sizeof v); }
+TRISCALE_INLINE void store(Fp16* p, Half16 v, Full) { memcpy(p, &v, sizeof v); }
+TRISCALE_INLINE void store(Fp16* p, Vec v, Full) { store(p, halved(v), Full{}); }
+TRISCALE_INLINE void store(Fp16* p, Vec v, First lanes) { _mm256_mask_storeu_epi16(p, lanes.mask, (__m256i)halved(v)); }
+TRISCALE_INLINE void put(Fp16* to, float value) { to->value = static_cast<_Float16>(value); }
+
+TRISCALE_INLINE Half32 kept(Half32 v) {
+  asm("" : "+v"(v));
+  return v;
+}
+TRISCALE_INLINE Half16 kept(Half16 v) {
+  asm("" : "+v"(v));
+  return v;
+}
+
+TRISCALE_INLINE void add_to_sums(Vec* sums, Half16 v) { sums[0] += widen(v); }
+TRISCALE_INLINE void add_to_sums(Vec* sums, Half32 v) {
+  sums[0] += (Vec)_mm512_cvtph_ps(_mm512_castsi512_si256((__m512i)v));
+  sums[1] += (Vec)_mm512_cvtph_ps(_mm512_extracti64x4_epi64((__m512i)v, 1));
+}
+
+// What is no number stays none.
+TRISCALE_INLINE Half32 cut(Half32 v, Half32 low, Half32 high) {
+  return (Half32)_mm512_min_ph((__m512h)high, _mm512_max_ph((__m512h)low, (__m512h)v));
+}
+TRISCALE_INLINE Half16 cut(Half16 v, Half16 low, Half16 high) {
+  return (Half16)_mm256_min_ph((__m256h)high, _mm256_max_ph((__m256h)low, (__m256h)v));
+}
+
+TRISCALE_INLINE Half32 above_whole(Half32 t) { return (Half32)_mm512_reduce_ph((__m512h)t, 0x09); }
+TRISCALE_INLINE Half16 above_whole(Half16 t) { return (Half16)_mm256_reduce_ph((__m256h)t, 0x09); }
+TRISCALE_INLINE Half32 times_power(Half32 q, Half32 t) { return (Half32)_mm512_scalef_ph((__m512h)q, (__m512h)t); }
+TRISCALE_INLINE Half16 times_power(Half16 q, Half16 t) { return (Half16)_mm256_scalef_ph((__m256h)q, (__m256h)t); }
+TRISCALE_INLINE Half32 inverse(Half32 v) { return (Half32)_mm512_rcp_ph((__m512h)v); }
+TRISCALE_INLINE Half16 inverse(Half16 v) { return (Half16)_mm256_rcp_ph((__m256h)v); }
+
+// v / (1 + e^-v), as in product.h, to some 2^-10 of itself. Where e^-v overflows, below -11, it is −0.
+template <class V>
+TRISCALE_INLINE V silu_of_halves(V v) {
+  const V t = v * static_cast<_Float16>(-1.442695041f), f = above_whole(t);
+  V q = f * static_cast<_Float16>(7.802433e-2f) + static_cast<_Float16>(2.260671e-1f);
+  q = q * f + static_cast<_Float16>(6.958338e-1f);
+  q = q * f + static_cast<_Float16>(9.999252e-1f);
+  return v * inverse(static_cast<_Float16>(1) + times_power(q, t));
+}
+template <class T>
+TRISCALE_INLINE Half32 silu(Half32 v) { return silu_of_halves(v); }
+template <class T>
+TRISCALE_INLINE Half16 silu(Half16 v) { return silu_of_halves(v); }
+#endif
+
+template <class T>
+using Sum = typename Summed<T>::type;
+
+// Whether they are one type.
+template <class A, class B>
+struct Same {
+  static constexpr bool value = false;
+};
+template <class A>
+struct Same<A, A> {
+  static constexpr bool value = true;
+};
+
+}  // namespace
+}  // namespace TRISCALE_ISA
+}  // namespace triscale
