@@ -31,6 +31,7 @@ extern const inference::Kernels inference_kernels;
 #endif
 #if defined(TRISCALE_FP16)
 namespace avx512fp16 {
+extern const Kernels kernels;
 extern const inference::Kernels inference_kernels;
 }
 #endif
@@ -58,10 +59,10 @@ int list(Choice* choices) {
   choices[n++] = {"avx512bf16", &avx512bf16::kernels, &avx512bf16::inference_kernels, avx512 && __builtin_cpu_supports("avx512bf16")};
 #endif
 #if defined(TRISCALE_FP16)
-  // Training takes no fp16. Asked of the processor itself: compilers differ in the names that they know.
+  // Asked of the processor itself: compilers differ in the names that they know.
   unsigned a, b, c, d = 0;
   bool fp16 = choices[n - 1].here && __get_cpuid_count(7, 0, &a, &b, &c, &d) && d >> 23 & 1;
-  choices[n++] = {"avx512fp16", &avx512bf16::kernels, &avx512fp16::inference_kernels, fp16};
+  choices[n++] = {"avx512fp16", &avx512fp16::kernels, &avx512fp16::inference_kernels, fp16};
 #endif
   return n;
 }

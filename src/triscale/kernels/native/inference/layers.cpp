@@ -32,7 +32,7 @@ int64_t packed(const Layer* layer, int precision) {
     switch (layer->kind) {
       case kConv: return Conv<T>::packed(*layer);
       case kDepthwise: return ExpandDepthwise<T>::packed(*layer);
-      case kExcite: return Excite::packed(*layer);
+      case kExcite: return Excite<T>::packed(*layer);
       default: return 0;
     }
   });
@@ -44,7 +44,7 @@ void pack(const Layer* layer, int precision, const float* values, void* to) {
     switch (layer->kind) {
       case kConv: return Conv<T>::pack(*layer, values, to);
       case kDepthwise: return ExpandDepthwise<T>::pack(*layer, values, to);
-      case kExcite: return Excite::pack(*layer, values, to);
+      case kExcite: return Excite<T>::pack(*layer, values, to);
       default: return;
     }
   });
@@ -59,7 +59,7 @@ int64_t tasks(const Layer* layer, int64_t phase) {
     }
     case kDepthwise: return ExpandDepthwise<float>::tasks(*layer);
     case kInput: return input_parts(*layer);
-    case kExcite: return Excite::parts(*layer, phase);
+    case kExcite: return Excite<float>::parts(*layer, phase);
     default: return 1;
   }
 }
@@ -70,7 +70,7 @@ int64_t scratch(const Layer* layer, int precision) {
     switch (layer->kind) {
       case kConv: return Conv<T>::scratch(*layer);
       case kDepthwise: return ExpandDepthwise<T>::scratch(*layer);
-      case kExcite: return Excite::scratch(*layer);
+      case kExcite: return Excite<T>::scratch(*layer);
       default: return 0;
     }
   });
@@ -83,7 +83,7 @@ void run(const Call& call, int64_t at, void* own) {
     case kPad: return pad<T>(call);
     case kConv: return call.phase + 1 < phases(*call.layer) ? Conv<T>::gate(call, at) : Conv<T>::task(call, at, own);
     case kDepthwise: return ExpandDepthwise<T>::task(call, at, own);
-    case kExcite: return Excite::task(call, at, static_cast<float*>(own));
+    case kExcite: return Excite<T>::task(call, at, static_cast<float*>(own));
     case kScale: return scale<T>(call);
     case kMaxPool: return pool_windows<T, true>(call);
     case kShrink: return pool_windows<T, false>(call);

@@ -153,30 +153,32 @@ void sum(const Call& call) {
   add_up<T>(call, 1.0f, y);
 }
 
-// Gates from sums.
+// Gates from sums. Weights are kept as what products of T are summed in, and multiplied as fp32.
+template <class T>
 struct Excite {
+  typedef Sum<T> W;
+
   static long squeezed(const Layer& layer) { return round_up(layer.squeezed, kLanes); }
   static long channels(const Layer& layer) { return round_up(layer.channels, kLanes); }
   static long packed(const Layer& layer) {
-    return (2 * channels(layer) * squeezed(layer) + channels(layer) + squeezed(layer)) * sizeof(float);
+    return (channels(layer) + squeezed(layer)) * sizeof(float) + 2 * channels(layer) * squeezed(layer) * sizeof(W);
   }
 
   static void pack(const Layer& layer, const float* values, void* to) {
     const long wide = channels(layer), narrow = squeezed(layer);
-    float* at = static_cast<float*>(to);
-    memset(at, 0, packed(layer));
+    float* biases = static_cast<float*>(to);
+    W* at = reinterpret_cast<W*>(biases + narrow + wide);
+    memset(to, 0, packed(layer));
+    memcpy(biases, values + layer.bias, layer.squeezed * sizeof(float));
+    memcpy(biases + narrow, values + layer.bias2, layer.channels * sizeof(float));
     columns(values + layer.weight, layer.channels, layer.squeezed, wide, at);
-    at += wide * narrow;
-    memcpy(at, values + layer.bias, layer.squeezed * sizeof(float));
-    at += narrow;
-    columns(values + layer.weight2, layer.squeezed, layer.channels, layer.squeezed, at);
-    memcpy(at + wide * narrow, values + layer.bias2, layer.channels * sizeof(float));
+    columns(values + layer.weight2, layer.squeezed, layer.channels, layer.squeezed, at + wide * narrow);
   }
 
   // (rows, outputs) as one column of vectors after another, each of so many rows.
-  static void columns(const float* from, long rows, long outputs, long apart, float* to) {
+  static void columns(const float* from, long rows, long outputs, long apart, W* to) {
     for (long i = 0; i < rows; i++) {
-      for (long j = 0; j < outputs; j++) to[j / kLanes * kLanes * apart + i * kLanes + j % kLanes] = from[i * outputs + j];
+      for (long j = 0; j < outputs; j++) put(to + j / kLanes * kLanes * apart + i * kLanes + j % kLanes, from[i * outputs + j]);
     }
   }
 
@@ -205,7 +207,8 @@ struct Excite {
   static void squeeze(const Call& call, long r, float* means) {
     const Layer& layer = *call.layer;
     const long wide = channels(layer), narrow = squeezed(layer), apart = lie(layer.channels), of = bands(layer.height);
-    const float *weights = static_cast<const float*>(call.packed) + r * wide, *bias = static_cast<const float*>(call.packed) + wide * narrow;
+    const float* bias = static_cast<const float*>(call.packed);
+    const W* weights = reinterpret_cast<const W*>(bias + narrow + wide) + r * wide;
     const float* sums = call.sums;
     const Vec share = all(1.0f / static_cast<float>(layer.pixels()));
     for (long c = 0; c < wide; c += kLanes) {
@@ -226,8 +229,8 @@ struct Excite {
   static void expand(const Call& call, long begin) {
     const Layer& layer = *call.layer;
     const long wide = channels(layer), narrow = squeezed(layer);
-    const float* weights = static_cast<const float*>(call.packed) + wide * narrow + narrow;
-    const float* bias = weights + wide * narrow;
+    const float* bias = static_cast<const float*>(call.packed) + narrow;
+    const W* weights = reinterpret_cast<const W*>(bias + wide) + wide * narrow;
     float *gate = gates(call), *hidden = gate + lie(layer.channels);
     for (long c = begin; c < least(wide, begin + kGates); c += kLanes) {
       Vec found[2] = {load(bias + c, Full{}), all(0)};
