@@ -63,6 +63,8 @@ int list(Choice* choices) {
   unsigned a, b, c, d = 0;
   bool fp16 = choices[n - 1].here && __get_cpuid_count(7, 0, &a, &b, &c, &d) && d >> 23 & 1;
   choices[n++] = {"avx512fp16", &avx512fp16::kernels, &avx512fp16::inference_kernels, fp16};
+#elif defined(TRISCALE_X86)
+  choices[n++] = {"avx512fp16", nullptr, nullptr, false};  // a compiler that does not know it
 #endif
   return n;
 }
