@@ -1,5 +1,6 @@
-// Half precision by AVX512-FP16: maps, weights, sums and activations are fp16, and computed with as such, 32 at a time.
-// Included by layers.cpp; empty for other instruction sets.
+// What differs between precisions: in what is summed, how many values a vector has, in which order outputs are packed. And
+// fp16 by AVX512-FP16: maps, weights, sums and activations are fp16, and computed with as such, 32 at a time. Included by
+// layers.cpp.
 
 #pragma once
 
