@@ -118,7 +118,7 @@ needs_fp16 = pytest.mark.skipif("fp16" not in available().precisions, reason="th
 
 
 @needs_fp16
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(architectures())
 def test_fp16_is_near_and_depends_on_neither_threads_nor_company(architecture: Architecture) -> None:
     plan, network = planned(architecture)
