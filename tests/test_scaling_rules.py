@@ -15,6 +15,7 @@ from triscale.errors import UserError
 from triscale.scaling import (
     RULES,
     Budget,
+    Capped,
     Coefficients,
     Exponents,
     Multipliers,
@@ -56,6 +57,37 @@ def test_exponents_and_coefficients_say_the_same(exponents: Exponents, product: 
     assert back.resolution == pytest.approx(exponents.resolution, abs=1e-9)
     phi = math.log(7) / math.log(product)
     assert coefficients.at(phi).factor == pytest.approx(exponents.at(7).factor, rel=1e-9)
+
+
+@given(shares(), st.floats(1, 8), st.floats(1e-3, 1e3))
+def test_a_capped_rule_meets_the_factor_and_never_passes_its_most(
+    exponents: Exponents, most: float, factor: float
+) -> None:
+    rule = Power("given", exponents.coefficients())
+    free, capped = rule.at_factor(factor), Capped(rule, most).at_factor(factor)
+    assert capped.factor == pytest.approx(factor, rel=1e-9)
+    assert capped.resolution <= most
+    if free.resolution <= most:
+        assert capped == free
+    else:
+        assert capped.resolution == most
+        assert capped.depth >= free.depth * (1 - 1e-9)
+        assert capped.width >= free.width * (1 - 1e-9)
+
+
+def test_resolution_alone_goes_on_by_depth_and_width_where_the_pixels_end() -> None:
+    alone = RULES["resolution"]
+    assert isinstance(alone, Power)
+    grown = solve(published("efficientnet_b0"), Capped(alone, 1.5), Budget({"macs": 2e9}))
+    assert grown.architecture.resolution == (336, 336)
+    assert 0.99 * 2e9 <= grown.cost.macs <= 2e9
+    assert grown.architecture.blocks > published("efficientnet_b0").blocks
+
+
+@pytest.mark.parametrize("most", [0.99, 0.0, math.nan])
+def test_a_cap_below_the_baseline_is_named(most: float) -> None:
+    with pytest.raises(UserError, match=f"at most {most:g} times"):
+        Capped(Power("given", PAPER), most)
 
 
 def test_the_papers_coefficients_have_the_product_1_920() -> None:

@@ -59,8 +59,8 @@ def command(
         bool,
         typer.Option(
             "--search",
-            help="Search the network to scale on these images first; needs --macs, --time. Networks of the zoo are "
-            "trained beside it, on top of the time.",
+            help="Search the network to scale on these images first; needs --macs, --time. When the model is there, "
+            "networks of the zoo are trained as long, to compare: three times the training, on top of the time.",
         ),
     ] = False,
     study: Annotated[

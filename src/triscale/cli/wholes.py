@@ -22,7 +22,7 @@ STAGES = {
     "search": "searching a baseline",
     "study": "measuring how it pays off to grow it",
     "fit": "growing it, and training what came out",
-    "zoo": "training networks of the zoo, to compare",
+    "zoo": "the model and its report are ready; training networks of the zoo for as many epochs, to compare",
 }
 
 

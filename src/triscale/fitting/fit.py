@@ -14,6 +14,7 @@ from triscale.fitting.plan import Draft, make_plan
 from triscale.fitting.wish import Baseline, Wish, make_wish
 from triscale.models.model import Model
 from triscale.runs import RunDirectory
+from triscale.scaling import Rule
 from triscale.training import steady_allocator
 
 
@@ -30,7 +31,7 @@ def fit(
     time: float | None = None,
     epochs: int | None = None,
     baseline: Baseline | Sequence[Baseline] | None = None,
-    rule: str | None = None,
+    rule: str | Rule | None = None,
     batch: int | None = None,
     flip: bool | None = None,
     balance: bool = False,
@@ -48,8 +49,8 @@ def fit(
     size (bytes of fp32 weights), latency (seconds for one image, median, measured here), memory (bytes at the peak of
     running one image, measured here): the budget, at least one of them; all hold. time: seconds of wall clock for all
     of it; decides the epochs, and how large the network may be. epochs: without a time 20. baseline: one or several
-    networks to scale, of which the plan takes one; by default `CANDIDATES`. rule: how to scale; see
-    `candidates.scale_to` for what is taken without one. flip: whether images are mirrored; by default those with
+    networks to scale, of which the plan takes one; by default `CANDIDATES`. rule: how to scale, or its name for
+    `find_rule`; see `scale_to` for what is taken without. flip: whether images are mirrored; by default those with
     colours. balance: every class weighs the same in the loss. weights: what the training starts from, as `load` takes
     it: they fix the network, get a new head, and no budget is needed. scratch: with weights, the same network is
     trained from scratch as well, and the difference reported. engine: what latencies are measured with, one of

@@ -1,5 +1,8 @@
 """The whole paper in one run: a baseline searched, its coefficients measured, the network grown, trained and tested,
-beside networks of the zoo at the same MACs."""
+beside networks of the zoo at the same MACs.
+
+The time that is asked is for the first three. The model and the page are there when they are done; the zoo comes after.
+"""
 
 import json
 import shutil
@@ -11,9 +14,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+from triscale.arch import Architecture
 from triscale.arch import resolve as resolve_network
 from triscale.arch.resolve import FOUND, MODEL_FILE
-from triscale.data import check_apart, read
+from triscale.data import check_apart, image_resolution, read
 from triscale.errors import UserError
 from triscale.evaluating import compare
 from triscale.fitting.carrying import Fitted, How
@@ -25,6 +29,7 @@ from triscale.reporting.card import card
 from triscale.reporting.whole import write_whole_page
 from triscale.runs import RunDirectory, write_whole
 from triscale.runs.directory import CARD, SETTINGS
+from triscale.scaling import RULES, Capped, Power, Rule, find_rule
 from triscale.searching import SearchListener, resume_search, search_network
 from triscale.searching.writing import RESULT as SEARCHED
 from triscale.studies import Asked as StudyAsked
@@ -36,7 +41,7 @@ from triscale.training.machine import find_device
 
 WHOLE, SEARCH, STUDY, FIT, ZOO = "whole.json", "search", "study", "fit", "zoo"
 BESIDE = ("efficientnet_b0", "mobilenet_v2", "resnet18")  # of the zoo, scaled to the same MACs
-PAPER = "compound"  # the rule where no coefficients were found
+PAPER = RULES["compound"]  # where no coefficients were found
 STUDIED_ALONE = "efficientnet_b0"  # where there is no search, and no baseline is named
 GROWTH = 4.0  # from the baseline to the budget: two steps of φ, the study's factor twice
 SHARES: Mapping[str, float] = {SEARCH: 0.3, STUDY: 0.25, FIT: 0.45}  # of the time, as far as a stage is asked for
@@ -98,7 +103,13 @@ def fit_whole(data: str | Path, asked: Whole, out: str | Path, told: Told | None
     told = told or Told()
     images = read(data, seed=asked.seed, on_bad=asked.on_bad, progress=told.fit.reading)  # says now what is wrong
     place.mkdir(parents=True, exist_ok=True)
-    values = {"triscale": version("triscale"), "asked": asdict(asked), "data": str(Path(data).resolve()), "seconds": {}}
+    values = {
+        "triscale": version("triscale"),
+        "asked": asdict(asked),
+        "data": str(Path(data).resolve()),
+        "pixels": list(image_resolution(images)),
+        "seconds": {},
+    }
     with RunDirectory(place).alone():
         return _Stages(place, Path(data), asked, values, told).go_through(roomy_resolution(images, GROWTH))
 
@@ -136,13 +147,19 @@ class _Stages:
         baseline = self._searched(resolution) if self.asked.search else None
         rule = self._studied(baseline) if self.asked.study else None
         fitted = self._fitted(baseline, rule)
-        zoo = self._zoo(fitted)
         shutil.copyfile(fitted.run.model, self.out / MODEL_FILE)
         write_whole(self.out / CARD, card(fitted.run))
+        self._report(fitted, {})
+        self._zoo(fitted)
+        return Grown(self.out, fitted, self.values)
+
+    def _report(self, fitted: Fitted, zoo: Mapping[str, Fitted]) -> None:
+        """What there is so far."""
         self.values["result"] = self._result(fitted, zoo)
         self._write()
-        write_whole_page(self.out / "report.html", self.values, self._of(SEARCH, SEARCHED), self._of(STUDY, STUDIED))
-        return Grown(self.out, fitted, self.values)
+        searched, studied = self._of(SEARCH, SEARCHED), self._of(STUDY, STUDIED)
+        to_come = [name for name in BESIDE if name not in zoo]
+        write_whole_page(self.out / "report.html", self.values, searched, studied, to_come)
 
     def _searched(self, resolution: tuple[int, int] | None) -> Path:
         place, asked = self.out / SEARCH, self.asked
@@ -197,18 +214,27 @@ class _Stages:
         studied = self.out / STUDY / BASELINE
         start = baseline or (studied if studied.is_file() else self.asked.baseline or STUDIED_ALONE)
         with self._stage(FIT):
-            time = self._time(FIT) / (1 + len(BESIDE))
             named = PAPER if isinstance(start, Path) else None  # from its own pixels, also without coefficients
-            return self._run(self.out / FIT, start, rule=named if rule is None else str(rule), time=time)
+            within = self._within_pixels(named if rule is None else find_rule(str(rule)), resolve_network(start))
+            return self._run(self.out / FIT, start, rule=within, time=self._time(FIT))
 
-    def _zoo(self, fitted: Fitted) -> dict[str, Fitted]:
+    def _within_pixels(self, rule: Rule | None, baseline: Architecture) -> Rule | None:
+        """The rule, up to the pixels that the images have: enlarging them shows a network nothing new, and no study
+        from fewer pixels measured it."""
+        shown = self.values.get("pixels")
+        if shown is None or not isinstance(rule, Power):  # a run of before the pixels were noted goes on as it began
+            return rule
+        return Capped(rule, max(1.0, min(a / b for a, b in zip(shown, baseline.resolution, strict=True))))
+
+    def _zoo(self, fitted: Fitted) -> None:
         """Each for as many epochs as the network that was grown made in its time."""
         found = {}
         epochs = max(1, round(fitted.plan.recipe.epochs * fitted.steps / fitted.plan.steps))
-        with self._stage(ZOO):
-            for name in BESIDE:
+        self.told.stage(ZOO)
+        for name in BESIDE:
+            with self._counted(ZOO):
                 found[name] = self._run(self.out / ZOO / name, name, epochs=epochs)
-        return found
+            self._report(fitted, found)
 
     def _run(self, place: Path, baseline: str | Path, **how: Any) -> Fitted:  # noqa: ANN401
         if (place / SETTINGS).is_file():
@@ -237,8 +263,14 @@ class _Stages:
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
-        """Its seconds are counted, however it ends."""
+        """It is said to have begun, and its seconds are counted."""
         self.told.stage(name)
+        with self._counted(name):
+            yield
+
+    @contextmanager
+    def _counted(self, name: str) -> Iterator[None]:
+        """Seconds of a stage, however it ends."""
         started = clock.monotonic()
         try:
             yield

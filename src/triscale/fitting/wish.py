@@ -59,7 +59,7 @@ def make_wish(
     limits: Mapping[str, float | None],
     *,
     baseline: Baseline | Sequence[Baseline] | None = None,
-    rule: str | None = None,
+    rule: str | Rule | None = None,
     time: float | None = None,
     epochs: int | None = None,
     batch: int | None = None,

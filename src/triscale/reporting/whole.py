@@ -1,6 +1,6 @@
 """The page of a run of all stages: what was found, what it brought, and where each stage's own page lies."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,11 @@ TIED = "not shown to differ"
 ALIKE = 0.03  # of the MACs: closer than that networks count as equally large
 
 
-def write_whole_page(path: Path, values: Values, searched: Values | None, studied: Values | None) -> None:
-    """The page, whole. values: whole.json; searched, studied: of the stages that there were."""
+def write_whole_page(
+    path: Path, values: Values, searched: Values | None, studied: Values | None, to_come: Sequence[str] = ()
+) -> None:
+    """The page, whole. values: whole.json; searched, studied: of the stages that there were; to_come: networks of the
+    zoo that are not trained yet."""
     networks = values["result"]["networks"]
     page = {
         "values": values,
@@ -22,6 +25,7 @@ def write_whole_page(path: Path, values: Values, searched: Values | None, studie
         "searched": None if searched is None else _searched(searched),
         "studied": None if studied is None else _studied(studied),
         "claim": claim(networks),
+        "to_come": to_come,
     }
     write_whole(path, render("whole.html.j2", page))
 

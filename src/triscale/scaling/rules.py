@@ -110,6 +110,53 @@ class Tiny:
         return self.at_factor(2.0**phi)
 
 
+@dataclass(frozen=True, slots=True)
+class Capped:
+    """Another rule with a most that it may multiply the resolution by, as where images have no more pixels to show.
+
+    Until there it is the rule itself; beyond, what is left of the factor goes to depth and width in the rule's own
+    proportion (one that moves neither: in that of `slim`), so that the factor stays exact. Raises `UserError` for a
+    most below 1.
+    """
+
+    rule: Power
+    most: float
+
+    def __post_init__(self) -> None:
+        if not self.most >= 1:
+            raise UserError(f"a resolution of at most {self.most:g} times the baseline's; a cap is at least 1")
+
+    @property
+    def name(self) -> str:
+        """The rule's."""
+        return self.rule.name
+
+    @property
+    def moves_width(self) -> bool:
+        """Always, at some factor."""
+        return True
+
+    @property
+    def promise(self) -> float:
+        """The rule's."""
+        return self.rule.promise
+
+    def at_factor(self, factor: float) -> Multipliers:
+        """d·w²·r² = factor, exactly, and r at most `most`."""
+        asked = self.rule.at_factor(factor)
+        if asked.resolution <= self.most:
+            return asked
+        shares = self.rule.exponents
+        if shares.depth + shares.width == 0:
+            shares = SLIM.exponents
+        left, both = factor / self.most**2, shares.depth + shares.width
+        return Multipliers(left ** (shares.depth / both), left ** (shares.width / both / 2), self.most)
+
+    def at_phi(self, phi: float) -> Multipliers:
+        """The multipliers for the factor that the rule gives at φ."""
+        return self.at_factor(self.rule.at_phi(phi).factor)
+
+
 PAPER = Coefficients(1.2, 1.1, 1.15)
 
 
@@ -117,6 +164,7 @@ def _shares(name: str, depth: float, width: float, resolution: float, source: st
     return Power(name, Exponents(depth, width, resolution).coefficients(), source)
 
 
+SLIM = _shares("slim", 0.2, 0.8, 0, "depth and width; every pixel stays: for images that have few")
 RULES: Mapping[str, Rule] = {
     "compound": Power("compound", PAPER, "EfficientNet, arXiv 1905.11946, section 4", promised=2.0),
     "uniform": _shares("uniform", 1 / 3, 1 / 3, 1 / 3, "equal shares of the factor"),
@@ -124,7 +172,7 @@ RULES: Mapping[str, Rule] = {
     "depth": _shares("depth", 1, 0, 0, "depth alone"),
     "width": _shares("width", 0, 1, 0, "width alone"),
     "resolution": _shares("resolution", 0, 0, 1, "resolution alone"),
-    "slim": _shares("slim", 0.2, 0.8, 0, "depth and width; every pixel stays: for images that have few"),
+    "slim": SLIM,
     "tiny": Tiny(),
 }
 
