@@ -222,6 +222,15 @@ def test_a_smaller_network_that_is_grown_by_a_named_rule_starts_from_its_own_pix
     assert {one.architecture.resolution for one in unnamed.candidates if one.architecture} == {(16, 16)}
 
 
+def test_a_network_that_sees_the_images_enlarged_says_so(digits: Path, fast: FakeMachine, sizes: list[Path]) -> None:
+    sharper = planned(digits, {"macs": 2e7}, baseline=sizes[0], rule="resolution")
+    side = sharper.architecture.resolution[0]
+    assert side > 16
+    assert sharper.why.endswith(f"; it sees images of 8×8 pixels enlarged to {side}×{side}")
+    # Every network sees images of fewer than 16 pixels at 16.
+    assert "enlarged" not in planned(digits, {"macs": 4e6}, baseline=sizes[1], rule="width").why
+
+
 def test_a_network_that_memory_could_not_hold_is_over_its_limit_without_being_built(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

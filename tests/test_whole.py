@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from pictures import digit_folder
+from PIL import Image
 
 from triscale.arch import adapt, multiply, published, to_json
 from triscale.costing import cost
@@ -132,15 +133,18 @@ def test_the_model_and_its_page_are_there_before_the_zoo_is_trained(few: Path, t
 
 
 def test_it_is_not_grown_beyond_the_pixels_that_the_images_have(
-    few: Path, tmp_path: Path, stages: Stages, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, stages: Stages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    images = digit_folder(tmp_path / "digits", classes=2, each=16)
+    for picture in images.rglob("*.png"):
+        Image.open(picture).resize((24, 24)).save(picture)
     monkeypatch.setattr(whole, "BESIDE", ())
     stages.coefficients = {"alpha": 1.0, "beta": 1.0, "gamma": 1.4}  # resolution alone
     small = multiply(published("mobilenet_v2"), 0.1, 0.25, 1.0)
-    stages.network = adapt(small, resolution=(12, 12), channels=1, classes=2)  # of 16
+    stages.network = adapt(small, resolution=(18, 18), channels=1, classes=2)
     macs = 4 * cost(stages.network).macs
-    plan = fit_whole(few, replace(ASKED, macs=macs), tmp_path / "run").fitted.plan
-    assert plan.architecture.resolution == (16, 16)
+    plan = fit_whole(images, replace(ASKED, macs=macs), tmp_path / "run").fitted.plan
+    assert plan.architecture.resolution == (24, 24)
     assert 0.99 * macs < plan.scaled.cost.macs <= macs
 
 

@@ -7,7 +7,7 @@ from triscale.data.pictures import BadFile, Data, Images
 from triscale.data.preparing import Prepared, prepare
 from triscale.data.preprocessing import Preprocess, statistics
 from triscale.data.reading import read
-from triscale.data.sizing import PHOTOGRAPH, fitting_preprocess, image_resolution
+from triscale.data.sizing import PHOTOGRAPH, fitting_preprocess, image_resolution, own_pixels
 
 __all__ = [
     "PHOTOGRAPH",
@@ -23,6 +23,7 @@ __all__ = [
     "data_values",
     "fitting_preprocess",
     "image_resolution",
+    "own_pixels",
     "prepare",
     "read",
     "read_again",

@@ -10,13 +10,18 @@ LONGEST_SIDE = 1024  # pixels: of very elongated images, which are squashed to i
 PHOTOGRAPH = 64  # pixels: from here on a random crop of a third still shows something
 
 
+def own_pixels(data: Data) -> tuple[int, int]:
+    """(height, width) that the images have: where they differ, a square of the median image's shorter side."""
+    return data.size if data.uniform else (min(data.size),) * 2
+
+
 def image_resolution(data: Data) -> tuple[int, int]:
     """The baseline's resolution for these images, (height, width).
 
     Their own size, where all have it, with the shorter side between 16 and 224 pixels and the longer at most 1024;
     otherwise a square of the median image's shorter side, within the same bounds.
     """
-    height, width = data.size if data.uniform else (min(data.size),) * 2
+    height, width = own_pixels(data)
     short = min(height, width)
     wanted = min(max(short, SMALLEST_SIDE), LARGEST_SIDE)
     return min(round(height * wanted / short), LONGEST_SIDE), min(round(width * wanted / short), LONGEST_SIDE)

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 
 from triscale.arch import Architecture, to_dict
 from triscale.costing import cost
-from triscale.data import Data, Preprocess, image_resolution, prepare
+from triscale.data import Data, Preprocess, image_resolution, own_pixels, prepare
 from triscale.errors import UserError
 from triscale.fitting.candidates import (
     ATTEMPTS,
@@ -272,11 +273,7 @@ def _draft(
     plan = Plan(
         candidates=candidates,
         taken=taken,
-        why=f"{why}; its weights see gray, so colours are lost"
-        if wish.weights is not None and stage.model.architecture.channels < asked.images.channels
-        else f"{why}; smaller than the budget allows, because larger ones would not"
-        if candidate.shrunk
-        else why,
+        why="; ".join((why, *_remarks(asked, candidate, stage.model.architecture))),
         architecture=stage.model.architecture,
         preprocess=stage.model.preprocess,
         recipe=asked.recipe.lasting(epochs),
@@ -294,6 +291,18 @@ def _draft(
         engine=wish.engine,
     )
     return Draft(plan, stage)
+
+
+def _remarks(asked: "_Asked", candidate: Candidate, network: Architecture) -> Iterator[str]:
+    """What somebody may not expect of the network that is taken."""
+    if asked.wish.weights is not None and network.channels < asked.images.channels:
+        yield "its weights see gray, so colours are lost"
+    if candidate.shrunk:
+        yield "smaller than the budget allows, because larger ones would not"
+    shown = zip(own_pixels(asked.images), image_resolution(asked.images), strict=True)
+    if any(side > max(most) for side, most in zip(network.resolution, shown, strict=True)):
+        own, seen = ("×".join(map(str, size)) for size in (own_pixels(asked.images), network.resolution))
+        yield f"it sees images of {own} pixels enlarged to {seen}"
 
 
 def _set_up(asked: "_Asked", architecture: Architecture, before: Ready | None) -> Ready:

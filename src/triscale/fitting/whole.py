@@ -17,7 +17,7 @@ from typing import Any, Literal
 from triscale.arch import Architecture
 from triscale.arch import resolve as resolve_network
 from triscale.arch.resolve import FOUND, MODEL_FILE
-from triscale.data import check_apart, image_resolution, read
+from triscale.data import check_apart, own_pixels, read
 from triscale.errors import UserError
 from triscale.evaluating import compare
 from triscale.fitting.carrying import Fitted, How
@@ -107,7 +107,7 @@ def fit_whole(data: str | Path, asked: Whole, out: str | Path, told: Told | None
         "triscale": version("triscale"),
         "asked": asdict(asked),
         "data": str(Path(data).resolve()),
-        "pixels": list(image_resolution(images)),
+        "pixels": list(own_pixels(images)),
         "seconds": {},
     }
     with RunDirectory(place).alone():
