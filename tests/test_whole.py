@@ -233,7 +233,7 @@ def test_the_page_says_where_a_stage_found_nothing(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_searched_network_is_grown_and_tested_beside_the_zoo(digits: Path, tmp_path: Path, triscale: Run) -> None:
     out = tmp_path / "run"
-    code, said, err = triscale("fit", digits, "--search", "--macs", "4M", "--time", "5m", "--out", out, "--json")
+    code, said, err = triscale("fit", digits, "--search", "--macs", "4M", "--time", "2m", "--out", out, "--json")
     assert code == 0, err
     values = json.loads(said)
     assert set(values["seconds"]) == {"search", "fit", "zoo"}

@@ -290,7 +290,9 @@ class _Stages:
         rows = [_row("grown", fitted, None)]
         for name, one in zoo.items():
             found = compare(fitted.run.path, one.run.path).difference
-            rows.append(_row(name, one, [-found.value, -found.interval()[1], -found.interval()[0]]))
+            low, high = found.interval()
+            # Not -found.value: of none, that is -0.0, and people would see its sign.
+            rows.append(_row(name, one, [0.0 - found.value, 0.0 - high, 0.0 - low]))
         return {"networks": rows, "epochs": fitted.plan.recipe.epochs * fitted.steps / fitted.plan.steps}
 
 
