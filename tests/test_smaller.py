@@ -65,3 +65,14 @@ def test_a_contest_without_the_reference_is_refused_by_name(tmp_path: Path) -> N
     done = run(tmp_path, family([0.92], [0.94]))
     assert done.returncode == 1
     assert done.stderr == "the contest has f0, f1; it takes resnet18 and two networks of a family\n"
+
+
+def test_the_documented_ratios_are_those_of_the_published_contest() -> None:
+    root = Path(__file__).parents[1]
+    said = " ".join((root / "docs" / "search.md").read_text("utf-8").split())
+    contest = root / "examples" / "searches" / "fashion-resnet18-contest.json"
+    lines = run_example("smaller.py", contest, timeout=100).stdout.splitlines()
+    assert len(lines) == 3
+    for line in lines[1:]:
+        value, low, high = re.findall(r"\d+\.\d+", line)
+        assert f"{value} ({low} to {high})" in said
