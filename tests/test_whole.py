@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from pictures import digit_folder
@@ -116,7 +117,9 @@ def test_a_stage_that_fails_is_done_again_and_none_before_it(few: Path, tmp_path
     assert (out / "MODEL.md").read_bytes() == (out / "fit" / "MODEL.md").read_bytes()  # of the same model
 
 
-def test_the_model_and_its_page_are_there_before_the_zoo_is_trained(few: Path, tmp_path: Path, stages: Stages) -> None:
+def test_the_model_and_its_page_are_there_before_the_zoo_is_trained(
+    few: Path, tmp_path: Path, stages: Stages, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out, stages.fails = tmp_path / "run", BESIDE[1]
     with pytest.raises(TriscaleError, match="disk is full"):
         fit_whole(few, ASKED, out)
@@ -125,6 +128,10 @@ def test_the_model_and_its_page_are_there_before_the_zoo_is_trained(few: Path, t
     assert "To come" in page
     assert BESIDE[1] in page.partition("To come")[2]
     assert BESIDE[0] not in page.partition("To come")[2]
+    with monkeypatch.context() as ended, pytest.raises(KeyboardInterrupt):  # going on takes nothing away
+        ended.setattr(whole._Stages, "_zoo", Mock(side_effect=KeyboardInterrupt))
+        resume_whole(out)
+    assert (out / "report.html").read_text().partition("To come")[2] == page.partition("To come")[2]
     stages.fails = None
     grown = resume_whole(out)
     assert [row["name"] for row in grown.values["result"]["networks"]] == ["grown", *BESIDE]
@@ -204,8 +211,11 @@ def test_what_is_typed_again_for_a_run_that_goes_on_is_refused_but_for_the_time(
     assert "only --time may be another" in err
 
 
-def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
-    (tmp_path / "whole.json").write_text('{"asked": {"macs": 1}}')
+@pytest.mark.parametrize("changed", [{"asked": {"macs": 1}}, {"seconds": {"fit": "long"}}, {"pixels": [28]}])
+def test_a_damaged_manifest_is_named(tmp_path: Path, changed: dict[str, Any]) -> None:
+    asked = {"macs": 1e6, "time": 60.0, "search": True, "study": True}
+    whole_one = {"asked": asked, "data": "nowhere", "seconds": {}, "pixels": [28, 28]}
+    (tmp_path / "whole.json").write_text(json.dumps(whole_one | changed))
     with pytest.raises(UserError, match=r"whole\.json: not a run that this version can go on with"):
         resume_whole(tmp_path)
 

@@ -5,7 +5,6 @@ The time that is asked is for the first three. The model and the page are there 
 """
 
 import json
-import shutil
 import time as clock
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -125,7 +124,10 @@ def resume_whole(
         asked = Whole(**values["asked"])
         images = Path(data if data is not None else values["data"])
         values["seconds"] = {stage: float(values["seconds"][stage]) for stage in values["seconds"]}
-    except (KeyError, TypeError) as error:
+        if "pixels" in values:
+            height, width = values["pixels"]
+            values["pixels"] = [int(height), int(width)]
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{place / WHOLE}: not a run that this version can go on with ({error!r})") from None
     if time is not None:
         asked = replace(asked, time=time)
@@ -147,14 +149,17 @@ class _Stages:
         baseline = self._searched(resolution) if self.asked.search else None
         rule = self._studied(baseline) if self.asked.study else None
         fitted = self._fitted(baseline, rule)
-        shutil.copyfile(fitted.run.model, self.out / MODEL_FILE)
+        write_whole(self.out / MODEL_FILE, fitted.run.model.read_bytes())
         write_whole(self.out / CARD, card(fitted.run))
         self._report(fitted, {})
         self._zoo(fitted)
         return Grown(self.out, fitted, self.values)
 
     def _report(self, fitted: Fitted, zoo: Mapping[str, Fitted]) -> None:
-        """What there is so far."""
+        """What there is so far; a run that is gone on with keeps the page that shows more until there is as much."""
+        shown = self.values.get("result", {}).get("networks", ())
+        if 1 + len(zoo) < len(shown):
+            return
         self.values["result"] = self._result(fitted, zoo)
         self._write()
         searched, studied = self._of(SEARCH, SEARCHED), self._of(STUDY, STUDIED)
