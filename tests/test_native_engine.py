@@ -117,6 +117,22 @@ def test_half_precision_is_near_or_refused(precision: Precision) -> None:
 needs_fp16 = pytest.mark.skipif("fp16" not in available().precisions, reason="the processor does not multiply fp16")
 
 
+@torch.inference_mode()
+def unsteady(network: torch.nn.Module, x: Any) -> float:
+    """The furthest that logits get where what each layer computes is off by fp16's rounding: some networks answer some
+    images with differences of large numbers."""
+    steady = copy.deepcopy(network).double()
+    exact, chance = steady(torch.from_numpy(x).double()).numpy(), torch.Generator().manual_seed(0)
+
+    def off(_: torch.nn.Module, __: Any, out: torch.Tensor) -> torch.Tensor:
+        return out * (1 + (2 * torch.rand(out.shape, generator=chance, dtype=out.dtype) - 1) * 2**-11)
+
+    for layer in steady.modules():
+        if not list(layer.children()):
+            layer.register_forward_hook(off)
+    return max(furthest(steady(torch.from_numpy(x).double()).numpy(), exact) for _ in range(16))
+
+
 @needs_fp16
 @settings(max_examples=30)
 @given(architectures())
@@ -129,11 +145,11 @@ def test_fp16_is_near_and_depends_on_neither_threads_nor_company(architecture: A
     for threads in (2, 3):
         with Engine(plan, precision="fp16", threads=threads) as engine:
             assert engine(x).tobytes() == found.tobytes()
-    # As near as PyTorch's own bf16, which has three bits less, or a hundredth of the largest logit.
+    # As near as PyTorch's own bf16, which has three bits less, or a hundredth of the largest logit, or as rounding allows.
     exact = answered(network, x)
     with torch.inference_mode():
         bf16 = copy.deepcopy(network).bfloat16()(torch.from_numpy(x).bfloat16()).float().numpy()
-    assert furthest(found, exact) <= max(0.01, furthest(bf16, exact))
+    assert furthest(found, exact) <= max(0.01, furthest(bf16, exact), 3 * unsteady(network, x))
 
 
 @needs_fp16
