@@ -17,7 +17,7 @@ from triscale.cli.demo import write_digits
 from triscale.fitting import fit
 
 # Trains for longer than a moment: the slow tier.
-LONG = {"tour.md"} | {f"verbs/{verb}.md" for verb in ("bench", "demo", "fit", "search", "study", "train")}
+LONG = {"tour.md"} | {f"verbs/{verb}.md" for verb in ("bench", "compare", "demo", "fit", "search", "study", "train")}
 # Everything that is in pages of verbs and not run: the beginning of its title, and why.
 NOT_RUN = {
     "they run in what it installs": "index.md",

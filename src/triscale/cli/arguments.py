@@ -46,7 +46,7 @@ Memory = Annotated[
 ]
 Time = Annotated[
     str | None,
-    typer.Option(help="Wall clock for all of it: 10m, 1h. Decides the epochs.", show_default="no limit"),
+    typer.Option(help="Wall clock until the model is there: 10m, 1h. Decides the epochs.", show_default="no limit"),
 ]
 Data = Annotated[
     Path,
