@@ -145,7 +145,7 @@ def test_fp16_is_near_and_depends_on_neither_threads_nor_company(architecture: A
     for threads in (2, 3):
         with Engine(plan, precision="fp16", threads=threads) as engine:
             assert engine(x).tobytes() == found.tobytes()
-    # As near as PyTorch's own bf16, which has three bits less, or a hundredth of the largest logit, or as rounding allows.
+    # As near as PyTorch's own bf16, which has three bits less, or a hundredth of the largest logit, or as rounding is.
     exact = answered(network, x)
     with torch.inference_mode():
         bf16 = copy.deepcopy(network).bfloat16()(torch.from_numpy(x).bfloat16()).float().numpy()
