@@ -13,7 +13,7 @@ from PIL import Image
 
 from triscale.arch import adapt, multiply, published, to_json
 from triscale.costing import cost
-from triscale.errors import TriscaleError, UserError
+from triscale.errors import TooShortError, TriscaleError, UserError
 from triscale.fitting import Fitted, fit, whole
 from triscale.fitting.whole import BESIDE, Told, Whole, fit_whole, resume_whole
 from triscale.models import load
@@ -115,6 +115,18 @@ def test_a_stage_that_fails_is_done_again_and_none_before_it(few: Path, tmp_path
     assert load(out).classes  # the model that came out
     assert "Beside the zoo" in (out / "report.html").read_text()
     assert (out / "MODEL.md").read_bytes() == (out / "fit" / "MODEL.md").read_bytes()  # of the same model
+
+
+def test_a_time_that_is_too_short_for_a_stage_is_told_as_that_of_all(
+    few: Path, tmp_path: Path, stages: Stages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = Mock(side_effect=TooShortError("--time 24 s: the least search takes about 60 s", 60.0))
+    with monkeypatch.context() as hurried:
+        hurried.setattr(whole, "search_network", short)
+        with pytest.raises(UserError, match="for all stages take --time 150s or more"):
+            fit_whole(few, replace(ASKED, study=False), tmp_path / "run")
+    resume_whole(tmp_path / "run", time=150)
+    assert stages.asked["search"]["time"] == pytest.approx(60.0)
 
 
 def test_the_model_and_its_page_are_there_before_the_zoo_is_trained(
@@ -242,9 +254,13 @@ def test_the_page_says_where_a_stage_found_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_searched_network_is_grown_and_tested_beside_the_zoo(digits: Path, tmp_path: Path, triscale: Run) -> None:
+def test_a_searched_network_is_grown_and_tested_beside_the_zoo(
+    digits: Path, tmp_path: Path, triscale: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "run"
-    code, said, err = triscale("fit", digits, "--search", "--macs", "4M", "--time", "2m", "--out", out, "--json")
+    # The least search takes 30 to 80 seconds, as fast as the machine is; four networks are trained after it.
+    monkeypatch.setattr(whole, "SHARES", {whole.SEARCH: 0.6, whole.STUDY: 0.0, whole.FIT: 0.4})
+    code, said, err = triscale("fit", digits, "--search", "--macs", "4M", "--time", "3m", "--out", out, "--json")
     assert code == 0, err
     values = json.loads(said)
     assert set(values["seconds"]) == {"search", "fit", "zoo"}

@@ -9,6 +9,14 @@ class UserError(TriscaleError, ValueError):
     """A mistake in what was asked (exit code 2): one line that names the value and a way out."""
 
 
+class TooShortError(UserError):
+    """A time that is too short for the least that was asked. least: the seconds that it takes, about."""
+
+    def __init__(self, message: str, least: float) -> None:
+        super().__init__(message)
+        self.least = least
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether it says that memory ran out: Python's own error, or one of PyTorch's, which share no class."""
     text = str(error).lower()

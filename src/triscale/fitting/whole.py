@@ -5,6 +5,7 @@ The time that is asked is for the first three. The model and the page are there 
 """
 
 import json
+import math
 import time as clock
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from triscale.arch import Architecture
 from triscale.arch import resolve as resolve_network
 from triscale.arch.resolve import FOUND, MODEL_FILE
 from triscale.data import check_apart, own_pixels, read
-from triscale.errors import UserError
+from triscale.errors import TooShortError, UserError
 from triscale.evaluating import compare
 from triscale.fitting.carrying import Fitted, How
 from triscale.fitting.fit import fit
@@ -260,18 +261,31 @@ class _Stages:
 
     def _time(self, stage: str) -> float:
         """A stage's share of what is left of the time, among those that are still to come."""
+        spent, share = self._share(stage)
+        return max(1.0, (self.asked.time - spent) * share)
+
+    def _share(self, stage: str) -> tuple[float, float]:
+        """Seconds that the stages before it took, and its part of the others'."""
         wanted = {SEARCH: self.asked.search, STUDY: self.asked.study, FIT: True}
         ahead = [one for one in SHARES if wanted[one]]
         ahead = ahead[ahead.index(stage) :]
-        left = self.asked.time - sum(self.seconds.get(one, 0.0) for one in SHARES if one not in ahead)
-        return max(1.0, left * SHARES[stage] / sum(SHARES[one] for one in ahead))
+        spent = sum(self.seconds.get(one, 0.0) for one in SHARES if one not in ahead)
+        return spent, SHARES[stage] / sum(SHARES[one] for one in ahead)
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
-        """It is said to have begun, and its seconds are counted."""
+        """It is said to have begun, and its seconds are counted. A time that is too short for it is that of all
+        stages."""
         self.told.stage(name)
-        with self._counted(name):
-            yield
+        try:
+            with self._counted(name):
+                yield
+        except TooShortError as error:
+            spent, share = self._share(name)
+            needed = math.ceil(spent + error.least / share)
+            raise TooShortError(
+                f"{error} (that is its share of the time: for all stages take --time {needed}s or more)", needed
+            ) from None
 
     @contextmanager
     def _counted(self, name: str) -> Iterator[None]:

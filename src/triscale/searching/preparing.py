@@ -10,7 +10,7 @@ import torch
 from triscale.arch import adapt
 from triscale.costing import cost
 from triscale.data import Data, image_resolution
-from triscale.errors import UserError
+from triscale.errors import TooShortError, UserError
 from triscale.scaling import RULES, TooSmallError, solve
 from triscale.searching.asked import Asked
 from triscale.searching.calibrating import FACTORS
@@ -69,10 +69,11 @@ def prepare_search(
     amount = _amount(passes, images, asked, recipe, judged)
     if asked.time is not None and amount.candidates < FEWEST:
         least = _passes(FEWEST, amount.images, amount.rungs, judged) * pace * cost(reference).macs / way.workers
-        raise UserError(
+        needed = least / usable(1.0)
+        raise TooShortError(
             f"--time {format_seconds(asked.time)}: the least search, {FEWEST} candidates of {amount.images:,} images × "
-            f"{amount.rungs[-1]} epochs, takes about {format_seconds(least / usable(1.0))}; give it that time, or a "
-            "smaller limit"
+            f"{amount.rungs[-1]} epochs, takes about {format_seconds(needed)}; give it that time, or a smaller limit",
+            needed,
         )
     return Setup(
         space=space,

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from triscale.errors import UserError
+from triscale.errors import TooShortError, UserError
 from triscale.studies.designs import FEWEST_ARMS, FEWEST_SEEDS, FIVE, TEN, Design
 from triscale.studies.power import detectable
 from triscale.units import format_seconds
@@ -163,10 +163,11 @@ def choose(found: Sequence[Line], seconds: float) -> int:
     if not fitting:
         first = found[0]
         needed = first.seconds / (1 - KEPT_BACK)
-        raise UserError(
+        raise TooShortError(
             f"--time {format_seconds(seconds)}: the least study, {FEWEST_ARMS} arms × {FEWEST_SEEDS} seeds of "
             f"{first.fidelity}, takes about {format_seconds(needed)}; give it that time, or a smaller "
-            "baseline by --macs"
+            "baseline by --macs",
+            needed,
         )
     return max(fitting)
 
