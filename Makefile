@@ -24,8 +24,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: install  ## find, train and test a network on real images, in under two minutes
 	$(RUN) -m triscale demo
 
+# Nearly every test keeps one core busy, whatever threads it has: two processes, or four where there are more cores.
 test: install  ## all tests but the slow tier
-	$(RUN) -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --max-worker-restart 0 --dist loadfile
 
 test-slow: install  ## the slow tier
 	$(RUN) -m pytest -m slow

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import hypothesis.strategies as st
 import numpy as np
@@ -45,6 +46,33 @@ def test_openvino_computes_from_the_graph_what_pytorch_does(architecture: Archit
     _, network = planned(architecture, seed)
     x = pictures(architecture, n, seed)
     near_pytorch(OpenVino(graph_of(architecture, weights_of(network)), threads=1)(x), network, x)
+
+
+SIGNALLED = """
+import os, signal, sys, threading
+from pathlib import Path
+from triscale.engines.open_vino import OpenVino
+from triscale.engines.signal_stack import signal_stack
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+graph = Path(sys.argv[1]).read_bytes()
+before = bytes(signal_stack())
+models = [OpenVino(graph, threads=1) for _ in range(3)]
+assert bytes(signal_stack()) == before
+del models[0]
+thread = threading.Thread(target=models.clear)
+thread.start()
+thread.join()
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="OpenVINO has a stack for signals only there")
+def test_a_signal_after_models_of_openvino_have_gone_is_handled(tmp_path: Path) -> None:
+    architecture = adapt(published("mobilenet_v2"), resolution=(32, 32), classes=3)
+    (tmp_path / "graph.onnx").write_bytes(graph_of(architecture, weights_of(planned(architecture)[1])))
+    line = [sys.executable, "-c", SIGNALLED, tmp_path / "graph.onnx"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
 
 
 @pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_lite0", "mobilenet_v1", "mnasnet_a1", "resnet50"])

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from triscale.engines.runner import Array
+from triscale.engines.signal_stack import own_signal_stack
 from triscale.errors import UserError
 
 Model = Any  # `openvino.Model`, of a package without types
@@ -46,7 +47,9 @@ class OpenVino:
                 "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads,
                 "INFERENCE_PRECISION_HINT": HINTS[precision],
             }  # fmt: skip
-            self._compiled = core.compile_model(model, "CPU", settings)
+            # Its plugin puts up a stack for signals and takes its memory away with the last model, in any thread.
+            with own_signal_stack():
+                self._compiled = core.compile_model(model, "CPU", settings)
         except (RuntimeError, TypeError) as error:
             place = graph if isinstance(graph, Path) else "the graph"
             raise UserError(f"{place}: OpenVINO cannot run it: {_last_line(error)}") from None
