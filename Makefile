@@ -25,11 +25,13 @@ demo: install  ## find, train and test a network on real images, in under two mi
 	$(RUN) -m triscale demo
 
 # Nearly every test keeps one core busy, whatever threads it has: two processes, or four where there are more cores.
+TESTS = OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --maxprocesses 4 --max-worker-restart 0 --dist loadfile
+
 test: install  ## all tests but the slow tier
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --max-worker-restart 0 --dist loadfile
+	$(TESTS) -m "not slow"
 
 test-slow: install  ## the slow tier
-	$(RUN) -m pytest -m slow
+	$(TESTS) -m slow --durations 30
 
 lint: install  ## ruff, mypy, import direction
 	$(RUN) -m ruff check .
