@@ -58,15 +58,16 @@ class Told:
             print(f"{label}: {outcome.selection:.2%} ({progress.done} of {progress.wanted})", file=sys.stderr)
 
 
-def trials(networks: list[Architecture], images: Data, asked: argparse.Namespace) -> tuple[list[list[Entry]], How]:
-    """For every network its trials by seed, and how they compute: decided once, then kept in DIR."""
+def trials(networks: list[Architecture], images: Data, asked: argparse.Namespace) -> tuple[list[list[Entry]], int]:
+    """For every network its trials by seed, and how many run at once. How they compute is decided once, then kept in
+    DIR."""
     recipe = resolve_recipe(find_recipe(asked.recipe).recipe, images, epochs=asked.epochs)
     kept = asked.out / "how.json"
     if kept.is_file():
         how = How(**json.loads(kept.read_text("utf-8")))
     else:
-        pool = Workers(images, usable_cores())
-        how = fastest_way(pool, networks[0], recipe.batch, find_device("cpu")).how
+        pool = Workers(images, asked.workers or usable_cores())
+        how = fastest_way(pool, networks[0], recipe.batch, find_device("cpu"), asked.workers).how
         pool.close()
         kept.write_text(json.dumps({field: getattr(how, field) for field in How.__slots__}), encoding="utf-8")
     entries = []
@@ -76,7 +77,7 @@ def trials(networks: list[Architecture], images: Data, asked: argparse.Namespace
             trial = Trial(network, recipe, images.fingerprint, min(asked.images, len(images.train)), seed, how)
             row.append(Entry(trial, f"{network.name}, seed {seed}", {"network": float(place), "seed": float(seed)}))
         entries.append(row)
-    return entries, how
+    return entries, asked.workers or max(1, usable_cores() // how.threads)
 
 
 def values(networks: list[Architecture], right: np.ndarray[Any, Any], asked: argparse.Namespace) -> dict[str, Any]:
@@ -132,13 +133,14 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10**9)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--recipe", default="quick")
+    parser.add_argument("--workers", type=int, help="trainings at once; 1 shares all cores")
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
     images = read(asked.data, seed=0)
     networks = [entrant(word, images, asked.macs) for word in asked.networks]
-    entries, _ = trials(networks, images, asked)
+    entries, workers = trials(networks, images, asked)
     every = [entry for row in entries for entry in row]
-    pool = Workers(images, usable_cores())
+    pool = Workers(images, workers)
     try:
         with closing(Ledger(asked.out / LEDGER, "contest")) as ledger:
             ledger.requeue()

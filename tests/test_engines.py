@@ -6,7 +6,10 @@ import torch
 from triscale.arch import adapt, published
 from triscale.engines import logits as choice
 from triscale.engines import measure_latency, measure_memory, running
+from triscale.engines.logits import engine_for
 from triscale.engines.native import Availability
+from triscale.errors import UserError
+from triscale.kernels import Status, warn_if_missing
 from triscale.nn import Network, build
 
 CPU = torch.device("cpu")
@@ -118,6 +121,31 @@ def test_a_missing_engine_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with running(small()):
         pass
     assert said == ["answering"]
+
+
+def test_where_pytorch_answers_for_want_of_instructions_that_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "available", lambda: Availability("baseline", ("fp32",)))
+    monkeypatch.setattr("triscale.kernels.library.status", lambda: Status("baseline"))
+    warn_if_missing.cache_clear()
+    with pytest.warns(UserWarning, match="own engine is not used, answering is slower: it takes AVX2") as said:
+        assert [engine_for(CPU), engine_for(CPU, precision="bf16")] == ["torch", "torch"]
+    assert len(said) == 1
+    with pytest.raises(
+        UserError, match="--precision fp16: PyTorch runs in fp32 and bf16, not in fp16; take fp32 or bf16"
+    ):
+        engine_for(CPU, precision="fp16")
+    warn_if_missing.cache_clear()
+
+
+@pytest.mark.parametrize("engine", [None, "torch"])
+def test_a_network_in_bf16_and_images_with_gradients_are_answered(engine: str | None) -> None:
+    network, x = small().eval(), torch.ones(1, 3, 32, 32)
+    with running(network, engine=engine) as logits:
+        wanted = logits(x)
+        assert torch.equal(logits(x.clone().requires_grad_()), wanted)
+    if engine is None:
+        with running(network.bfloat16()) as logits:
+            torch.testing.assert_close(logits(x), wanted, rtol=0, atol=0.1 * wanted.abs().max().item())
 
 
 def test_weights_are_those_of_the_moment() -> None:

@@ -107,6 +107,7 @@ def test_json_keeps_its_keys_and_has_every_class(fitted: Fitted, triscale) -> No
     assert found["accuracy_interval_95"] == list(fitted.test.top().interval())
     assert found["top5"] is None
     assert found["evaluated"] == "held out"
+    assert found["precision"] == "fp32"
     assert {"images", "data", "missing", "learned", "skipped", "log_loss", "calibration_error"} <= found.keys()
     for label, row in found["classes"].items():
         i = fitted.test.classes.index(label)
@@ -120,7 +121,7 @@ def test_out_writes_the_table_whole_and_it_measures_the_same(fitted: Fitted, tmp
     assert code == 0
     again = json.loads(triscale("eval", place, "--json")[1])
     for key, value in json.loads(out).items():
-        if key not in ("data", "evaluated", "learned", "table"):
+        if key not in ("data", "evaluated", "learned", "precision", "table"):
             assert again[key] == value, key
 
 

@@ -5,8 +5,11 @@ from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import hypothesis.strategies as st
 import pytest
 import torch
+import torch.nn.functional as F
+from hypothesis import given
 from kernel_values import compiled, random, window
 from torch import Tensor, nn
 
@@ -23,10 +26,12 @@ def threads() -> Iterator[Callable[[int], None]]:
     torch.set_num_threads(before)
 
 
-def operators(x: Tensor, activation: str = "silu") -> list[tuple[Any, tuple[Any, ...]]]:
+def operators(
+    x: Tensor, activation: str = "silu", parameters: torch.dtype | None = None
+) -> list[tuple[Any, tuple[Any, ...]]]:
     """Every operator with arguments for it."""
-    c, dtype = x.shape[1], torch.float64 if x.dtype == torch.float64 else torch.float32
-    here: dict[str, Any] = {"dtype": dtype, "seed": 3}
+    c, wide = x.shape[1], torch.float64 if x.dtype == torch.float64 else torch.float32
+    here: dict[str, Any] = {"dtype": parameters or wide, "seed": 3}
     weight, scale, bias = random(c, 1, 3, 3, **here), random(c, **here).abs() + 0.5, random(c, **here)
     layers = random(2, c, **here), random(2, **here), random(c, 2, **here), random(c, **here)
     dense = random(5, c, 1, 1, **here)
@@ -104,6 +109,7 @@ def test_bad_shapes_and_names_are_errors() -> None:
     ones, names = torch.ones(8), torch.ops.triscale
     found, few = torch.ones(3, 8), torch.ones(1, 2)  # few: what one image is squeezed to, and here are two
     gates, layers = torch.ones(2, 8), (torch.ones(2, 8), torch.ones(8, 2))
+    excite = layers[0], ones[:2], layers[1], ones
     for call in (
         lambda: depthwise(x, weight[:7], 1, 1, 1, 5, 4),
         lambda: depthwise(x, weight[:, :, :2], 1, 1, 1, 5, 4),
@@ -116,6 +122,8 @@ def test_bad_shapes_and_names_are_errors() -> None:
         lambda: norm(x, ones, ones, 1e-3, "gelu"),
         lambda: norm(x[:1, :, :1, :1], ones, ones, 1e-3, "silu"),
         lambda: squeeze_excite(x, weight.flatten(1)[:3], ones[:3], weight.flatten(1)[:, :3], ones, "silu"),
+        lambda: squeeze_excite(x, *(one.reshape(*one.shape, 1, 1) for one in excite), "silu"),
+        lambda: squeeze_excite(x, *excite, "gelu"),
         lambda: norm_depthwise(x, ones, ones, 1e-3, "silu", weight[:3], (1, 1, 1, 3, 3)),
         lambda: norm_excite(x, ones, ones, 1e-3, "silu", (torch.ones(2, 7), ones[:2], layers[1], ones)),
         # What a forward pass left is not taken on trust either: a kernel would read beyond it.
@@ -123,6 +131,7 @@ def test_bad_shapes_and_names_are_errors() -> None:
         lambda: names.norm_depthwise_backward(x, x, ones, ones, ones[None], weight, "silu", 1, 1, 1, 5, 4),
         lambda: names.norm_excite_backward(x, x, ones, ones, found, gates, few, gates, *layers, "silu"),
         lambda: names.squeeze_excite_backward(x, x, gates, few, gates, *layers, "silu"),
+        lambda: names.squeeze_excite_backward(x, x, gates, gates[:, :2], gates, *layers, "gelu"),
     ):
         with pytest.raises(ValueError, match=r"tensor|weight|window|activation|value|layers|statistics|found"):
             call()
@@ -154,6 +163,60 @@ def test_statistics_keep_their_digits_far_from_zero(offset: float) -> None:
     variance, mean = torch.var_mean(x.double(), (0, 2, 3), correction=1)
     assert (statistics[0] - mean).abs().max() <= 1e-6 * (1 + offset)
     assert (statistics[2] / variance - 1).abs().max() <= 1e-5
+
+
+@compiled
+@pytest.mark.parametrize("n", [3, 8, 32])
+@pytest.mark.parametrize(("base", "corner", "deviation"), [(1e3, 0.0, 1.0), (30.0, 13.0, 0.1), (1.0, 0.0, 0.01)])
+def test_statistics_keep_their_digits_where_corners_are_like_nothing_else(
+    n: int, base: float, corner: float, deviation: float
+) -> None:
+    x = random(n, 16, 28, 28, dtype=torch.float64) * deviation + base
+    x[:, :, 0, 0] = corner
+    x = x.float().contiguous(memory_format=torch.channels_last)
+    y, statistics = norm(x, torch.ones(16), torch.zeros(16), 1e-3, "none")
+    variance, mean = torch.var_mean(x.double(), (0, 2, 3), correction=1)
+    assert (statistics[0] - mean).abs().max() <= 1e-6 * base
+    assert (statistics[2] / variance - 1).abs().max() <= 1e-5
+    exact = F.batch_norm(x.double(), None, None, training=True, eps=1e-3)
+    assert (y - exact).abs().max() <= 1e-5 * exact.abs().max()
+
+
+@given(
+    st.tuples(*[st.integers(1, 9)] * 2),
+    st.sampled_from((3, 5, 7)),
+    st.tuples(st.integers(1, 2), *[st.integers(0, 20)] * 2, *[st.integers(1, 12)] * 2),
+)
+def test_a_window_may_lie_anywhere_on_and_beside_the_image(
+    size: tuple[int, int], kernel: int, where: tuple[int, int, int, int, int]
+) -> None:
+    found = []
+    for dtype in (torch.float32, torch.float64):  # of double precision there is only the twin
+        x, taps = random(2, 16, *size, dtype=dtype), random(16, 1, kernel, kernel, dtype=dtype, seed=1)
+        leaves = x.requires_grad_(), taps.requires_grad_()
+        y = depthwise(*leaves, *where)
+        found.append((y, *torch.autograd.grad(y.square().sum(), leaves)))
+    for one, exact in zip(*found, strict=True):
+        assert one.shape == exact.shape
+        assert (one - exact).abs().max() <= 1e-5 * exact.abs().max().clamp_min(1)
+
+
+TYPES = torch.float32, torch.float64, torch.bfloat16, torch.float16
+
+
+@pytest.mark.parametrize("values", TYPES)
+@pytest.mark.parametrize("parameters", TYPES)
+def test_values_and_parameters_may_be_of_any_two_types(values: torch.dtype, parameters: torch.dtype) -> None:
+    x = random(2, 24, 5, 4, dtype=values).contiguous(memory_format=torch.channels_last).requires_grad_()
+    exact = [a[0] if isinstance(a, tuple) else a for a in (op(*given) for op, given in operators(x.double().detach()))]
+    for (operator, arguments), wanted in zip(operators(x, parameters=parameters), exact, strict=True):
+        found = operator(*arguments)
+        y = found if isinstance(found, Tensor) else found[0]
+        assert y.dtype == values
+        assert (y - wanted).abs().max() <= 0.05 * wanted.abs().max()
+        leaves = [a for a in arguments if isinstance(a, Tensor)]
+        assert [g.dtype for g in torch.autograd.grad(y.float().sum(), leaves)] == [a.dtype for a in leaves]
+        torch.library.opcheck(operator, arguments, test_utils=("test_schema", "test_faketensor"))
 
 
 @pytest.mark.parametrize("momentum", [0.01, 0.9, 1.0, None])

@@ -3,10 +3,12 @@
 import copy
 import gc
 import os
+import signal
 import subprocess
 import sys
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -277,6 +279,22 @@ def test_an_engine_of_another_process_is_refused(monkeypatch: pytest.MonkeyPatch
             forked.setattr(os, "getpid", lambda: -1)
             with pytest.raises(UserError, match="another process's; make one in this process"):
                 engine(IMAGES)
+        assert engine(IMAGES).shape == (2, 4)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
+def test_a_fork_does_not_wait_for_a_call_that_only_its_parent_will_end() -> None:
+    with Engine(tiny_plan()) as engine:
+        engine._begin()  # what another thread is in the middle of
+        child = os.fork()
+        if child == 0:
+            signal.alarm(30)
+            with suppress(UserError):
+                engine(IMAGES)
+            engine.close()
+            os._exit(0)
+        engine._end()
+        assert os.waitpid(child, 0)[1] == 0
         assert engine(IMAGES).shape == (2, 4)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -75,6 +76,45 @@ def test_the_space_that_was_searched_can_be_searched_again_by_chance_and_stands_
     page = (out / "report.html").read_text()
     assert "evolution" in page
     assert "random" in page
+
+
+@pytest.mark.parametrize("wanted", [("--macs", "1G"), ("--macs", "1k"), ("--latency", "30s", "--epochs", "1")])
+def test_a_space_that_is_far_from_the_limit_is_refused_before_anything_is_drawn(
+    wanted: tuple[str, ...], searched: Path, digits: Path, tmp_path: Path, triscale: Run
+) -> None:
+    out = tmp_path / "out"
+    code, _, err = triscale("search", digits, "--space", searched / "space.json", *wanted, "--time", "1h", "--out", out)
+    assert code == 2, err
+    assert "its networks use " in err
+    assert "of the limits, and wanted are 85% to 100%" in err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [("asked", None, "not the settings of a run"), ("finalists", [1], "finalists"), ("finalists", "x", "finalists")],
+)
+def test_a_damaged_run_json_is_named(
+    field: str, value: object, says: str, searched: Path, tmp_path: Path, triscale: Run
+) -> None:
+    out = shutil.copytree(searched, tmp_path / "copy")
+    settings = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps(settings | {field: value}))
+    code, _, err = triscale("search", "--resume", "--out", out)
+    assert code == 2, err
+    assert f"{out}/run.json" in err
+    assert says in err
+
+
+def test_finalists_that_the_ledger_does_not_know_are_chosen_again(
+    searched: Path, tmp_path: Path, triscale: Run
+) -> None:
+    out = shutil.copytree(searched, tmp_path / "copy")
+    settings = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps(settings | {"finalists": [[0, 0]]}))
+    code, said, err = triscale("search", "--resume", "--out", out, "--json")
+    assert code == 0, err
+    assert json.loads(said)["winner"] == json.loads((searched / "search.json").read_text())["winner"]
 
 
 def test_a_trial_never_has_a_test_image(searched: Path, digits: Path) -> None:

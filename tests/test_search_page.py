@@ -122,6 +122,14 @@ def test_the_answer_is_the_winners_mean_beside_the_references(page: str) -> None
     assert "It beats the reference, tiny_net at the same limits: +4.40 points (95 % interval +3.41 to +5.39)" in text
 
 
+def test_a_few_pictures_are_not_said_to_show_that_it_is_better() -> None:
+    text = said(search() | {"gain": [0.0667, 0.0238, 0.1095], "selection_images": 10})
+    assert "It is not shown to be better than the reference" in text
+    assert "that is 0.7 of 10 validation images, and so few may be chance" in text
+    assert "It beats" not in text
+    assert "It beats" in said(search() | {"gain": [0.0667, 0.0238, 0.1095], "selection_images": 100})
+
+
 @pytest.mark.parametrize(
     ("gain", "says"),
     [

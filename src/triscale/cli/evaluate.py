@@ -65,6 +65,7 @@ def command(
         **found.measures.to_dict(),
         "images": len(found.table),
         "evaluated": found.which,
+        "precision": None if found.which == "stored" else precision,
         "data": str(found.data),
         "missing": found.missing,
         "learned": found.learned,

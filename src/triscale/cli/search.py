@@ -10,6 +10,7 @@ from rich.console import Console
 from triscale.cli import arguments, trials
 from triscale.cli.console import Output, print_table, table
 from triscale.errors import UserError
+from triscale.stats import FEWEST_APART
 from triscale.units import format_count, format_seconds, parse_seconds
 
 if TYPE_CHECKING:
@@ -169,7 +170,11 @@ def show(console: Console, values: Mapping[str, Any], report: Path) -> None:
     if values["winner"] == -1:
         console.print("nothing better than the reference was found; network.json is the reference")
     elif gain is not None and len(gain) == 3:
-        sure = "" if gain[1] > 0 else "; the interval contains zero: these seeds do not tell them apart"
+        images, sure = gain[0] * values["selection_images"], ""
+        if gain[1] <= 0:
+            sure = "; the interval contains zero: these seeds do not tell them apart"
+        elif images < FEWEST_APART:
+            sure = f"; that is {images:.1f} of {values['selection_images']:,} validation images, and may be chance"
         mean, low, high = (f"{100 * value:+.2f}" for value in gain)
         console.print(f"over the reference: {mean} points (95 % interval {low} to {high}){sure}")
     tried, trained = len(values["candidates"]), values["time"]["trials"]

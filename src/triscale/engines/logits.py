@@ -31,14 +31,16 @@ def engine_for(device: torch.device, name: str | None = None, precision: str = "
         return "torch"
     if name is not None:
         return find_engine(name, precision).name
-    if available().isa is None:
-        warn_if_missing("answering")
     if available().isa in (None, "baseline"):
-        return "torch"
-    why = ENGINES["native"].missing(precision)
+        warn_if_missing("answering")
+        name = "torch"
+    else:
+        name = "native"
+    why = ENGINES[name].missing(precision)
     if why is not None:
-        raise UserError(f"--precision {precision}: {why}; take fp32")
-    return "native"
+        there = [one for one in PRECISIONS if ENGINES[name].missing(one) is None]
+        raise UserError(f"--precision {precision}: {why}; take {' or '.join(there)}")
+    return name
 
 
 @contextmanager
@@ -57,7 +59,7 @@ def running(
     if chosen != "torch" and own:
         kind, threads = find_engine(chosen, precision), torch.get_num_threads()
         with kind.open(network, precision=precision, threads=threads, batch=batch) as run:
-            yield lambda x: torch.from_numpy(run(x.cpu().contiguous().numpy()))
+            yield lambda x: torch.from_numpy(run(x.detach().cpu().contiguous().numpy()))
         return
     mode = network.training
     network.eval()

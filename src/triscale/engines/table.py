@@ -55,8 +55,9 @@ class Kind:
 
 
 def weights_of(network: Network) -> dict[str, npt.NDArray[np.generic]]:
-    """Its tensors by name, as arrays; they share memory with a network on the CPU."""
-    return {name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
+    """Its tensors by name, as arrays; they share memory with a network on the CPU, but for bf16, which numpy lacks."""
+    tensors = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
+    return {name: (one.float() if one.dtype == torch.bfloat16 else one).numpy() for name, one in tensors.items()}
 
 
 def graph_of(architecture: Architecture, weights: Mapping[str, npt.NDArray[np.generic]]) -> bytes:

@@ -19,7 +19,7 @@ from triscale.kernels.operators import (
     check_gates,
     check_norm,
     check_statistics,
-    empty_statistics,
+    empty_wide,
 )
 from triscale.kernels.registering import Context, as_kernels_do, check_grad, define, differentiable, empty
 
@@ -43,7 +43,7 @@ def _norm_depthwise(
 def _norm_depthwise_fake(
     x: Tensor, weight: Tensor, bias: Tensor, taps: Tensor, epsilon: float, activation: str, *window: int
 ) -> tuple[Tensor, Tensor]:
-    return empty(x, x.shape[1], *window[3:]), empty_statistics(x, weight)
+    return empty(x, x.shape[1], *window[3:]), empty_wide(x, 3, x.shape[1])
 
 
 def _norm_depthwise_backward(
@@ -132,8 +132,8 @@ def _norm_excite(
 def _norm_excite_fake(
     x: Tensor, weight: Tensor, bias: Tensor, reduce: Tensor, *rest: object
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    statistics = empty_statistics(x, weight)
-    pooled, hidden = statistics.new_empty(x.shape[:2]), statistics.new_empty((x.shape[0], reduce.shape[0]))
+    statistics = empty_wide(x, 3, x.shape[1])
+    pooled, hidden = empty_wide(x, *x.shape[:2]), empty_wide(x, x.shape[0], reduce.shape[0])
     return empty(x, *x.shape[1:]), statistics, pooled, hidden, torch.empty_like(pooled)
 
 
@@ -149,7 +149,7 @@ def _norm_excite_backward(
     grad_x, grad_weight, grad_bias, grad_gate, grad_hidden = passes.norm_excite_backward(
         grad, x, weight, bias, statistics, hidden, gate, reduce, expand, activation
     )
-    layers = twins.layers_backward(pooled, hidden, grad_gate, grad_hidden, activation)
+    layers = twins.layers_backward(pooled, hidden, grad_gate, grad_hidden, reduce, expand, activation)
     return as_kernels_do(grad_x), grad_weight, grad_bias, *layers
 
 
@@ -157,8 +157,9 @@ def _norm_excite_backward_fake(
     grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, statistics: Tensor, pooled: Tensor, hidden: Tensor,
     gate: Tensor, reduce: Tensor, expand: Tensor, activation: str,
 ) -> tuple[Tensor, ...]:  # fmt: skip
-    shapes = weight.shape, bias.shape, reduce.shape, reduce.shape[:1], expand.shape, expand.shape[:1]
-    return empty(x, *x.shape[1:]), *(weight.new_empty(shape) for shape in shapes)
+    first = (torch.empty_like(one) for one in (weight, bias))
+    layers = (one.new_empty(shape) for one in (reduce, expand) for shape in (one.shape, one.shape[:1]))
+    return empty(x, *x.shape[1:]), *first, *layers
 
 
 _norm_excite_op = define(

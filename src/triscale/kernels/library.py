@@ -78,7 +78,13 @@ def status() -> Status:
 
 @cache
 def warn_if_missing(what: Literal["training", "answering"] = "training") -> None:
-    """Says, once in a process, what is slower without the kernels; not where they are switched off."""
+    """Says, once in a process, what is slower without the kernels; not where they are switched off.
+
+    Answering is also slower where no more than the baseline's instructions are there, or may be used.
+    """
     found = status()
+    if what == "answering" and found.isa == "baseline":
+        why = "it takes AVX2 or AVX-512, which are not in use here"
+        warnings.warn(f"Triscale's own engine is not used, answering is slower: {why}", stacklevel=3)
     if found.isa is None and os.environ.get(_SWITCH) != "off":
         warnings.warn(f"Triscale's own kernels are not used, {what} is slower: {found.why}", stacklevel=3)

@@ -144,14 +144,19 @@ differentiable(_pointwise_op, _PointwiseFunction)
 # Batch normalisation and activation
 
 
+def check_activation(activation: str) -> None:
+    """Raises ValueError for a name of none."""
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"{activation!r} is no activation; take one of {', '.join(ACTIVATIONS)}")
+
+
 def check_norm(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> None:
     """Raises ValueError for what cannot be normalised so."""
     if x.ndim != 4 or x.shape[1] < 1 or weight.shape != x.shape[1:2] or bias.shape != x.shape[1:2]:
         raise ValueError(
             f"normalisation of {tuple(x.shape)} has no weight of {tuple(weight.shape)} and bias of {tuple(bias.shape)}"
         )
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"{activation!r} is no activation; take one of {', '.join(ACTIVATIONS)}")
+    check_activation(activation)
     if x.numel() == x.shape[1]:
         raise ValueError(f"training needs more than one value for each channel, not {tuple(x.shape)}")
 
@@ -162,10 +167,9 @@ def check_statistics(statistics: Tensor, x: Tensor) -> None:
         raise ValueError(f"statistics are (3, {x.shape[1]}), not {tuple(statistics.shape)}")
 
 
-def empty_statistics(x: Tensor, weight: Tensor) -> Tensor:
-    """(3, c), in double precision where x is."""
-    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-    return weight.new_empty((3, x.shape[1]), dtype=wide)
+def empty_wide(x: Tensor, *shape: int) -> Tensor:
+    """What is summed of x: in double precision where x is, else in single."""
+    return x.new_empty(shape, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
 
 
 def _norm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, activation: str) -> tuple[Tensor, Tensor]:
@@ -177,7 +181,7 @@ def _norm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, activation: s
 
 
 def _norm_fake(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, activation: str) -> tuple[Tensor, Tensor]:
-    return empty(x, *x.shape[1:]), empty_statistics(x, weight)
+    return empty(x, *x.shape[1:]), empty_wide(x, 3, x.shape[1])
 
 
 def _norm_backward(
@@ -238,7 +242,7 @@ differentiable(_norm_op, _NormFunction)
 
 def check_excite(x: Tensor, reduce: Tensor, reduce_bias: Tensor, expand: Tensor, expand_bias: Tensor) -> None:
     """Raises ValueError for layers of other shapes."""
-    squeezed, channels = reduce.shape
+    squeezed, channels = reduce.shape if reduce.ndim == 2 else (-1, -1)
     shapes = [(squeezed,), (channels, squeezed), (channels,)]
     if (
         x.ndim != 4
@@ -253,6 +257,7 @@ def _excite(
     x: Tensor, reduce: Tensor, reduce_bias: Tensor, expand: Tensor, expand_bias: Tensor, activation: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     check_excite(x, reduce, reduce_bias, expand, expand_bias)
+    check_activation(activation)
     passes: Any = compiled if compiled.fits(x, reduce, reduce_bias, expand, expand_bias) else twins
     pooled = passes.pool(x)
     hidden, gate = twins.gates(pooled, (reduce, reduce_bias, expand, expand_bias), activation)
@@ -260,7 +265,7 @@ def _excite(
 
 
 def _excite_fake(x: Tensor, reduce: Tensor, *rest: object) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    pooled, hidden = reduce.new_empty(x.shape[:2]), reduce.new_empty((x.shape[0], reduce.shape[0]))
+    pooled, hidden = empty_wide(x, *x.shape[:2]), empty_wide(x, x.shape[0], reduce.shape[0])
     return empty(x, *x.shape[1:]), pooled, hidden, torch.empty_like(pooled)
 
 
@@ -278,6 +283,7 @@ def _excite_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     check_grad(grad, x, x.shape)
     check_grad(gate, pooled, x.shape[:2])
+    check_activation(activation)
     check_gates(x, hidden, gate, reduce, expand)
     passes: Any = compiled if compiled.fits(x, pooled, reduce, expand) else twins
     pixels = x.shape[2] * x.shape[3]
@@ -286,7 +292,7 @@ def _excite_backward(
     )
     # What flows back through the averages joins what flows through the scaling in one pass.
     grad_x = as_kernels_do(passes.scale(grad, gate, terms))
-    return grad_x, *twins.layers_backward(pooled, hidden, grad_gate, grad_hidden, activation)
+    return grad_x, *twins.layers_backward(pooled, hidden, grad_gate, grad_hidden, reduce, expand, activation)
 
 
 def _excite_backward_fake(

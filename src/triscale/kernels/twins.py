@@ -7,40 +7,44 @@ from torch import Tensor
 Window = tuple[int, int, int, int, int]  # stride, rows above, columns to the left, height and width of the output
 
 
-def _margins(x: Tensor, kernel: int, window: Window) -> tuple[int, int, int, int]:
-    """What `F.pad` takes so that the windows of a convolution without padding lie where they should."""
+def _seen(x: Tensor, kernel: int, window: Window) -> Tensor:
+    """What all windows together see of x, with zeros where they see beyond it."""
     stride, top, left, height, width = window
-    below = (height - 1) * stride + kernel - x.shape[2] - top
-    right = (width - 1) * stride + kernel - x.shape[3] - left
-    return left, right, top, below
+    rows, columns = (height - 1) * stride + kernel, (width - 1) * stride + kernel
+    below, right = rows - top - x.shape[2], columns - left - x.shape[3]
+    return F.pad(x, (left, max(0, right), top, max(0, below)))[:, :, :rows, :columns]
 
 
 def depthwise(x: Tensor, weight: Tensor, window: Window) -> Tensor:
     """(n, c, h, w) and (c, 1, k, k) → (n, c, height, width)."""
-    padded = F.pad(x, _margins(x, weight.shape[-1], window))
-    return F.conv2d(padded, weight.to(x.dtype), stride=window[0], groups=x.shape[1])
+    seen = _seen(x, weight.shape[-1], window)
+    return F.conv2d(seen, weight.to(x.dtype), stride=window[0], groups=x.shape[1])
 
 
 def depthwise_backward(
     grad: Tensor, x: Tensor, weight: Tensor, window: Window, wanted: tuple[bool, bool]
 ) -> tuple[Tensor, Tensor]:
     """The gradients of input and weight; what is not wanted is empty."""
-    margins = _margins(x, weight.shape[-1], window)
-    stride, zeros, mask = [window[0]] * 2, [0, 0], [*wanted, False]
-    grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
+    seen, (stride, top, left, _, _) = _seen(x, weight.shape[-1], window), window
+    grad_seen, grad_weight, _ = torch.ops.aten.convolution_backward(
         grad,
-        F.pad(x, margins),
+        seen,
         weight.to(x.dtype),
         None,
-        stride,
-        zeros,
+        [stride, stride],
+        [0, 0],
         [1, 1],
         False,
-        zeros,
+        [0, 0],
         x.shape[1],
-        mask,
+        [*wanted, False],
     )
-    found_x = F.pad(grad_x, tuple(-side for side in margins)) if wanted[0] else x.new_empty(0)
+    found_x = x.new_empty(0)
+    if wanted[0]:  # pixels that no window saw have a gradient of 0
+        height, width = x.shape[2:]
+        below, right = top + height - seen.shape[2], left + width - seen.shape[3]
+        whole = F.pad(grad_seen, (0, max(0, right), 0, max(0, below)))
+        found_x = whole[:, :, top : top + height, left : left + width]
     return found_x, grad_weight.to(weight.dtype) if wanted[1] else weight.new_empty(0)
 
 
@@ -71,8 +75,10 @@ def activate(z: Tensor, activation: str) -> Tensor:
             return F.relu6(z)
         case "hardswish":
             return F.hardswish(z)
-        case _:
+        case "none":
             return z.clone()
+        case _:
+            raise ValueError(f"{activation!r} is no activation")
 
 
 def slope(z: Tensor, activation: str) -> Tensor:
@@ -87,8 +93,10 @@ def slope(z: Tensor, activation: str) -> Tensor:
             return ((z > 0) & (z < 6)).to(z.dtype)
         case "hardswish":
             return torch.where(z < 3, torch.where(z <= -3, 0.0, z / 3 + 0.5), 1.0)
-        case _:
+        case "none":
             return torch.ones_like(z)
+        case _:
+            raise ValueError(f"{activation!r} is no activation")
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -146,8 +154,8 @@ def dot(x: Tensor, grad: Tensor) -> Tensor:
 
 
 def gates(pooled: Tensor, layers: tuple[Tensor, Tensor, Tensor, Tensor], activation: str) -> tuple[Tensor, Tensor]:
-    """Averages (n, c) → what they are squeezed to, before the activation (n, s), and gates (n, c)."""
-    reduce, reduce_bias, expand, expand_bias = layers
+    """Averages (n, c) → what they are squeezed to, before the activation (n, s), and gates (n, c), of their type."""
+    reduce, reduce_bias, expand, expand_bias = (layer.to(pooled.dtype) for layer in layers)
     with torch.autocast(pooled.device.type, enabled=False):  # two small products: in bf16 they would only lose digits
         hidden = torch.addmm(reduce_bias, pooled, reduce.t())
         return hidden, torch.addmm(expand_bias, activate(hidden, activation), expand.t()).sigmoid_()
@@ -161,17 +169,19 @@ def gates_backward(
     """
     grad_gate = dots * (gate * (1 - gate))
     with torch.autocast(dots.device.type, enabled=False):
-        grad_hidden = (grad_gate @ expand) * slope(hidden, activation)
-        return grad_gate, grad_hidden, (grad_hidden @ reduce) / max(1, pixels)
+        grad_hidden = (grad_gate @ expand.to(gate.dtype)) * slope(hidden, activation)
+        return grad_gate, grad_hidden, (grad_hidden @ reduce.to(gate.dtype)) / max(1, pixels)
 
 
 def layers_backward(
-    pooled: Tensor, hidden: Tensor, grad_gate: Tensor, grad_hidden: Tensor, activation: str
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of the two layers between averages and gates, each with its bias."""
+    pooled: Tensor, hidden: Tensor, grad_gate: Tensor, grad_hidden: Tensor, reduce: Tensor, expand: Tensor,
+    activation: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """The gradients of the two layers between averages and gates, each with its bias, of the layers' types."""
     with torch.autocast(pooled.device.type, enabled=False):
-        grad_expand = grad_gate.t() @ activate(hidden, activation)
-        return grad_hidden.t() @ pooled, grad_hidden.sum(0), grad_expand, grad_gate.sum(0)
+        grad_reduce, grad_expand = grad_hidden.t() @ pooled, grad_gate.t() @ activate(hidden, activation)
+        first = grad_reduce.to(reduce.dtype), grad_hidden.sum(0).to(reduce.dtype)
+        return *first, grad_expand.to(expand.dtype), grad_gate.sum(0).to(expand.dtype)
 
 
 def norm_depthwise(

@@ -6,6 +6,7 @@ from typing import Any
 
 from triscale.reporting.study_words import difference
 from triscale.scaling.budget import show
+from triscale.stats import FEWEST_APART
 from triscale.units import format_count
 
 Values = Mapping[str, Any]
@@ -110,6 +111,10 @@ def _against(values: Values, name: str) -> str:
         return f"That is {100 * gain[0]:+.2f} points to {where}: of one seed, which tells nothing of the noise."
     apart, (_, low, high) = difference(*gain), gain
     how = f"paired over {_shared(values)} seeds, with the noise of all finalists together"
+    images = gain[0] * values["selection_images"]
+    if low > 0 and images < FEWEST_APART:
+        few = f"that is {images:.1f} of {values['selection_images']:,} validation images, and so few may be chance"
+        return f"It is not shown to be better than {where}: {apart}, {how}; but {few}."
     if low > 0:
         return f"It beats {where}: {apart}, {how}."
     if high < 0:

@@ -158,7 +158,7 @@ class RunDirectory:
             values = json.loads(place.read_bytes())
         except (OSError, ValueError) as error:
             raise UserError(f"{place}: not readable ({error}); is it a run that `triscale fit` wrote?") from None
-        if not isinstance(values, dict):
+        if not isinstance(values, dict) or not isinstance(values.get("asked", {}), dict):
             raise UserError(f"{place}: not the settings of a run; is it a run that `triscale fit` wrote?")
         return values
 

@@ -17,7 +17,7 @@ SECONDS = 0.1  # of measuring a candidate's latency
 
 class Costs:
     """The costs of networks, by the terms of an objective. Nothing is measured twice, and nothing before what can be
-    counted fits."""
+    counted fits. measured: how many networks were."""
 
     def __init__(
         self, objective: Objective, reference: Architecture, device: torch.device, quiet: float | None = None
@@ -29,6 +29,7 @@ class Costs:
         self._measured = tuple(term for term in objective.limits if term not in ANALYTIC)
         self._around = cost(reference).macs
         self._known: dict[Architecture, dict[str, float]] = {}
+        self.measured = 0
 
     def admitted(self, network: Architecture) -> Mapping[str, float] | None:
         """The costs of a network that is worth a training; None for another."""
@@ -44,6 +45,7 @@ class Costs:
             return None
         if network not in self._known:
             self._known[network] = {term: self._measure(term, network) for term in self._measured}
+            self.measured += 1
         costs |= self._known[network]
         return costs if self._objective.admits(costs) else None
 

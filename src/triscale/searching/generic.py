@@ -1,6 +1,7 @@
 """The verb `search`: the best point of any discrete space by any objective that Python can compute."""
 
 import math
+import operator
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
@@ -56,9 +57,9 @@ class Found(NamedTuple):
             return (self.best,)
         front: list[Evaluated] = []
         for one in sorted(self.history, key=lambda one: (one.cost or 0.0, -one.value)):
-            if not front or one.value > front[-1].value:
+            if one.value > (front[-1].value if front else WORST):
                 front.append(one)
-        return tuple(front)
+        return tuple(front) or (self.best,)
 
 
 def search(
@@ -74,14 +75,15 @@ def search(
     """The ranked history, and the best, of so many evaluations of points of a discrete space.
 
     space: choice name → its values. evaluate: what a choice (name → value) is worth by a seed, larger is better; it may
-    be noisy, and what is no finite number counts as worst. evaluations: all of them, repeated ones too: in the end the
+    be noisy, and None, NaN and infinity count as worst. What it raises ends the search, with a note of which choice it
+    was: let it return None for what came to nothing. evaluations: all of them, repeated ones too: in the end the
     best five are evaluated twice more, as far as a quarter of the evaluations allows; the seeds are `seed`, `seed` + 1,
-    and so on. feasible: whether a choice may be tried; asked before it is evaluated. cost: of a choice, for the front
-    and between equals. strategy: one of `STRATEGIES`, or your own. No choice is tried twice until all have been; then
-    the best are evaluated again. Raises `UserError` where no choice is feasible.
+    and so on. feasible: whether a choice may be tried; asked before it is evaluated, once of each choice, and where
+    hardly any is feasible of half a million before the search gives up. cost: of a choice, for the front and between
+    equals. strategy: one of `STRATEGIES`, or your own. No choice is tried twice until all have been; then the best are
+    evaluated again. Raises `UserError` where no choice is feasible, and for a value that is no number.
     """
-    if isinstance(evaluations, bool) or not isinstance(evaluations, int) or evaluations < 1:
-        raise UserError(f"evaluations must be a whole number, at least 1, not {evaluations!r}")
+    evaluations, seed = _whole(evaluations, "evaluations", 1), _whole(seed, "seed", None)
     one = _Search(Space.of(space), evaluate, feasible, cost, find_strategy(strategy), seed)
     kept = min(FINALISTS * (SEEDS - 1), int(SHARE * evaluations) // FINALISTS * FINALISTS)
     while one.made < evaluations - kept and one.explore():
@@ -92,6 +94,17 @@ def search(
         one.repeat()
     ranked = sorted(one.points.values(), key=lambda p: (-min(len(p.values), SEEDS), -p.value, p.cost or 0.0, p.order))
     return Found(tuple(ranked), ranked[0])
+
+
+def _whole(value: Any, name: str, least: int | None) -> int:  # noqa: ANN401
+    """The number, of Python or numpy. Raises `UserError` for anything else."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool) or (least is not None and number < least):
+        raise UserError(f"{name} must be a whole number{'' if least is None else f', at least {least}'}, not {value!r}")
+    return number
 
 
 class _Search:
@@ -128,7 +141,8 @@ class _Search:
 
     def repeat(self) -> None:
         """One more evaluation of the best five, in turns: first all of them twice, then three times, …"""
-        best = sorted(self.points, key=lambda codes: -self.points[codes].values[0])[:FINALISTS]
+        first = sorted(self.points.items(), key=lambda item: (-item[1].values[0], item[1].cost or 0.0, item[1].order))
+        best = [codes for codes, _ in first[:FINALISTS]]
         codes = min(best, key=lambda codes: len(self.points[codes].values))
         point = self.points[codes]
         value = self._valued(point.choice, len(point.values))
@@ -136,7 +150,20 @@ class _Search:
 
     def _valued(self, choice: Choice, repeat: int) -> float:
         self.made += 1
-        value = float(self._evaluate(dict(choice), self.seed + repeat))
+        seed = self.seed + repeat
+        try:
+            found = self._evaluate(dict(choice), seed)
+        except Exception as error:
+            error.add_note(f"evaluation {self.made} of the search: {dict(choice)} with seed {seed}")
+            raise
+        if found is None:
+            return WORST
+        try:
+            value = float(found)
+        except OverflowError:
+            return WORST
+        except (TypeError, ValueError):
+            raise UserError(f"evaluate gave {found!r:.60} for {dict(choice)}; it has to give a number") from None
         return value if math.isfinite(value) else WORST
 
     def _admissible(self, codes: Codes) -> bool:

@@ -24,6 +24,7 @@ from triscale.trials import Entry, Outcome, Told
 ETA = 3  # one of so many goes on to the next rung
 FINALISTS, SEEDS = 5, 3
 FEWEST = 8  # candidates of a search: fewer are no search
+LOOKS = 200  # networks whose latency or memory is measured, at most, to find one that is within the limits
 SPREAD = 1.15  # trials of one kind differ; the last ones decide when a search ends
 
 Run = tuple[int, int]
@@ -106,7 +107,8 @@ class Search:
                 self._again.append((candidate, run))
         self._again = [(candidate, run) for candidate, run in self._again if not candidate.failed]
         self._begun |= {(candidate.codes, run) for candidate, run in self._again}
-        if finalists is not None:
+        # Finalists that the ledger does not know are of another one: they are chosen again.
+        if finalists is not None and all(codes in self.candidates for codes in finalists):
             self.finalists = [self._of(codes) for codes in finalists]
 
     def next(self) -> tuple[Entry, float] | None:
@@ -174,13 +176,19 @@ class Search:
         if self._exhausted or (limit is not None and len(self.candidates) >= limit):
             return None
         rng = Random(f"{self.setup.seed}:{len(self.candidates)}")
-        codes = fresh(self.strategy, self.setup.space.space, self.known(), rng, self._admissible)
+        most = self.costs.measured + LOOKS
+
+        def stopped() -> bool:
+            return self._left() <= 0 or self.costs.measured >= most
+
+        codes = fresh(self.strategy, self.setup.space.space, self.known(), rng, self._admissible, stopped)
         if codes is None:
             if not self.candidates:
                 low, high = self.setup.objective.band
+                which = "no network of the space was found" if stopped() else "the space has no network"
                 raise UserError(
-                    f"the space has no network that uses {low:.0%} to {high:.0%} of the limits; take another "
-                    "--reference or --space, or another limit"
+                    f"{which} that uses {low:.0%} to {high:.0%} of the limits; take another --reference or --space, or "
+                    "another limit"
                 )
             self._exhausted = True
             return None

@@ -1,7 +1,7 @@
 """The verb `search` for networks: begins a search on images, or goes on with one."""
 
 import time as clock
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -169,6 +169,7 @@ def resume_search(
             "another --out"
         )
     setup = Setup.from_json(settings.get("setup", {}), source)
+    _finalists(settings, source)  # says now what is none
     if time is not None or candidates is not None:
         if candidates is not None and candidates < FEWEST:
             raise UserError(f"--candidates {candidates}: at least {FEWEST}; fewer are no search")
@@ -190,6 +191,12 @@ def resume_search(
             return _Sitting(run, settings, setup, ledger, pool, listener, clock.monotonic()).go_through()
         finally:
             pool.close()
+
+
+def _finalists(settings: Mapping[str, Any], source: str) -> tuple[Codes, ...] | None:
+    """Those that were chosen, if they were. Raises `UserError`."""
+    found = settings.get("finalists")
+    return None if found is None else from_plain(tuple[Codes, ...], found, source, "finalists")
 
 
 def untested(images: Data) -> Data:
@@ -249,10 +256,8 @@ class _Sitting:
         device = torch.device(self.setup.how.device)
         costs = Costs(self.setup.objective, self.setup.reference, device, self.setup.quiet)
         search = Search(self.setup, find_strategy(self.setup.strategy), costs, self._left, self._choose)
-        finalists = self.settings.get("finalists")
-        chosen: list[Codes] | None = None if finalists is None else [tuple(codes) for codes in finalists]
         search.calibrated = self.settings.get("calibrated")
-        search.restore(told, chosen)
+        search.restore(told, _finalists(self.settings, f"{self.run.path}/run.json"))
         known = len(search.ends)
 
         def heard(progress: Progress) -> None:

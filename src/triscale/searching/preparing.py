@@ -3,21 +3,24 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import product
 from time import monotonic
 
 import torch
 
-from triscale.arch import adapt
+from triscale.arch import Architecture, adapt
 from triscale.costing import cost
 from triscale.data import Data, image_resolution
 from triscale.errors import TooShortError, UserError
 from triscale.scaling import RULES, TooSmallError, solve
+from triscale.scaling.budget import ANALYTIC
 from triscale.searching.asked import Asked
 from triscale.searching.calibrating import FACTORS
 from triscale.searching.calibrating import SEEDS as CALIBRATION_SEEDS
-from triscale.searching.costs import quiet_latency
+from triscale.searching.costs import Costs, quiet_latency
 from triscale.searching.halving import ETA, FEWEST, FINALISTS, SEEDS, SPREAD
-from triscale.searching.networks import SPACES, NetworkSpace, space_file
+from triscale.searching.networks import SPACES, NetworkSpace, StageChoices, space_file
+from triscale.searching.objectives import Objective
 from triscale.searching.references import usual
 from triscale.searching.setup import Setup
 from triscale.studies.choosing import fastest_way
@@ -32,6 +35,7 @@ from triscale.units import format_seconds
 
 EPOCHS = 9  # of a full training: rungs of 1, 3 and 9
 MOST_EPOCHS = 81
+SLACK = 1.5  # by which latency and memory of one measurement may be off
 MANY = 100  # candidates: where there is time for more, trainings become longer first
 
 
@@ -55,6 +59,8 @@ def prepare_search(
     objective = asked.wanted()
     space = _space(images, asked, device)
     reference = space.reference
+    if str(asked.space) not in SPACES:
+        _check_reach(space, objective, device, str(asked.space))
     recipe = resolve_recipe(asked.recipe_named.recipe, images, epochs=asked.epochs)
     quiet = quiet_latency(objective, reference, device)
     way = fastest_way(pool, reference, recipe.batch, device, asked.workers)
@@ -117,6 +123,34 @@ def _space(images: Data, asked: Asked, device: torch.device) -> NetworkSpace:
         height, width = fitted.resolution
         raise UserError(f"{error}; or a --resolution below {height}×{width}") from None
     return SPACES[str(asked.space)](regularised(scaled, fitted))
+
+
+def _check_reach(space: NetworkSpace, objective: Objective, device: torch.device, name: str) -> None:
+    """Raises `UserError` where all networks of a file's space are about too small or too large: the search would draw
+    for long and find none."""
+    costs, (low, high) = Costs(objective, space.reference, device), objective.band
+    least, most = (objective.used(costs.of(one)) for one in _extremes(space))
+    slack = 1.0 if set(objective.limits) <= set(ANALYTIC) else SLACK
+    if least > slack * high or slack * most < low:
+        raise UserError(
+            f"--space {name}: its networks use {least:.0%} to {most:.0%} of the limits, and wanted are {low:.0%} to "
+            f"{high:.0%}; take another limit, or a space around a network of that size"
+        )
+
+
+def _extremes(space: NetworkSpace) -> tuple[Architecture, Architecture]:
+    """The networks of the fewest and the most MACs, about: every stage is chosen as if it alone were free."""
+    counts, least, most = space.space.counts, list[int](), list[int]()
+    while len(least) < len(counts):
+        at, width = len(least), len(StageChoices.__slots__)
+        before, after = (0,) * at, (0,) * (len(counts) - at - width)
+        found = [
+            (cost(space.network((*before, *codes, *after))).macs, codes)
+            for codes in product(*map(range, counts[at : at + width]))
+        ]
+        least += min(found)[1]
+        most += max(found)[1]
+    return space.network(tuple(least)), space.network(tuple(most))
 
 
 def _amount(passes: float, images: Data, asked: Asked, recipe: Recipe, judged: float) -> Amount:

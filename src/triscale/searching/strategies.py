@@ -154,17 +154,31 @@ def find_strategy(name: str | Strategy) -> Strategy:
 
 
 def fresh(
-    strategy: Strategy, space: Space, known: Known, rng: Random, admissible: Callable[[Codes], bool]
+    strategy: Strategy,
+    space: Space,
+    known: Known,
+    rng: Random,
+    admissible: Callable[[Codes], bool],
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Codes | None:
-    """A proposal that may be tried and is new, both of which `admissible` tells; None where none turns up.
+    """A proposal that may be tried and is new, both of which `admissible` tells; None where none turns up, or `stopped`
+    tells before that it has taken too long.
 
     After `DRAWS` proposals any point is taken; of a space that is small all are looked at.
     """
     for turned_down in range(DRAWS):
+        if stopped():
+            return None
         codes = strategy.propose(space, known, rng, turned_down)
         if admissible(codes):
             return codes
     if space.size <= DRAWS:
         left = list(filter(admissible, space.all()))
         return rng.choice(left) if left else None
-    return next((codes for codes in (space.sample(rng) for _ in range(SCARCE * DRAWS)) if admissible(codes)), None)
+    for _ in range(SCARCE * DRAWS):
+        if stopped():
+            return None
+        codes = space.sample(rng)
+        if admissible(codes):
+            return codes
+    return None

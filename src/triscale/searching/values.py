@@ -50,7 +50,9 @@ def judge(search: Search) -> Judged:
     y = np.array([[one.outcomes[top, seed].selection for seed in seeds] for one in arms])
     found = compare_arms(y)
     gains = {
-        arms[pair.second].order: Estimate(-pair.difference.value, -pair.difference.high, -pair.difference.low)
+        arms[pair.second].order: Estimate(
+            -pair.difference.value, max(-1.0, -pair.difference.high), min(1.0, -pair.difference.low)
+        )
         for pair in found.pairs
         if pair.first == 0
     }

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
+FEWEST_APART = 6  # images between two models: of fewer McNemar's test has no p below 5 %, were all of them one model's
+
 
 @dataclass(frozen=True, slots=True)
 class PairedDifference:

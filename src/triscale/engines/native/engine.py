@@ -115,9 +115,10 @@ class Engine:
 
     def close(self) -> None:
         """Gives threads and memory back, once all calls that have begun are done; a second time does nothing."""
-        with self._changed:
-            self._handle = None
-            self._changed.wait_for(lambda: self._calls == 0)
+        if os.getpid() == self._process:  # a fork has copied the lock and the calls, and none of their threads
+            with self._changed:
+                self._handle = None
+                self._changed.wait_for(lambda: self._calls == 0)
         self._free()
         if self._exact is not None:
             self._exact.close()
@@ -144,11 +145,11 @@ class Engine:
         return len(x)
 
     def _begin(self) -> int:
+        if os.getpid() != self._process:
+            raise UserError(f"{self.architecture.name}: the engine is another process's; make one in this process")
         with self._changed:
             if self._handle is None:
                 raise UserError(f"{self.architecture.name}: the engine is closed; make another")
-            if os.getpid() != self._process:
-                raise UserError(f"{self.architecture.name}: the engine is another process's; make one in this process")
             self._calls += 1
             return self._handle
 

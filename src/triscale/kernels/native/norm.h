@@ -177,31 +177,28 @@ TRISCALE_INLINE float value_of(const Bf16* p) {
   return value;
 }
 
-// The mean of a few rows from all over the tensor: sums of squares around it lose no digits where a channel's values are
-// all far from 0.
+// The mean of a few rows from all over the tensor, at no fixed distance: that might meet nothing but corners of images.
+// Sums of squares around it lose no digits where a channel's values are all far from 0.
 template <class T>
 void pivots(const T* x, long rows, long channels, float* out) {
-  const long taken = least(rows, 8);
-  for (long c = 0; c < channels; c++) {
-    float sum = 0;
-    for (long i = 0; i < taken; i++) sum += value_of(x + i * (rows / taken) * channels + c);
-    out[c] = sum / static_cast<float>(taken);
+  const long taken = least(rows, 16);
+  for (long c = 0; c < channels; c++) out[c] = 0;
+  for (long i = 1; i <= taken; i++) {
+    const uint64_t place = static_cast<uint32_t>(i * 2654435769u);  // 2^32 over the golden ratio
+    const T* row = x + static_cast<long>(place * static_cast<uint64_t>(rows) >> 32) * channels;
+    for (long c = 0; c < channels; c++) out[c] += value_of(row + c);
   }
+  for (long c = 0; c < channels; c++) out[c] /= static_cast<float>(taken);
 }
 
 // Square root by the processor: the C library's may set errno, and this file must not call C++'s.
 inline double root(double v) { return __builtin_sqrt(v); }
 
+// Sums of x − around, and of its squares, for every channel.
 template <class T>
-int statistics_of(const T* x, long rows, const Periods& p, double epsilon, int threads, float* statistics) {
-  Scratch scratch(p.length * sizeof(float) + p.channels * (2 * sizeof(double) + sizeof(float)));
-  if (!scratch.ok()) return -1;
-  double* sums = scratch.at<double>(0);
-  float* around = scratch.at<float>(2 * p.channels * sizeof(double));
-  float* repeated = around + p.channels;
-  pivots(x, rows, p.channels, around);
+int sums_around(const T* x, const Periods& p, const float* around, float* repeated, int threads, double* sums) {
   p.repeat(repeated, [&](long c) { return around[c]; });
-  const int failed = two_sums(p, threads, sums, [&](Vec& sum, Vec& squares, auto n, long at, long c, auto lanes) {
+  return two_sums(p, threads, sums, [&](Vec& sum, Vec& squares, auto n, long at, long c, auto lanes) {
     const Vec pivot = load(repeated + c, Full{});
     TRISCALE_UNROLL for (int i = 0; i < decltype(n)::value; i++) {
       const Vec v = only(load(x + at + i * p.length, lanes) - pivot, lanes);
@@ -209,14 +206,32 @@ int statistics_of(const T* x, long rows, const Periods& p, double epsilon, int t
       squares += v * v;
     }
   });
-  if (failed) return failed;
+}
+
+template <class T>
+int statistics_of(const T* x, long rows, const Periods& p, double epsilon, int threads, float* statistics) {
+  Scratch scratch(p.length * sizeof(float) + p.channels * (2 * sizeof(double) + sizeof(float)));
+  if (!scratch.ok()) return -1;
+  double* sums = scratch.at<double>(0);
+  float* around = scratch.at<float>(2 * p.channels * sizeof(double));
+  pivots(x, rows, p.channels, around);
   const double n = static_cast<double>(rows);
-  for (long c = 0; c < p.channels; c++) {
-    const double shift = sums[c] / n, spread = sums[p.channels + c] / n - shift * shift;
-    const double variance = spread > 0 ? spread : spread != spread ? spread : 0;
-    statistics[c] = static_cast<float>(around[c] + shift);
-    statistics[p.channels + c] = static_cast<float>(1 / root(variance + epsilon));
-    statistics[2 * p.channels + c] = static_cast<float>(rows > 1 ? variance * n / (n - 1) : variance);
+  // Squares around what is far from the mean are mostly its distance, which is then taken off again. Where so much of
+  // them is, and the few rows were like no others, all is summed once more around the mean itself.
+  constexpr double kFar = 4;
+  for (int turn = 0; turn < 2; turn++) {
+    if (int failed = sums_around(x, p, around, around + p.channels, threads, sums)) return failed;
+    bool far = false;
+    for (long c = 0; c < p.channels; c++) {
+      const double shift = sums[c] / n, spread = sums[p.channels + c] / n - shift * shift;
+      const double variance = spread > 0 ? spread : spread != spread ? spread : 0;
+      far |= shift * shift > kFar * (variance + epsilon);
+      around[c] = static_cast<float>(around[c] + shift);
+      statistics[c] = around[c];
+      statistics[p.channels + c] = static_cast<float>(1 / root(variance + epsilon));
+      statistics[2 * p.channels + c] = static_cast<float>(rows > 1 ? variance * n / (n - 1) : variance);
+    }
+    if (!far) break;
   }
   return 0;
 }
