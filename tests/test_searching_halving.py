@@ -13,11 +13,12 @@ import torch
 from small_trials import MADE
 from tiny import TINY
 
+from triscale.arch import Architecture
 from triscale.costing import cost
 from triscale.errors import UserError
 from triscale.searching.calibrating import calibrate
 from triscale.searching.costs import Costs
-from triscale.searching.halving import ETA, FEWEST, FINALISTS, SEEDS, Search
+from triscale.searching.halving import ETA, FEWEST, FINALISTS, LOOKS, SEEDS, Search
 from triscale.searching.networks import around
 from triscale.searching.objectives import Objective
 from triscale.searching.setup import Setup
@@ -241,6 +242,20 @@ def test_a_space_without_a_network_at_the_limit_says_so(tmp_path: Path) -> None:
     objective = Objective({"macs": 1000 * cost(REFERENCE).macs})
     with pytest.raises(UserError, match="the space has no network that uses 85% to 100% of the limits"):
         sit(tmp_path / "ledger.db", Formula(), replace(SETUP, objective=objective))
+
+
+def test_what_is_dear_to_measure_is_not_measured_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[Architecture] = []
+
+    def slow(costs: Costs, term: str, network: Architecture) -> float:
+        measured.append(network)
+        return 1.0
+
+    monkeypatch.setattr(Costs, "_measure", slow)
+    objective = Objective({"latency": 10.0})
+    with pytest.raises(UserError, match="no network of the space was found that uses 85% to 100% of the limits"):
+        sit(tmp_path / "ledger.db", Formula(), replace(SETUP, objective=objective))
+    assert len(measured) <= LOOKS + 1  # and the reference
 
 
 def test_the_reference_wins_where_nothing_is_better(whole: tuple[Search, Formula]) -> None:

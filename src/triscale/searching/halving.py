@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from random import Random
 from statistics import fmean
+from time import monotonic
 from typing import Any
 
 from triscale.arch import Architecture
@@ -24,6 +25,7 @@ from triscale.trials import Entry, Outcome, Told
 ETA = 3  # one of so many goes on to the next rung
 FINALISTS, SEEDS = 5, 3
 FEWEST = 8  # candidates of a search: fewer are no search
+PATIENCE = 10.0  # seconds in which one more candidate is looked for although the time is over
 LOOKS = 200  # networks whose latency or memory is measured, at most, to find one that is within the limits
 SPREAD = 1.15  # trials of one kind differ; the last ones decide when a search ends
 
@@ -176,10 +178,10 @@ class Search:
         if self._exhausted or (limit is not None and len(self.candidates) >= limit):
             return None
         rng = Random(f"{self.setup.seed}:{len(self.candidates)}")
-        most = self.costs.measured + LOOKS
+        most, begun = self.costs.measured + LOOKS, monotonic()
 
         def stopped() -> bool:
-            return self._left() <= 0 or self.costs.measured >= most
+            return self.costs.measured >= most or (self._left() <= 0 and monotonic() - begun > PATIENCE)
 
         codes = fresh(self.strategy, self.setup.space.space, self.known(), rng, self._admissible, stopped)
         if codes is None:
