@@ -80,8 +80,9 @@ def trials(networks: list[Architecture], images: Data, asked: argparse.Namespace
     return entries, asked.workers or max(1, usable_cores() // how.threads)
 
 
-def values(networks: list[Architecture], right: np.ndarray[Any, Any], asked: argparse.Namespace) -> dict[str, Any]:
-    """Plain values. right: accuracies on the test images, [networks, seeds]."""
+def values(networks: list[Architecture], tests: list[list[str]], asked: argparse.Namespace) -> dict[str, Any]:
+    """Plain values. tests: which test images were named right, by network and seed, packed."""
+    right = np.array([[unpack(test).mean() for test in row] for row in tests])
     found = compare_arms(right)
     rows = []
     for place, network in enumerate(networks):
@@ -98,6 +99,7 @@ def values(networks: list[Architecture], right: np.ndarray[Any, Any], asked: arg
                 "params": total.params,
                 "test": [mean.value, mean.low, mean.high],
                 "by_seed": [float(one) for one in right[place]],
+                "right": tests[place],
                 "first_less_it": apart,
                 "network": to_dict(network),
             }
@@ -148,8 +150,7 @@ def main() -> None:
             outcomes = run_trials(ledger, pool, every, expected, Told())
     finally:
         pool.close()
-    right = np.array([[unpack(outcomes[entry.trial.key].test).mean() for entry in row] for row in entries])
-    found = values(networks, right, asked)
+    found = values(networks, [[outcomes[entry.trial.key].test for entry in row] for row in entries], asked)
     (asked.out / "contest.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(markdown(found))
 

@@ -7,8 +7,10 @@ All networks of the contest but the reference are the family. For every seed the
 that they do not fall as its networks grow (isotonic regression), are a curve over the logarithm of MACs; where that
 first reaches the reference's accuracy with the same seed lies the size that is asked for, and the parameters are those
 on the straight line between its neighbours, both as logarithms. Ratios are means of logarithms over the seeds with
-Student's 95 % interval: what further seeds would say of these test images. A family that starts above the reference
-is at least so many times smaller, and one that never reaches it has no ratio; both are said, and counted by seeds.
+Student's 95 % interval: what further seeds would say of these test images. Of a single seed the interval is what other
+test images would say of these trainings, drawn anew 2,000 times (bootstrap, percentiles). A family that starts above
+the reference is at least so many times smaller, and one that never reaches it has no ratio; both are said, and counted
+by seeds.
 """
 
 import argparse
@@ -21,6 +23,9 @@ from typing import Any
 import numpy as np
 from scipy import optimize, stats
 
+from triscale.trials import unpack
+
+DRAWN = 2000
 Values = Mapping[str, Any]
 
 
@@ -43,11 +48,32 @@ def at(position: float, values: Sequence[float]) -> float:
     return math.exp(float(np.interp(position, places, np.log(values))))
 
 
-def ratio(logarithms: Sequence[float]) -> str:
-    """Their mean as a ratio, with the bounds of its interval where there are two or more."""
+def drawn(family: Sequence[Values], other: Values) -> list[float | None]:
+    """Positions with other test images, in order; the last are those where the family ends below the reference."""
+    right = np.array([unpack(row["right"][0]) for row in (*family, other)], dtype=np.float64)
+    chance, n = np.random.default_rng(0), right.shape[1]
+    found = []
+    for _ in range(DRAWN):
+        *accuracies, wanted = right @ chance.multinomial(n, np.full(n, 1 / n)) / n
+        found.append(reached(accuracies, float(wanted)))
+    return sorted(found, key=lambda position: math.inf if position is None else position)
+
+
+def of_images(wanted: float, sizes: Sequence[float], positions: Sequence[float | None]) -> str:
+    """The 95 % interval of a ratio. sizes: of the family; positions: as of `drawn`."""
+    bounds = []
+    for place in (round(0.975 * (len(positions) - 1)), round(0.025 * (len(positions) - 1))):
+        position = positions[place]
+        end = {0.0: "more than ", None: "less than "}.get(position, "")
+        bounds.append(f"{end}{wanted / at(math.inf if position is None else position, sizes):.2f}")
+    return f"95 % interval {' to '.join(bounds)}, one seed, other test images"
+
+
+def ratio(logarithms: Sequence[float], otherwise: str) -> str:
+    """Their mean as a ratio, with the bounds of its interval where there are two or more; `otherwise`, where not."""
     mean, n = float(np.mean(logarithms)), len(logarithms)
     if n < 2:
-        return f"{math.exp(mean):.2f} (one seed: no interval)"
+        return f"{math.exp(mean):.2f} ({otherwise})"
     half = float(stats.t.isf(0.025, n - 1)) * float(np.std(logarithms, ddof=1)) / math.sqrt(n)
     return f"{math.exp(mean):.2f} (95 % interval {math.exp(mean - half):.2f} to {math.exp(mean + half):.2f}, n = {n})"
 
@@ -72,9 +98,12 @@ def compared(found: Values, reference: str) -> list[str]:
     if len(inside) < n:
         lines.append(f"{family[-1]['name']}, the largest, is below it with {n - len(inside)} of {n} seeds: no ratio")
     else:
+        by_images = drawn(family, other) if n == 1 and all("right" in row for row in (*family, other)) else None
         for what, words in (("macs", "fewer multiply-adds"), ("params", "fewer parameters")):
-            times = [math.log(float(other[what]) / at(position, sizes[what])) for position in inside]
-            lines.append(f"{ratio(times)} times {words}")
+            wanted = float(other[what])
+            times = [math.log(wanted / at(position, sizes[what])) for position in inside]
+            single = "one seed: no interval" if by_images is None else of_images(wanted, sizes[what], by_images)
+            lines.append(f"{ratio(times, single)} times {words}")
     return lines
 
 

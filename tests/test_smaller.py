@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from example_scripts import run_example
 
+from triscale.trials import pack
+
 REFERENCE = {"name": "resnet18", "macs": 456e6, "params": 11.2e6}
 
 
@@ -44,6 +46,28 @@ def test_ratios_are_those_of_a_family_whose_curve_is_known(tmp_path: Path) -> No
             [ratio, ratio * math.exp(-grows * half), ratio * math.exp(grows * half)], abs=0.006
         )
     assert done.stdout.count("n = 4") == 2
+
+
+def test_of_one_seed_the_interval_is_that_of_other_test_images(tmp_path: Path) -> None:
+    n, chance = 10_000, np.random.default_rng(1)
+
+    def row(one: dict[str, Any], accuracy: float) -> dict[str, Any]:
+        right = chance.permutation(n) < accuracy * n
+        return {**one, "by_seed": [float(right.mean())], "right": [pack(right)]}
+
+    networks = [row(one, 0.90 + 0.02 * place) for place, one in enumerate(family(*[[0.0]] * 4))]
+    done = run(tmp_path, [row(REFERENCE, 0.93), *networks])
+    assert done.returncode == 0, done.stderr
+    middle, low, high = (float(word) for word in re.findall(r"\d+\.\d+", done.stdout.splitlines()[1])[:3])
+    assert middle == pytest.approx(456 / 5 / 2**1.5, abs=0.01)
+    # Two points for twice the MACs: the reference's own noise, and that of its two neighbours, half of it each.
+    noise = math.sqrt(0.93 * 0.07 / n + 0.25 * (0.92 * 0.08 + 0.94 * 0.06) / n)
+    for bound, sign in (low, -1), (high, 1):
+        assert math.log2(bound / middle) == pytest.approx(sign * 1.96 * noise / 0.02, rel=0.15)
+    assert "one seed, other test images" in done.stdout
+
+    done = run(tmp_path, [row(REFERENCE, 0.9599), *networks])
+    assert "95 % interval less than 11.40 to " in done.stdout.splitlines()[1]
 
 
 def test_a_dip_in_a_curve_does_not_count_as_reached_before_it(tmp_path: Path) -> None:
