@@ -5,7 +5,8 @@
 
 A name of the zoo is adapted to the images and scaled to --macs; what a file or a directory holds is taken as it is.
 Seeds are shared by all. Prints a table in Markdown: mean test accuracy with its 95 % interval over seeds, and every
-difference to the first network, paired by seed, with p after Holm's correction over all pairs. Trials lie in
+difference to the first network, paired by seed, with p after Holm's correction over all pairs; of a single seed, both
+over the test images (Wilson's interval, paired by image with McNemar's test). Trials lie in
 DIR/ledger.db: what is finished is not trained again, and more --seeds extend it. DIR/contest.json holds all of it.
 """
 
@@ -14,23 +15,28 @@ import json
 import sys
 from contextlib import closing
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from triscale.arch import ZOO, Architecture, adapt, resolve, to_dict
 from triscale.cores import usable_cores
 from triscale.costing import cost
 from triscale.data import Data, image_resolution, read
 from triscale.scaling import Budget, scale_to
+from triscale.stats import Estimate, PairedDifference, Proportion
 from triscale.studies.choosing import fastest_way
-from triscale.studies.comparing import compare_arms
+from triscale.studies.comparing import compare_arms, holm
 from triscale.training import find_recipe, regularised
 from triscale.training import resolve as resolve_recipe
 from triscale.training.machine import find_device
 from triscale.trials import LEDGER, Entry, How, Ledger, Progress, Trial, Workers, run_trials, unpack
 from triscale.units import format_count, parse_count
+
+Bits = npt.NDArray[np.bool_]
 
 
 def entrant(word: str, images: Data, macs: float) -> Architecture:
@@ -80,27 +86,51 @@ def trials(networks: list[Architecture], images: Data, asked: argparse.Namespace
     return entries, asked.workers or max(1, usable_cores() // how.threads)
 
 
+def over_seeds(right: list[list[Bits]]) -> tuple[list[list[float]], dict[int, dict[str, float]]]:
+    """Of every network its mean with bounds, and what the first has more than each other one. right: which images were
+    named right, by network and seed."""
+    found = compare_arms(np.array([[one.mean() for one in row] for row in right]))
+    means = [[mean.value, mean.low, mean.high] for mean in found.means]
+    apart = {pair.second: {**plain(pair.difference), "p": pair.corrected} for pair in found.pairs if pair.first == 0}
+    return means, apart
+
+
+def over_images(right: list[Bits]) -> tuple[list[list[float]], dict[int, dict[str, float]]]:
+    """The same of a single seed: the bounds are what other test images would say of these trainings."""
+    means = [Proportion(int(one.sum()), len(one)) for one in right]
+    pairs = list(combinations(range(len(right)), 2))
+    split = [(right[i] & ~right[j], right[j] & ~right[i]) for i, j in pairs]
+    found = [PairedDifference(int(i.sum()), int(j.sum()), len(i)) for i, j in split]
+    corrected = holm(np.array([one.p_value() for one in found])) if found else []
+    apart = {
+        second: {**plain(Estimate(one.value, *one.interval())), "p": float(p)}
+        for (first, second), one, p in zip(pairs, found, corrected, strict=True)
+        if first == 0
+    }
+    return [[mean.value, *mean.interval()] for mean in means], apart
+
+
+def plain(found: Estimate) -> dict[str, float]:
+    """Its three numbers by name."""
+    return {"value": found.value, "low": found.low, "high": found.high}
+
+
 def values(networks: list[Architecture], tests: list[list[str]], asked: argparse.Namespace) -> dict[str, Any]:
     """Plain values. tests: which test images were named right, by network and seed, packed."""
-    right = np.array([[unpack(test).mean() for test in row] for row in tests])
-    found = compare_arms(right)
+    right = [[unpack(test) for test in row] for row in tests]
+    means, apart = over_seeds(right) if asked.seeds > 1 else over_images([row[0] for row in right])
     rows = []
     for place, network in enumerate(networks):
-        total, mean = cost(network), found.means[place]
-        pair = next((pair for pair in found.pairs if (pair.first, pair.second) == (0, place)), None)
-        apart = None
-        if pair is not None:
-            difference = pair.difference
-            apart = {"value": difference.value, "low": difference.low, "high": difference.high, "p": pair.corrected}
+        total = cost(network)
         rows.append(
             {
                 "name": network.name,
                 "macs": total.macs,
                 "params": total.params,
-                "test": [mean.value, mean.low, mean.high],
-                "by_seed": [float(one) for one in right[place]],
+                "test": means[place],
+                "by_seed": [float(one.mean()) for one in right[place]],
                 "right": tests[place],
-                "first_less_it": apart,
+                "first_less_it": apart.get(place),
                 "network": to_dict(network),
             }
         )

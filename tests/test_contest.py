@@ -34,6 +34,16 @@ def test_a_contest_trains_every_network_with_the_same_seeds_and_repeats_nothing(
     assert found["rows"][0]["macs"] > 400_000 >= found["rows"][1]["macs"] > 300_000
 
     assert run(*words, "--seeds", "2") == (table, "")
+    once, told = run(*words, "--seeds", "1")
+    assert told == ""
+    single = json.loads((tmp_path / "contest.json").read_text("utf-8"))["rows"]
+    assert [row["by_seed"] for row in single] == [row["by_seed"][:1] for row in found["rows"]]
+    apart, (value, low, high) = single[1]["first_less_it"], single[0]["test"]
+    assert low < value < high
+    assert apart["low"] <= apart["value"] <= apart["high"]
+    assert 0 < apart["p"] <= 1
+    assert apart["value"] == pytest.approx(single[0]["test"][0] - single[1]["test"][0])
+    assert f"{100 * apart['value']:+.2f}" in once
     _, told = run(*words, "--seeds", "3")
     assert sorted(line.split(":")[0] for line in told.splitlines()) == ["efficientnet_b0, seed 2", "mini, seed 2"]
     longer = json.loads((tmp_path / "contest.json").read_text("utf-8"))
