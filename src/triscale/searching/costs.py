@@ -17,7 +17,7 @@ SECONDS = 0.1  # of measuring a candidate's latency
 
 class Costs:
     """The costs of networks, by the terms of an objective. Nothing is measured twice, and nothing before what can be
-    counted fits. measured: how many networks were."""
+    counted fits. looks: how many networks were measured to see whether they are within the limits."""
 
     def __init__(
         self, objective: Objective, reference: Architecture, device: torch.device, quiet: float | None = None
@@ -29,7 +29,7 @@ class Costs:
         self._measured = tuple(term for term in objective.limits if term not in ANALYTIC)
         self._around = cost(reference).macs
         self._known: dict[Architecture, dict[str, float]] = {}
-        self.measured = 0
+        self.looks = 0
 
     def admitted(self, network: Architecture) -> Mapping[str, float] | None:
         """The costs of a network that is worth a training; None for another."""
@@ -45,7 +45,7 @@ class Costs:
             return None
         if network not in self._known:
             self._known[network] = {term: self._measure(term, network) for term in self._measured}
-            self.measured += 1
+            self.looks += 1
         costs |= self._known[network]
         return costs if self._objective.admits(costs) else None
 

@@ -178,10 +178,10 @@ class Search:
         if self._exhausted or (limit is not None and len(self.candidates) >= limit):
             return None
         rng = Random(f"{self.setup.seed}:{len(self.candidates)}")
-        most, begun = self.costs.measured + LOOKS, monotonic()
+        most, begun = self.costs.looks + LOOKS, monotonic()
 
         def stopped() -> bool:
-            return self.costs.measured >= most or (self._left() <= 0 and monotonic() - begun > PATIENCE)
+            return self.costs.looks >= most or (self._left() <= 0 and monotonic() - begun > PATIENCE)
 
         codes = fresh(self.strategy, self.setup.space.space, self.known(), rng, self._admissible, stopped)
         if codes is None:

@@ -17,7 +17,7 @@ from triscale.scaling.budget import ANALYTIC
 from triscale.searching.asked import Asked
 from triscale.searching.calibrating import FACTORS
 from triscale.searching.calibrating import SEEDS as CALIBRATION_SEEDS
-from triscale.searching.costs import Costs, quiet_latency
+from triscale.searching.costs import NEAR, Costs, quiet_latency
 from triscale.searching.halving import ETA, FEWEST, FINALISTS, SEEDS, SPREAD
 from triscale.searching.networks import SPACES, NetworkSpace, StageChoices, space_file
 from triscale.searching.objectives import Objective
@@ -35,7 +35,7 @@ from triscale.units import format_seconds
 
 EPOCHS = 9  # of a full training: rungs of 1, 3 and 9
 MOST_EPOCHS = 81
-SLACK = 1.5  # by which latency and memory of one measurement may be off
+SLACK = 1.5  # by which latency and memory may be off from what MACs say
 MANY = 100  # candidates: where there is time for more, trainings become longer first
 
 
@@ -128,13 +128,20 @@ def _space(images: Data, asked: Asked, device: torch.device) -> NetworkSpace:
 def _check_reach(space: NetworkSpace, objective: Objective, device: torch.device, name: str) -> None:
     """Raises `UserError` where all networks of a file's space are about too small or too large: the search would draw
     for long and find none."""
-    costs, (low, high) = Costs(objective, space.reference, device), objective.band
-    least, most = (objective.used(costs.of(one)) for one in _extremes(space))
-    slack = 1.0 if set(objective.limits) <= set(ANALYTIC) else SLACK
-    if least > slack * high or slack * most < low:
+    (smallest, largest), (low, high) = map(cost, _extremes(space)), objective.band
+    costs = Costs(objective, space.reference, device).of(space.reference)
+    shares = []
+    for term, limit in objective.limits.items():
+        if term in ANALYTIC:
+            shares.append((getattr(smallest, term) / limit, getattr(largest, term) / limit))
+        else:  # measured only of networks near the reference, see `Costs`
+            share = costs[term] / limit
+            shares.append((share * low / (NEAR * SLACK), share * high * NEAR * SLACK))
+    least, most = (max(share[end] for share in shares) for end in (0, 1))
+    if least > high or most < low:
         raise UserError(
-            f"--space {name}: its networks use {least:.0%} to {most:.0%} of the limits, and wanted are {low:.0%} to "
-            f"{high:.0%}; take another limit, or a space around a network of that size"
+            f"--space {name}: its networks use about {least:.0%} to {most:.0%} of the limits, and wanted are "
+            f"{low:.0%} to {high:.0%}; take another limit, or a space around a network of that size"
         )
 
 

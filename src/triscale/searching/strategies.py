@@ -4,6 +4,7 @@ points may come back in any order. (TPE goes on too, but with other random numbe
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from random import Random
 from typing import Protocol
 
@@ -166,19 +167,16 @@ def fresh(
 
     After `DRAWS` proposals any point is taken; of a space that is small all are looked at.
     """
-    for turned_down in range(DRAWS):
-        if stopped():
-            return None
+
+    def going(_: object) -> bool:
+        return not stopped()
+
+    for turned_down in takewhile(going, range(DRAWS)):
         codes = strategy.propose(space, known, rng, turned_down)
         if admissible(codes):
             return codes
     if space.size <= DRAWS:
-        left = list(filter(admissible, space.all()))
+        left = list(filter(admissible, takewhile(going, space.all())))
         return rng.choice(left) if left else None
-    for _ in range(SCARCE * DRAWS):
-        if stopped():
-            return None
-        codes = space.sample(rng)
-        if admissible(codes):
-            return codes
-    return None
+    drawn = (space.sample(rng) for _ in range(SCARCE * DRAWS))
+    return next(filter(admissible, takewhile(going, drawn)), None)
