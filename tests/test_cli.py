@@ -20,6 +20,7 @@ from triscale.arch import Architecture, Head, MBConv, Stage, Stem, from_dict, lo
 from triscale.cli.console import print_table, table
 from triscale.data import Preprocess
 from triscale.fitting import Fitted
+from triscale.kernels import status
 from triscale.models.model import new
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent / "src")}
@@ -389,6 +390,17 @@ def command_line(*words: object, **environment: str) -> subprocess.CompletedProc
         [sys.executable, "-m", "triscale", *map(str, words)],
         capture_output=True,
         env={**ENVIRONMENT, **environment},
+    )
+
+
+@pytest.mark.skipif(status().isa is None, reason="no kernels here")
+def test_what_is_slower_for_want_of_instructions_is_said_in_one_line(fitted: Fitted, digits: Path) -> None:
+    picture = next(digits.rglob("*.png"))
+    done = command_line("predict", picture, "--model", fitted.run.path, "--json", TRISCALE_ISA="baseline")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.decode() == (
+        "triscale: Triscale's own engine is not used, answering is slower: it takes AVX2 or AVX-512, which are not in "
+        "use here\n"
     )
 
 

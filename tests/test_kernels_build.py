@@ -197,7 +197,7 @@ def test_sanitizers_find_nothing_in_the_kernels_and_the_engine(tmp_path: Path) -
     options = "-Dsanitize=address,undefined", "-DCMAKE_CXX_FLAGS_RELEASE=-O1", "-DCMAKE_CXX_COMPILER=g++"
     # Ninja keeps to the order of CMakeLists.txt, which has the longest first.
     generator = ("-G", "Ninja") if shutil.which("ninja") else ()
-    run("cmake", "-S", NATIVE, "-B", tmp_path, *generator, f"-Dsanitized={';'.join(isas)}", *options)
+    run("cmake", "-S", NATIVE, "-B", tmp_path, *generator, f"-Dtested={';'.join(isas)}", *options)
     run("cmake", "--build", tmp_path, "-j", os.cpu_count())
     places = {
         "source": str(ROOT / "src"),

@@ -117,17 +117,22 @@ def test_half_precision_is_near_or_refused(precision: Precision) -> None:
 
 
 needs_fp16 = pytest.mark.skipif("fp16" not in available().precisions, reason="the processor does not multiply fp16")
+needs_bf16 = pytest.mark.skipif("bf16" not in available().precisions, reason="the processor does not multiply bf16")
+halves = pytest.mark.parametrize(
+    "precision", [pytest.param("bf16", marks=needs_bf16), pytest.param("fp16", marks=needs_fp16)]
+)
+ROUNDING = {"bf16": 2**-8, "fp16": 2**-11}
 
 
 @torch.inference_mode()
-def unsteady(network: torch.nn.Module, x: Any) -> float:
-    """The furthest that logits get where what each layer computes is off by fp16's rounding: some networks answer some
-    images with differences of large numbers."""
+def unsteady(network: torch.nn.Module, x: Any, rounding: float) -> float:
+    """The furthest that logits get where what each layer computes is off by that: some networks answer some images with
+    differences of large numbers."""
     steady = copy.deepcopy(network).double()
     exact, chance = steady(torch.from_numpy(x).double()).numpy(), torch.Generator().manual_seed(0)
 
     def off(_: torch.nn.Module, __: Any, out: torch.Tensor) -> torch.Tensor:
-        return out * (1 + (2 * torch.rand(out.shape, generator=chance, dtype=out.dtype) - 1) * 2**-11)
+        return out * (1 + (2 * torch.rand(out.shape, generator=chance, dtype=out.dtype) - 1) * rounding)
 
     for layer in steady.modules():
         if not list(layer.children()):
@@ -135,23 +140,25 @@ def unsteady(network: torch.nn.Module, x: Any) -> float:
     return max(furthest(steady(torch.from_numpy(x).double()).numpy(), exact) for _ in range(16))
 
 
-@needs_fp16
+@halves
 @settings(max_examples=30)
-@given(architectures())
-def test_fp16_is_near_and_depends_on_neither_threads_nor_company(architecture: Architecture) -> None:
+@given(architecture=architectures())
+def test_half_precision_is_near_and_depends_on_neither_threads_nor_company(
+    precision: Precision, architecture: Architecture
+) -> None:
     plan, network = planned(architecture)
     x = pictures(architecture, 3)
-    with Engine(plan, precision="fp16", threads=1) as engine:
+    with Engine(plan, precision=precision, threads=1) as engine:
         found = engine(x)
         assert all(engine(x[i : i + 1]).tobytes() == found[i].tobytes() for i in range(3))
     for threads in (2, 3):
-        with Engine(plan, precision="fp16", threads=threads) as engine:
+        with Engine(plan, precision=precision, threads=threads) as engine:
             assert engine(x).tobytes() == found.tobytes()
-    # As near as PyTorch's own bf16, which has three bits less, or a hundredth of the largest logit, or as rounding is.
+    # As near as PyTorch's own bf16, or a hundredth of the largest logit, or as rounding is.
     exact = answered(network, x)
     with torch.inference_mode():
         bf16 = copy.deepcopy(network).bfloat16()(torch.from_numpy(x).bfloat16()).float().numpy()
-    assert furthest(found, exact) <= max(0.01, furthest(bf16, exact), 3 * unsteady(network, x))
+    assert furthest(found, exact) <= max(0.01, furthest(bf16, exact), 3 * unsteady(network, x, ROUNDING[precision]))
 
 
 @needs_fp16
@@ -165,12 +172,14 @@ def test_fp16_computes_published_networks_no_worse_than_bf16(name: str) -> None:
         assert furthest(half(x), exact) <= furthest(bf16(x), exact)
 
 
-@needs_fp16
-def test_what_goes_beyond_fp16_is_answered_in_fp32() -> None:
+@halves
+def test_what_goes_beyond_fp16_is_answered_in_fp32(precision: Precision) -> None:
+    if precision == "bf16" and available().isa != "amx":
+        pytest.skip("bf16 is summed in fp32 here, and nothing goes beyond that")
     plan, _ = planned(TINY)
     x = pictures(TINY, 4)
     x[1:3] *= 1e6
-    with Engine(plan, precision="fp16", threads=2) as half, Engine(plan, threads=2) as exact:
+    with Engine(plan, precision=precision, threads=2) as half, Engine(plan, threads=2) as exact:
         found, wanted = half(x), exact(x)
         assert np.array_equal(found[1:3], wanted[1:3])
         assert not np.array_equal(found[[0, 3]], wanted[[0, 3]])

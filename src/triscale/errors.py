@@ -17,6 +17,10 @@ class TooShortError(UserError):
         self.least = least
 
 
+class SlowerWarning(UserWarning):
+    """What is missing here, in one line: the work goes on, and takes longer."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether it says that memory ran out: Python's own error, or one of PyTorch's, which share no class."""
     text = str(error).lower()

@@ -6,9 +6,10 @@ import os
 import signal
 import sys
 import traceback
+import warnings
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 import typer
 from typer.exceptions import TyperException
@@ -33,7 +34,7 @@ from triscale.cli import (
 )
 from triscale.cli.console import write_json
 from triscale.cli.stopping import Interrupted
-from triscale.errors import TriscaleError, UserError, is_out_of_memory
+from triscale.errors import SlowerWarning, TriscaleError, UserError, is_out_of_memory
 
 app = typer.Typer(
     name="triscale",
@@ -112,11 +113,33 @@ def _given(error: TyperException) -> str:
     return ""
 
 
+def _warn(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Our own warnings as a line like those of errors; those of libraries as Python shows them."""
+    if not issubclass(category, SlowerWarning):
+        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))
+    elif os.environ.get("RANK", "0") == "0":
+        sys.stderr.write(f"triscale: {message}\n")
+
+
 def run() -> int:
     """The command line of this process, to its exit code."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     _any_stream()
+    with warnings.catch_warnings():
+        warnings.showwarning = _warn
+        return _answer()
+
+
+def _answer() -> int:
+    """What was asked, and its exit code."""
     try:
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
         sys.stdout.flush()

@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from triscale.errors import UserError
+from triscale.errors import SlowerWarning, UserError
 
-ISAS = ("baseline", "avx2", "avx512", "avx512bf16", "avx512fp16")
+ISAS = ("baseline", "avx2", "avx512", "avx512bf16", "avx512fp16", "amx")
 ACTIVATIONS = ("none", "relu", "relu6", "hardswish", "silu")  # in the order of interface.h
 _SWITCH, _ISA = "TRISCALE_KERNELS", "TRISCALE_ISA"
 _FILE = str(Path(__file__).parent / "native" / "triscale_kernels.so")
@@ -85,6 +85,8 @@ def warn_if_missing(what: Literal["training", "answering"] = "training") -> None
     found = status()
     if what == "answering" and found.isa == "baseline":
         why = "it takes AVX2 or AVX-512, which are not in use here"
-        warnings.warn(f"Triscale's own engine is not used, answering is slower: {why}", stacklevel=3)
+        warnings.warn(f"Triscale's own engine is not used, answering is slower: {why}", SlowerWarning, stacklevel=3)
     if found.isa is None and os.environ.get(_SWITCH) != "off":
-        warnings.warn(f"Triscale's own kernels are not used, {what} is slower: {found.why}", stacklevel=3)
+        warnings.warn(
+            f"Triscale's own kernels are not used, {what} is slower: {found.why}", SlowerWarning, stacklevel=3
+        )

@@ -26,8 +26,8 @@ class Engine:
     None; an engine's result is the same for any number. streams: how many calls compute at the same time, each with
     threads and memory of its own; more callers wait. pin: keeps each of the engine's own threads, all of a call but the
     caller's, on one of the cores this process may use, one after another; the caller's goes where the system lets it.
-    An engine may be called from many threads. It belongs to the process that made it. fp16 ends at 65,504: an image
-    whose logits are not finite for that is computed again in fp32.
+    An engine may be called from many threads. It belongs to the process that made it. fp16 ends at 65,504, and so does
+    bf16 by matrix tiles: an image whose logits are not finite for that is computed again in fp32.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Engine:
         self._handle: int | None = handle
         self._calls, self._changed = 0, Condition()
         self._exact: Engine | None = None
-        self._again = None if precision != "fp16" else lambda: Engine(plan, threads=threads, streams=streams, pin=pin)
+        self._again = None if precision == "fp32" else lambda: Engine(plan, threads=threads, streams=streams, pin=pin)
         self._free = weakref.finalize(self, _destroy, native, handle, self._process)
         # At the end of the process threads may still be computing; the system takes the memory.
         self._free.atexit = False

@@ -38,10 +38,13 @@ class Availability:
 
     @property
     def half(self) -> Half | None:
-        """In which half precision it is fastest: fp16 before bf16, or None where it multiplies neither.
+        """In which half precision it is fastest: bf16 by matrix tiles, fp16 before bf16 without them, or None where it
+        multiplies neither.
 
         Processors that have both without matrix tiles multiply fp16 twice as fast as fp32, and bf16 half as fast.
         """
+        if self.isa == "amx":
+            return "bf16"
         return "fp16" if "fp16" in self.precisions else "bf16" if "bf16" in self.precisions else None
 
 

@@ -8,6 +8,10 @@
 #if defined(TRISCALE_FP16)
 #include <cpuid.h>
 #endif
+#if defined(TRISCALE_TILES) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace triscale {
 
@@ -35,6 +39,11 @@ extern const Kernels kernels;
 extern const inference::Kernels inference_kernels;
 }
 #endif
+#if defined(TRISCALE_TILES)
+namespace amx {  // training has the kernels of avx512fp16: PyTorch multiplies by tiles
+extern const inference::Kernels inference_kernels;
+}
+#endif
 
 namespace {
 
@@ -44,6 +53,36 @@ struct Choice {
   const inference::Kernels* inference;
   bool here;
 };
+
+#if defined(TRISCALE_TILES)
+// Whether the processor multiplies bf16 by tiles, and the operating system keeps them.
+bool has_tiles() {
+#if defined(TRISCALE_TILES_ANYWHERE)
+  return true;  // for tests
+#else
+  unsigned a, b, c, d = 0;
+  constexpr unsigned kBf16Tiles = 1u << 22, kTiles = 1u << 24, kKept = 3u << 17;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & (kBf16Tiles | kTiles)) != (kBf16Tiles | kTiles)) return false;
+  unsigned low, high;
+  asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return (low & kKept) == kKept;
+#endif
+}
+
+// Linux wants to be asked once for a process, before the first tile: it then has to keep more for each thread.
+bool may_use_tiles() {
+#if defined(TRISCALE_TILES_ANYWHERE)
+  return true;
+#elif defined(__linux__)
+  constexpr long kAskPermission = 0x1023, kTileData = 18;
+  return syscall(SYS_arch_prctl, kAskPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+#else
+bool may_use_tiles() { return false; }
+#endif
 
 // From the slowest to the fastest; `here` counts the operating system's part too (it must save the wide registers).
 int list(Choice* choices) {
@@ -62,9 +101,17 @@ int list(Choice* choices) {
   // Asked of the processor itself: compilers differ in the names that they know.
   unsigned a, b, c, d = 0;
   bool fp16 = choices[n - 1].here && __get_cpuid_count(7, 0, &a, &b, &c, &d) && d >> 23 & 1;
+#if defined(TRISCALE_FP16_ANYWHERE)
+  fp16 = choices[n - 1].here;  // for tests
+#endif
   choices[n++] = {"avx512fp16", &avx512fp16::kernels, &avx512fp16::inference_kernels, fp16};
 #elif defined(TRISCALE_X86)
   choices[n++] = {"avx512fp16", nullptr, nullptr, false};  // a compiler that does not know it
+#endif
+#if defined(TRISCALE_TILES)
+  choices[n++] = {"amx", &avx512fp16::kernels, &amx::inference_kernels, fp16 && has_tiles()};
+#elif defined(TRISCALE_X86)
+  choices[n++] = {"amx", nullptr, nullptr, false};
 #endif
   return n;
 }
@@ -94,6 +141,8 @@ EXPORT const char* triscale_choose(const char* most) {
     if (last < 0) return nullptr;
   }
   while (!choices[last].here) last--;
+  // Tiles are used where the system lets them be and they multiply as they should; what is here without them is next.
+  if (strcmp(choices[last].name, "amx") == 0 && !(triscale::may_use_tiles() && choices[last].inference->sound())) last--;
   active = choices[last].kernels, triscale::inferring = choices[last].inference;
   return choices[last].name;
 }

@@ -65,7 +65,7 @@ struct Conv {
   static long packed(const Layer& layer) {
     Taps taps(layer);
     const Panels panels(layer.outputs);
-    return filled(panels.outputs) * sizeof(float) + taps.window.taps * taps.window.padded<T>() * panels.outputs * sizeof(T);
+    return filled(panels.outputs) * sizeof(float) + taps.window.taps * padded<T>(taps.window.inputs) * panels.outputs * sizeof(T);
   }
 
   static void pack(const Layer& layer, const float* values, void* to) {
@@ -85,7 +85,7 @@ struct Conv {
 
   // A panel with its inputs scaled.
   static long scratch(const Layer& layer) {
-    return !gates_weights(layer) ? 0 : round_up(layer.channels, 2) * kPair * static_cast<long>(sizeof(T));
+    return !gates_weights(layer) ? 0 : padded<T>(layer.channels) * kPair * static_cast<long>(sizeof(T));
   }
 
   // Phase 0 of one whose map is gated: so many pixels a task.
@@ -113,14 +113,14 @@ struct Conv {
     const long begin = runs.count * tiles.count * down / parts.down, end = runs.count * tiles.count * (down + 1) / parts.down;
     const float* bias = static_cast<const float*>(call.packed);
     const T* weights = reinterpret_cast<const T*>(bias + filled(panels.outputs));
-    const long inputs = taps.window.taps * taps.window.padded<T>();
+    const long inputs = taps.window.taps * padded<T>(taps.window.inputs);
     const Limits* limits = call.residual == nullptr ? limits_of(layer.activation) : nullptr;
     T* y = static_cast<T*>(call.output);
     for (long panel = panels.count() * across / parts.across; panel < panels.count() * (across + 1) / parts.across; panel++) {
       const long vectors = panels.vectors(panel), first = panel * kPair;
       const T* weight = weights + first * inputs;
-      const TileProduct<T> multiply(tiles, vectors);
-      if (gated) scale(weight, call.gate, inputs, vectors, static_cast<T*>(scratch));
+      const TileProduct<T> multiply(tiles, vectors, taps.window);
+      if (gated) scale(weight, call.gate, layer.channels, vectors, static_cast<T*>(scratch));
       const T* panel_weight = gated ? static_cast<const T*>(scratch) : weight;
       for (long at = begin; at < end; at++) {
         const long run = at / tiles.count, tile = at % tiles.count, pixel = tiles.first(tile), rows = tiles.rows(tile);
@@ -128,12 +128,12 @@ struct Conv {
         const long out = runs.output(run) + pixel * runs.out_apart + first;
         if constexpr (Same<T, Sum<T>>::value) {
           if (limits != nullptr) {
-            multiply.of(rows)(x, runs.apart, taps.window, panel_weight, bias + first, limits, y + out, runs.out_apart);
+            multiply(rows, x, runs.apart, panel_weight, bias + first, limits, y + out, runs.out_apart);
             continue;
           }
         }
         alignas(64) Sum<T> sums[kRows * kPair];
-        multiply.of(rows)(x, runs.apart, taps.window, panel_weight, bias + first, nullptr, sums, vectors * kLanes);
+        multiply(rows, x, runs.apart, panel_weight, bias + first, nullptr, sums, vectors * kLanes);
         finish(layer, sums, rows, vectors, runs.out_apart, call, out);
       }
     }
@@ -142,7 +142,7 @@ struct Conv {
  private:
   typedef int64_t Pairs __attribute__((vector_size(sizeof(Vec))));
 
-  // Each input's weights times its gate.
+  // Each input's weights times its gate; those that no input has stay zeros.
   static void scale(const float* from, const float* gate, long inputs, long vectors, float* to) {
     for (long i = 0; i < inputs; i++) {
       const Vec factor = all(gate[i]);
@@ -160,6 +160,7 @@ struct Conv {
       fetch(from + ahead(1) / sizeof(Half), vectors);
       for (long v = 0; v < 2 * vectors; v++, from += kLanes, to += kLanes) store(to, load(from, Full{}) * factor, Full{});
     }
+    memset(to, 0, (padded<Half>(inputs) - round_up(inputs, 2)) * vectors * kLanes * sizeof(Half));
   }
 
   static void finish(const Layer& layer, Sum<T>* sums, long rows, long vectors, long apart, const Call& call, long out) {

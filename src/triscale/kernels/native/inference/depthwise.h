@@ -176,8 +176,7 @@ struct ExpandDepthwise {
   }
 
   static long packed(const Layer& layer) {
-    const long inputs = round_up(layer.expand, step_of<T>());
-    return singles(layer) + inputs * Panels(layer.channels).outputs * sizeof(T);
+    return singles(layer) + padded<T>(layer.expand) * Panels(layer.channels).outputs * sizeof(T);
   }
 
   static void pack(const Layer& layer, const float* values, void* to) {
@@ -256,13 +255,13 @@ struct ExpandDepthwise {
         : layer_(*call.layer), of_(layer_), ring_(ring), panels_(layer_.channels), first_(panel * kPair),
           lanes_(panels_.vectors(panel) * kLanes), pixel_(begin * layer_.width),
           tiles_(most(1, (end - begin) * layer_.width)), window_{1, layer_.expand, &nowhere_},
-            multiply_(tiles_, lanes_ / kLanes) {
+            multiply_(tiles_, lanes_ / kLanes, window_) {
       const long channels = layer_.expand > 0 ? layer_.expand : layer_.channels;
       apart_ = lie(channels);
       x_ = static_cast<const T*>(call.input);
       const char* begins = static_cast<const char*>(call.packed);
       bias_ = reinterpret_cast<const float*>(begins + taps_size(layer_)) + first_;
-      weight_ = reinterpret_cast<const T*>(begins + singles(layer_)) + first_ * window_.template padded<T>();
+      weight_ = reinterpret_cast<const T*>(begins + singles(layer_)) + first_ * padded<T>(layer_.expand);
       const long right = layer_.left + layer_.width;
       for (long slot = 0; slot < of_.slots; slot++) {
         X* row = ring_ + slot * of_.width * lanes_;
@@ -301,7 +300,7 @@ struct ExpandDepthwise {
       alignas(64) X sums[kRows * kPair];
       // What needs no more than limits goes where it belongs at once, if it lies in one row.
       X* to = limits != nullptr && column + rows <= layer_.width ? place(pixel / layer_.width, column) : sums;
-      multiply_.of(rows)(x_ + pixel * apart_, apart_, window_, weight_, bias_, limits, to, lanes_);
+      multiply_(rows, x_ + pixel * apart_, apart_, weight_, bias_, limits, to, lanes_);
       if (to != sums) return;
       in_vectors([&](auto vector, long values) {
         using V = decltype(vector);

@@ -1,6 +1,7 @@
 // What differs between precisions: in what is summed, how many values a vector has, in which order outputs are packed. And
-// fp16 by AVX512-FP16: maps, weights, sums and activations are fp16, and computed with as such, 32 at a time. Included by
-// layers.cpp.
+// fp16 by AVX512-FP16: maps, weights, sums and activations are fp16, and computed with as such, 32 at a time. Where matrix
+// tiles multiply bf16 (see tiles.h), what follows a product up to the next map is computed with as fp16 as well, which has
+// three bits more: activations, depthwise convolutions. Included by layers.cpp.
 
 #pragma once
 
@@ -55,13 +56,23 @@ struct Summed<Fp16> {
   typedef Fp16 type;
 };
 
-template <>
-struct InVectors<Fp16> {
+struct InHalves {
   template <class Block>
   static TRISCALE_INLINE void call(long vectors, Block block) {
     return vectors == 2 ? block(Half32{}, Number<1>{}) : block(Half16{}, Number<1>{});
   }
 };
+template <>
+struct InVectors<Fp16> : InHalves {};
+
+#if defined(TRISCALE_TILES)
+template <>
+struct Summed<Bf16> {
+  typedef Fp16 type;
+};
+template <>
+struct InVectors<Bf16> : InHalves {};
+#endif
 
 // A whole panel's two vectors take every other output each: their sums fit together with one shuffle.
 template <>
@@ -80,18 +91,35 @@ struct GetHalves {
   }
   static TRISCALE_INLINE V all_of(float value) { return static_cast<_Float16>(value) - V{}; }
 };
-template <>
-struct Get<Half32> : GetHalves<Half32> {};
-template <>
-struct Get<Half16> : GetHalves<Half16> {};
 
 TRISCALE_INLINE Vec widen(Half16 v) { return (Vec)_mm512_cvtph_ps((__m256i)v); }
 TRISCALE_INLINE Half16 halved(Vec v) { return (Half16)_mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+TRISCALE_INLINE Half32 halved(Vec first, Vec second) {
+  return (Half32)_mm512_inserti64x4(_mm512_castsi256_si512((__m256i)halved(first)), (__m256i)halved(second), 1);
+}
+TRISCALE_INLINE Vec first_half(Half32 v) { return (Vec)_mm512_cvtph_ps(_mm512_castsi512_si256((__m512i)v)); }
+TRISCALE_INLINE Vec second_half(Half32 v) { return (Vec)_mm512_cvtph_ps(_mm512_extracti64x4_epi64((__m512i)v, 1)); }
+
+template <>
+struct Get<Half32> : GetHalves<Half32> {
+  using GetHalves<Half32>::from;
+  static TRISCALE_INLINE Half32 from(const Bf16* p) { return halved(load(p, Full{}), load(p + kLanes, Full{})); }
+};
+template <>
+struct Get<Half16> : GetHalves<Half16> {
+  using GetHalves<Half16>::from;
+  static TRISCALE_INLINE Half16 from(const Bf16* p) { return halved(load(p, Full{})); }
+};
 
 TRISCALE_INLINE Vec load(const Fp16* p, Full) { return widen(Get<Half16>::from(p)); }
 TRISCALE_INLINE Vec load(const Fp16* p, First lanes) { return widen((Half16)_mm256_maskz_loadu_epi16(lanes.mask, p)); }
 TRISCALE_INLINE void store(Fp16* p, Half32 v, Full) { memcpy(p, &v, sizeof v); }
 TRISCALE_INLINE void store(Fp16* p, Half16 v, Full) { memcpy(p, &v, sizeof v); }
+TRISCALE_INLINE void store(Bf16* p, Half32 v, Full) {
+  const __m512bh both = _mm512_cvtne2ps_pbh((__m512)second_half(v), (__m512)first_half(v));
+  memcpy(p, &both, sizeof both);
+}
+TRISCALE_INLINE void store(Bf16* p, Half16 v, Full) { store(p, widen(v), Full{}); }
 TRISCALE_INLINE void store(Fp16* p, Vec v, Full) { store(p, halved(v), Full{}); }
 TRISCALE_INLINE void store(Fp16* p, Vec v, First lanes) { _mm256_mask_storeu_epi16(p, lanes.mask, (__m256i)halved(v)); }
 TRISCALE_INLINE void put(Fp16* to, float value) { to->value = static_cast<_Float16>(value); }
@@ -107,8 +135,8 @@ TRISCALE_INLINE Half16 kept(Half16 v) {
 
 TRISCALE_INLINE void add_to_sums(Vec* sums, Half16 v) { sums[0] += widen(v); }
 TRISCALE_INLINE void add_to_sums(Vec* sums, Half32 v) {
-  sums[0] += (Vec)_mm512_cvtph_ps(_mm512_castsi512_si256((__m512i)v));
-  sums[1] += (Vec)_mm512_cvtph_ps(_mm512_extracti64x4_epi64((__m512i)v, 1));
+  sums[0] += first_half(v);
+  sums[1] += second_half(v);
 }
 
 // What is no number stays none.

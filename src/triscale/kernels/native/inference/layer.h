@@ -83,6 +83,8 @@ struct Kernels {
   void (*answer)(int precision, const void* from, int64_t count, float* to);
   // Multiplies as fast as it can, so many times over; returns the multiply-accumulates.
   int64_t (*limit)(int precision, int64_t repeats);
+  // Whether a product of bf16 is what it should be.
+  bool (*sound)();
   int multiplies;  // a bit for each precision that it has
 };
 

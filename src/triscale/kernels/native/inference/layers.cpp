@@ -9,6 +9,7 @@ using namespace triscale::inference;
 
 #include "inference/halves.h"
 #include "inference/product.h"
+#include "inference/tiles.h"
 #include "inference/convolve.h"
 #include "inference/maps.h"
 #include "inference/depthwise.h"
@@ -113,12 +114,57 @@ int64_t multiply_for(int64_t repeats) {
   alignas(64) float bias[kPair] = {};
   const long nowhere = 0;
   const Window window{1, kInputs, &nowhere};
-  for (int64_t i = 0; i < repeats; i++) product<kRows, 2>(x, kInputs, window, weight, bias, nullptr, sums, kPair);
+  const TileProduct<T> multiply(Tiles(kRows), 2, window);
+  for (int64_t i = 0; i < repeats; i++) multiply(kRows, x, kInputs, weight, bias, nullptr, sums, kPair);
   return repeats * kRows * kPair * kInputs;
 }
 
 int64_t limit(int precision, int64_t repeats) {
   return with_type(precision, [&](auto value) { return multiply_for<decltype(value)>(repeats); });
+}
+
+// A product of small whole numbers, which is exact: two parts of inputs, two taps, tiles of both heights, both widths of panels.
+template <class T>
+bool multiplies_soundly() {
+  constexpr long kInputs = 40, kTaps = 2, kApart = 48, kOutputs = 48, kRuns = 27;
+  alignas(64) T x[(kRuns + kTaps) * kApart], packed[kTaps * 64 * kOutputs];
+  alignas(64) float bias[kOutputs], weight[kTaps * kInputs * kOutputs];
+  auto small = [](long i) { return static_cast<float>(i * 7 % 11 - 5); };
+  for (long i = 0; i < (kRuns + kTaps) * kApart; i++) put(x + i, small(i));
+  for (long i = 0; i < kTaps * kInputs * kOutputs; i++) weight[i] = small(i / 3);
+  for (long i = 0; i < kOutputs; i++) bias[i] = small(i);
+  const long offsets[kTaps] = {0, kApart};
+  const Window window{kTaps, kInputs, offsets};
+  pack_panels(weight, kTaps, kInputs, kOutputs, [](long tap, long i) { return tap * kInputs + i; }, packed);
+  const Tiles tiles(kRuns);
+  for (long panel = 0; panel < 2; panel++) {
+    const long first = panel * kPair, width = least(kPair, kOutputs - first);
+    const TileProduct<T> multiply(tiles, width / kLanes, window);
+    for (long tile = 0; tile < tiles.count; tile++) {
+      alignas(64) Sum<T> y[kRows * kPair];
+      const T* at = x + tiles.first(tile) * kApart;
+      multiply(tiles.rows(tile), at, kApart, packed + first * kTaps * padded<T>(kInputs), bias + first, nullptr, y, width);
+      for (long i = 0; i < tiles.rows(tile) * width; i++) {
+        float wanted = bias[first + i % width];
+        for (long k = 0; k < kTaps * kInputs; k++) {
+          const long place = (tiles.first(tile) + i / width + k / kInputs) * kApart + k % kInputs;
+          wanted += small(place) * weight[k * kOutputs + first + i % width];
+        }
+        float found[kLanes];
+        store(found, load(y + i, First(1)), Full{});
+        if (found[0] != wanted) return false;
+      }
+    }
+  }
+  return true;
+}
+
+bool sound() {
+#if defined(__AVX512BF16__)
+  return multiplies_soundly<Bf16>();
+#else
+  return true;
+#endif
 }
 
 }  // namespace
@@ -132,7 +178,7 @@ constexpr int kMultiplies = 1 << kFp32;
 #endif
 
 extern const inference::Kernels inference_kernels;
-const inference::Kernels inference_kernels = {packed, pack, tasks, scratch, task, answer, limit, kMultiplies};
+const inference::Kernels inference_kernels = {packed, pack, tasks, scratch, task, answer, limit, sound, kMultiplies};
 
 }  // namespace TRISCALE_ISA
 }  // namespace triscale

@@ -2,7 +2,8 @@
 // inputs pass by. Included by layers.cpp.
 //
 // Weights lie as panels of two vectors of outputs (the last may be one), each with all its inputs in order. bf16 goes in
-// pairs of inputs, as VDPBF16PS takes them, and is summed in single precision; fp16 too, and is summed as fp16.
+// pairs of inputs, as VDPBF16PS takes them, and is summed in single precision; fp16 too, and is summed as fp16. Where there
+// are matrix tiles, bf16 is multiplied by those: see tiles.h.
 
 #pragma once
 
@@ -19,6 +20,32 @@ constexpr long step_of() {
   return sizeof(T) == 4 ? 1 : 2;
 }
 
+#if defined(TRISCALE_TILES)
+constexpr bool kTiles = true;
+#else
+constexpr bool kTiles = false;
+#endif
+
+// A matrix tile takes up to 32 inputs of bf16 from each pixel. Those of a run are cut into as few parts as can be, each of
+// whole lines of the cache where pixels are, else as even as they come.
+struct Depths {
+  long count, depth;
+
+  explicit Depths(long inputs) : count((inputs + 31) / 32), depth(32) {
+    if (filled(inputs) % 32 != 0) depth = round_up((inputs + count - 1) / count, 2);
+  }
+};
+
+// So many inputs of a run have weights: whole steps, or whole tiles, filled up with zeros.
+template <class T>
+long padded(long inputs) {
+  if constexpr (kTiles && Same<T, Bf16>::value) {
+    const Depths parts(inputs);
+    return parts.count * parts.depth;
+  }
+  return round_up(inputs, step_of<T>());
+}
+
 struct Panels {
   long outputs;  // whole vectors
 
@@ -31,10 +58,6 @@ struct Panels {
 struct Window {
   long taps, inputs;
   const long* offsets;
-  template <class T>
-  long padded() const {
-    return round_up(inputs, step_of<T>());
-  }
 };
 
 // The activations that only cut off: between what.
@@ -110,6 +133,7 @@ __attribute__((noinline)) void product(const float* x, long apart, const Window&
   }
 }
 
+#if !defined(TRISCALE_TILES)
 template <int ROWS, int VECTORS>
 __attribute__((noinline)) void product(const Bf16* x, long apart, const Window& window, const Bf16* weight,
                                        const float* bias, const Limits* limits, float* y, long y_apart) {
@@ -144,9 +168,10 @@ __attribute__((noinline)) void product(const Bf16* x, long apart, const Window& 
     TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) _mm512_storeu_ps(y + r * y_apart + v * kLanes, sum[r][v]);
   }
 #else
-  (void)x, (void)apart, (void)window, (void)weight, (void)bias, (void)limits, (void)y, (void)y_apart;  // never asked for: see Kernels::bf16
+  (void)x, (void)apart, (void)window, (void)weight, (void)bias, (void)limits, (void)y, (void)y_apart;  // never asked for: see kMultiplies
 #endif
 }
+#endif
 
 #if defined(__AVX512FP16__)
 // Inputs that are summed one after another in fp16. Their sums are kept apart and added up in the end: the fewer one after
@@ -249,18 +274,24 @@ struct Tiles {
   long fewest() const { return pixels / count; }
 };
 
-// The product for every tile: they differ by one row at most.
+// The product of so many vectors of outputs for every tile of pixels: they differ by one row at most.
 template <class T>
 class TileProduct {
  public:
-  TileProduct(const Tiles& tiles, long vectors) : fewest_(tiles.fewest()) {
+  TileProduct(const Tiles& tiles, long vectors, const Window& window) : fewest_(tiles.fewest()), window_(window) {
     short_ = find_product<T, kRows>(fewest_, vectors);
     tall_ = tiles.pixels % tiles.count == 0 ? short_ : find_product<T, kRows>(fewest_ + 1, vectors);
   }
-  Product<T> of(long rows) const { return rows == fewest_ ? short_ : tall_; }
+
+  // As `product`, of so many rows.
+  TRISCALE_INLINE void operator()(long rows, const T* x, long apart, const T* weight, const float* bias, const Limits* limits,
+                                  Sum<T>* y, long y_apart) const {
+    (rows == fewest_ ? short_ : tall_)(x, apart, window_, weight, bias, limits, y, y_apart);
+  }
 
  private:
-  long fewest_;
+  const long fewest_;
+  const Window& window_;
   Product<T> short_, tall_;
 };
 
@@ -277,11 +308,11 @@ template <class T, class Place>
 void pack_panels(const float* from, long taps, long inputs, long outputs, Place place, T* to) {
   const Panels panels(outputs);
   constexpr long kStep = step_of<T>();
-  const long padded = round_up(inputs, kStep);
+  const long filled_up = padded<T>(inputs);
   for (long panel = 0; panel < panels.count(); panel++) {
     const long width = panels.vectors(panel) * kLanes, first = panel * kPair;
     for (long tap = 0; tap < taps; tap++) {
-      for (long i = 0; i < padded; i += kStep) {
+      for (long i = 0; i < filled_up; i += kStep) {
         for (long j = 0; j < width; j++) {
           const long output = first + Order<T>::output(j, width);
           for (long k = 0; k < kStep; k++) {
