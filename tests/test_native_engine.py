@@ -186,6 +186,44 @@ def test_what_goes_beyond_fp16_is_answered_in_fp32(precision: Precision) -> None
         assert np.array_equal(half(x[3:]), found[3:])
 
 
+@halves
+def test_an_image_is_answered_alike_whatever_came_before_it(precision: Precision) -> None:
+    # Convolutions of numbers of inputs that fill no whole tile; buffers that several maps have in turns.
+    whole, widths = (
+        adapt(published("efficientnet_b0"), resolution=(48, 48), classes=7),
+        (24, 40, 80, 144, 200, 352, 488),
+    )
+    stages = tuple(replace(stage, channels=width) for stage, width in zip(whole.stages, widths, strict=True))
+    architecture = replace(whole, stages=stages)
+    plan, _ = planned(architecture)
+    x = pictures(architecture, 3)
+    x[1] *= 1e6
+    x[2] = x[0]
+    with Engine(plan, precision=precision, threads=1) as engine:
+        first, _, again = engine(x)
+        assert first.tobytes() == again.tobytes()
+        logits, _ = engine.timed(x)
+        assert logits[0].tobytes() == logits[2].tobytes() == first.tobytes()
+
+
+AVAILABLE: list[tuple[str | None, tuple[Precision, ...], dict[str, bool]]] = [
+    (None, (), {"fp32": False, "bf16": False, "fp16": False}),
+    ("avx2", ("fp32",), {"fp32": False, "bf16": False, "fp16": False}),
+    ("avx512bf16", ("fp32", "bf16"), {"fp32": False, "bf16": True, "fp16": False}),
+    ("avx512fp16", ("fp32", "bf16", "fp16"), {"fp32": False, "bf16": False, "fp16": True}),
+    ("amx", ("fp32", "bf16", "fp16"), {"fp32": False, "bf16": True, "fp16": True}),
+]
+
+
+@pytest.mark.parametrize(("isa", "precisions", "pays"), AVAILABLE)
+def test_half_precision_pays_where_it_is_faster_than_single(
+    isa: str | None, precisions: tuple[Precision, ...], pays: dict[str, bool]
+) -> None:
+    here = Availability(isa, precisions)
+    assert {precision: here.pays(precision) for precision in pays} == pays
+    assert here.half is None or here.pays(here.half)
+
+
 def test_no_images_have_no_logits() -> None:
     with Engine(tiny_plan()) as engine:
         found = engine(pictures(TINY, 0))

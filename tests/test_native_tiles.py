@@ -44,7 +44,8 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         pytest.skip("the compiler has no sanitizers")
     build = tmp_path_factory.mktemp("build")
     generator = ("-G", "Ninja") if shutil.which("ninja") else ()
-    options = ["-DCMAKE_CXX_COMPILER=g++", "-Dsanitize=address", f"-Dtiles={TESTS / 'native/tiles.cpp'}"]
+    options = ["-DCMAKE_CXX_COMPILER=g++", "-DCMAKE_CXX_FLAGS_RELEASE=-O1", "-Dsanitize=address", "-Dtested=amx"]
+    options += [f"-Dtiles={TESTS / 'native/tiles.cpp'}"]
     if status().isa == "avx512bf16":
         options.append(f"-Dhalves={TESTS / 'native/halves.h'}")
     found = run("cmake", "-S", NATIVE, "-B", build, *generator, *options).stdout

@@ -152,6 +152,11 @@ bool carry_out(const Instruction& it) {
   enum { kNone, k66, kF3, kF2 };
   if (it.opcode == 0x49 && it.prefix == kNone && it.mode != 3) return set_up(reinterpret_cast<const uint8_t*>(it.address)), true;
   if (it.opcode == 0x49 && it.prefix == kNone && it.reg == 0 && it.rm == 0) return state = State(), true;
+  if (it.opcode == 0x49 && it.prefix == kF2 && it.mode == 3 && it.rm == 0) {
+    use(it.reg);
+    memset(state.values[it.reg], 0, sizeof state.values[it.reg]);
+    return true;
+  }
   if (it.opcode == 0x4b && it.prefix == kF2 && it.mode != 3) return move(it, true), true;
   if (it.opcode == 0x4b && it.prefix == kF3 && it.mode != 3) return move(it, false), true;
   if (it.opcode == 0x5c && it.prefix == kF3 && it.mode == 3) return multiply(it.reg, it.rm, it.other), true;
@@ -162,6 +167,10 @@ void handle(int, siginfo_t*, void* context) {
   greg_t* registers = static_cast<ucontext_t*>(context)->uc_mcontext.gregs;
   Instruction it{};
   if (!decode(registers, it) || !carry_out(it)) {
+    const uint8_t* at = reinterpret_cast<const uint8_t*>(registers[REG_RIP]);
+    fprintf(stderr, "tiles: none of their instructions:");
+    for (int i = 0; i < 10; i++) fprintf(stderr, " %02x", at[i]);
+    fprintf(stderr, "\n");
     signal(SIGILL, SIG_DFL);  // the same again, and the end
     return;
   }

@@ -120,14 +120,14 @@ def learned(model: str | Path | Model, weights: str | Path | None = None) -> Mod
 
 
 def answering(model: Model, precision: str | None = None) -> str:
-    """In which precision a model answers: the one that is named; else the half precision in which our engine is fastest
-    here, where its run found that this costs less than half a point; else fp32. Raises `UserError` for one that cannot
-    be named."""
+    """In which precision a model answers: the one that is named; else the half precision of which its run found that it
+    costs less than half a point, where our engine is faster here in it; else fp32. Raises `UserError` for one that
+    cannot be named."""
     if precision is not None:
         engine_for(next(model.parameters()).device, precision=precision)
         return precision
     on_cpu = next(model.parameters()).device.type == "cpu"
-    return model.precision if on_cpu and model.precision == available().half else "fp32"
+    return model.precision if on_cpu and available().pays(model.precision) else "fp32"
 
 
 def is_labelled(place: Path) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from triscale.cores import usable_cores
-from triscale.engines.native.library import Precision, library, number_of
+from triscale.engines.native.library import Precision, available, library, number_of
 from triscale.engines.native.plan import Plan
 from triscale.errors import TriscaleError, UserError
 
@@ -56,7 +56,11 @@ class Engine:
         self._handle: int | None = handle
         self._calls, self._changed = 0, Condition()
         self._exact: Engine | None = None
-        self._again = None if precision == "fp32" else lambda: Engine(plan, threads=threads, streams=streams, pin=pin)
+        self._again = (
+            None
+            if not available().ends_early(precision)
+            else lambda: Engine(plan, threads=threads, streams=streams, pin=pin)
+        )
         self._free = weakref.finalize(self, _destroy, native, handle, self._process)
         # At the end of the process threads may still be computing; the system takes the memory.
         self._free.atexit = False

@@ -47,6 +47,14 @@ class Availability:
             return "bf16"
         return "fp16" if "fp16" in self.precisions else "bf16" if "bf16" in self.precisions else None
 
+    def pays(self, precision: str) -> bool:
+        """Whether it is faster than fp32: fp16 wherever it is, bf16 where nothing is faster."""
+        return precision in ("fp16", self.half) and precision in self.precisions
+
+    def ends_early(self, precision: str) -> bool:
+        """Whether something is computed as fp16, which ends at 65,504."""
+        return precision == "fp16" or (precision == "bf16" and self.isa == "amx")
+
 
 @cache
 def _opened() -> tuple[ctypes.CDLL | None, Availability]:

@@ -24,14 +24,14 @@ def open_run(
 
     Images are what the model's preprocessing makes of pictures: (pixels / 255 - mean) / std of what `Preprocess.fit`
     gives, (n, channels, height, width). Logits come in the order of its classes. Preprocessing and classes are in the
-    file's metadata (`arch.resolve.read_metadata`). precision: if None, the half precision in which this processor is
-    fastest, where the model's run found that it costs less than half a point, else fp32. threads, streams: see
+    file's metadata (`arch.resolve.read_metadata`). precision: if None, the half precision of which the model's run
+    found that it costs less than half a point, where it is faster here than fp32; else fp32. threads, streams: see
     `Engine`. Raises `UserError` for a path that is no such model, and for a damaged one; `TriscaleError` where there
     is no native engine.
     """
     place = Path(path)
     plan, found = _compiled(place / MODEL_FILE if place.is_dir() else place)
-    chosen = precision or (found if found == available().half else "fp32")
+    chosen = precision or (found if available().pays(found) else "fp32")
     return Engine(plan, precision=chosen, threads=threads, streams=streams)
 
 

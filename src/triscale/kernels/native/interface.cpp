@@ -63,6 +63,9 @@ bool has_tiles() {
   unsigned a, b, c, d = 0;
   constexpr unsigned kBf16Tiles = 1u << 22, kTiles = 1u << 24, kKept = 3u << 17;
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & (kBf16Tiles | kTiles)) != (kBf16Tiles | kTiles)) return false;
+  // Of the palette that is set up: eight tiles of 16 rows of 64 bytes, all of which a product takes.
+  if (!__get_cpuid_count(0x1d, 1, &a, &b, &c, &d) || b >> 16 < 8 || (b & 0xffff) < 64 || (c & 0xffff) < 16) return false;
+  if (!__get_cpuid_count(0x1e, 0, &a, &b, &c, &d) || (b & 0xff) < 16 || (b >> 8 & 0xffff) < 64) return false;
   unsigned low, high;
   asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   return (low & kKept) == kKept;

@@ -20,6 +20,9 @@ struct Held {
   int64_t height = 0, width = 0, channels = 0;
 };
 
+// Whether a layer leaves a map, of the engine's precision, or gates and sums in fp32.
+inline bool leaves_map(const Layer& layer) { return layer.kind != kExcite && layer.kind != kSum; }
+
 // What a layer leaves in its output, in values for each image.
 inline int64_t values_out(const Layer& layer) {
   switch (layer.kind) {

@@ -116,10 +116,10 @@ struct Conv {
     const long inputs = taps.window.taps * padded<T>(taps.window.inputs);
     const Limits* limits = call.residual == nullptr ? limits_of(layer.activation) : nullptr;
     T* y = static_cast<T*>(call.output);
+    const TileProduct<T> multiply(tiles, taps.window);
     for (long panel = panels.count() * across / parts.across; panel < panels.count() * (across + 1) / parts.across; panel++) {
       const long vectors = panels.vectors(panel), first = panel * kPair;
       const T* weight = weights + first * inputs;
-      const TileProduct<T> multiply(tiles, vectors, taps.window);
       if (gated) scale(weight, call.gate, layer.channels, vectors, static_cast<T*>(scratch));
       const T* panel_weight = gated ? static_cast<const T*>(scratch) : weight;
       for (long at = begin; at < end; at++) {
@@ -128,12 +128,12 @@ struct Conv {
         const long out = runs.output(run) + pixel * runs.out_apart + first;
         if constexpr (Same<T, Sum<T>>::value) {
           if (limits != nullptr) {
-            multiply(rows, x, runs.apart, panel_weight, bias + first, limits, y + out, runs.out_apart);
+            multiply(rows, vectors, x, runs.apart, panel_weight, bias + first, limits, y + out, runs.out_apart);
             continue;
           }
         }
         alignas(64) Sum<T> sums[kRows * kPair];
-        multiply(rows, x, runs.apart, panel_weight, bias + first, nullptr, sums, vectors * kLanes);
+        multiply(rows, vectors, x, runs.apart, panel_weight, bias + first, nullptr, sums, vectors * kLanes);
         finish(layer, sums, rows, vectors, runs.out_apart, call, out);
       }
     }

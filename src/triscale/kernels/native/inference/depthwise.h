@@ -255,7 +255,7 @@ struct ExpandDepthwise {
         : layer_(*call.layer), of_(layer_), ring_(ring), panels_(layer_.channels), first_(panel * kPair),
           lanes_(panels_.vectors(panel) * kLanes), pixel_(begin * layer_.width),
           tiles_(most(1, (end - begin) * layer_.width)), window_{1, layer_.expand, &nowhere_},
-            multiply_(tiles_, lanes_ / kLanes, window_) {
+            multiply_(tiles_, window_) {
       const long channels = layer_.expand > 0 ? layer_.expand : layer_.channels;
       apart_ = lie(channels);
       x_ = static_cast<const T*>(call.input);
@@ -300,7 +300,7 @@ struct ExpandDepthwise {
       alignas(64) X sums[kRows * kPair];
       // What needs no more than limits goes where it belongs at once, if it lies in one row.
       X* to = limits != nullptr && column + rows <= layer_.width ? place(pixel / layer_.width, column) : sums;
-      multiply_(rows, x_ + pixel * apart_, apart_, weight_, bias_, limits, to, lanes_);
+      multiply_(rows, lanes_ / kLanes, x_ + pixel * apart_, apart_, weight_, bias_, limits, to, lanes_);
       if (to != sums) return;
       in_vectors([&](auto vector, long values) {
         using V = decltype(vector);

@@ -73,6 +73,7 @@ class Pass {
       call_ = {&layer, plan_.packed.get() + plan_.places[i], 0, x, at(layer.input), at(layer.residual),
                reinterpret_cast<const float*>(at(layer.gate)), reinterpret_cast<float*>(at(layer.sums)), at(layer.output)};
       workspaces_ = workspaces;
+      clear_behind(layer);
       for (call_.phase = 0; call_.phase < phases(layer); call_.phase++) {
         const int64_t tasks = plan_.kernels->tasks(&layer, call_.phase);
         if (team == nullptr) {
@@ -91,6 +92,13 @@ class Pass {
 
  private:
   using Clock = std::chrono::steady_clock;
+
+  // Products look a few values beyond the last pixel of a map, at weights that are 0: what lies there must be a number, and
+  // not another image's.
+  void clear_behind(const Layer& layer) const {
+    if (!leaves_map(layer)) return;
+    memset(at(layer.output) + (values_out(layer) - kTogether) * plan_.value(), 0, static_cast<size_t>(kTogether * plan_.value()));
+  }
 
   char* at(int64_t buffer) const { return buffer < 0 ? nullptr : maps_.buffers[static_cast<size_t>(buffer)].get(); }
 
@@ -221,9 +229,8 @@ bool read_plan(Plan& plan, const int64_t* rows, int64_t layers, int64_t buffers,
     memcpy(&layer, rows + i * kFields, kFields * sizeof(int64_t));
     if (!checker.check(layer, i)) return false;
     if ((i == 0) != (layer.kind == kInput)) return checker.refuse("the network's input must come first, and once");
-    const bool singles = layer.kind == kExcite || layer.kind == kSum;
     int64_t& needed = plan.sizes[static_cast<size_t>(layer.output)];
-    const int64_t bytes = values_out(layer) * (singles ? 4 : plan.value());
+    const int64_t bytes = values_out(layer) * (leaves_map(layer) ? plan.value() : 4);
     needed = needed > bytes ? needed : bytes;
     if (layer.kind == kDepthwise && layer.sums >= 0) {
       int64_t& sums = plan.sizes[static_cast<size_t>(layer.sums)];

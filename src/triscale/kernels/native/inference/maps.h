@@ -26,8 +26,6 @@ void take_input(const Call& call, long part) {
   const bool planar = stays_planar(layer.channels);
   const long apart = planar ? 1 : lie(layer.channels);
   T* y = static_cast<T*>(call.output);
-  // Windows that end in pairs look one value beyond the last plane; whatever lies there must be a number.
-  if (planar && end == layer.out_height) memset(y + layer.out_pixels() * layer.channels, 0, kTogether * sizeof(T));
   if (!planar) memset(y + begin * layer.out_width * apart, 0, (end - begin) * layer.out_width * apart * sizeof(T));
   for (long c = 0; c < layer.channels; c++) {
     for (long i = begin; i < end; i++) {

@@ -264,35 +264,39 @@ Product<T> find_product(long rows, long vectors) {
   return nullptr;
 }
 
-// How a run of pixels is covered: by as few tiles as can be, which are as even as they come.
+// How a run of pixels is covered: by as few tiles as can be, which are as even as they come. Matrix tiles are all of one
+// height, for it is set up once, and some pixels are computed twice.
 struct Tiles {
   long pixels, count;
 
   explicit Tiles(long pixels_) : pixels(pixels_), count((pixels_ + kRows - 1) / kRows) {}
-  long first(long tile) const { return pixels * tile / count; }
-  long rows(long tile) const { return first(tile + 1) - first(tile); }
-  long fewest() const { return pixels / count; }
+  long first(long tile) const { return kTiles ? least(tile * most(), pixels - most()) : pixels * tile / count; }
+  long rows(long tile) const { return kTiles ? most() : first(tile + 1) - first(tile); }
+  long fewest() const { return kTiles ? most() : pixels / count; }
+  long most() const { return (pixels + count - 1) / count; }
 };
 
-// The product of so many vectors of outputs for every tile of pixels: they differ by one row at most.
+// The product for every tile of pixels, which differ by one row at most, and for either width of a panel.
 template <class T>
 class TileProduct {
  public:
-  TileProduct(const Tiles& tiles, long vectors, const Window& window) : fewest_(tiles.fewest()), window_(window) {
-    short_ = find_product<T, kRows>(fewest_, vectors);
-    tall_ = tiles.pixels % tiles.count == 0 ? short_ : find_product<T, kRows>(fewest_ + 1, vectors);
+  TileProduct(const Tiles& tiles, const Window& window) : fewest_(tiles.fewest()), window_(window) {
+    for (long vectors = 1; vectors <= 2; vectors++) {
+      short_[vectors - 1] = find_product<T, kRows>(fewest_, vectors);
+      tall_[vectors - 1] = find_product<T, kRows>(tiles.most(), vectors);
+    }
   }
 
-  // As `product`, of so many rows.
-  TRISCALE_INLINE void operator()(long rows, const T* x, long apart, const T* weight, const float* bias, const Limits* limits,
-                                  Sum<T>* y, long y_apart) const {
-    (rows == fewest_ ? short_ : tall_)(x, apart, window_, weight, bias, limits, y, y_apart);
+  // As `product`, of so many rows and vectors of outputs.
+  TRISCALE_INLINE void operator()(long rows, long vectors, const T* x, long apart, const T* weight, const float* bias,
+                                  const Limits* limits, Sum<T>* y, long y_apart) const {
+    (rows == fewest_ ? short_ : tall_)[vectors - 1](x, apart, window_, weight, bias, limits, y, y_apart);
   }
 
  private:
   const long fewest_;
   const Window& window_;
-  Product<T> short_, tall_;
+  Product<T> short_[2], tall_[2];
 };
 
 // Packs the weights of (taps, inputs), whose rows of outputs lie where `place` says, as panels; each tap's inputs are

@@ -12,9 +12,8 @@ namespace triscale {
 namespace TRISCALE_ISA {
 namespace {
 
-// What the tiles are: sums and pixels twice, of the tiles of pixels with one row less and with one more, so that nothing is
-// set up anew between them; and weights.
-constexpr int kSums = 0, kTallSums = 2, kPixels = 4, kTallPixels = 5, kWeights = 6;
+// What the tiles are: sums of two vectors of outputs, twice; pixels; weights.
+constexpr int kSums = 0, kOtherSums = 2, kPixels = 4, kWeights = 6;
 
 // Layout of LDTILECFG's memory, palette 1.
 struct alignas(64) TileShapes {
@@ -46,59 +45,89 @@ TRISCALE_INLINE void multiply_tiles() {
   asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(SUMS), "i"(PIXELS), "i"(WEIGHTS));
 }
 
-// y (rows, VECTORS vectors of floats) = bias + the window of as many pixels as the tiles have rows, times a panel.
-template <int SUMS, int PIXELS, int VECTORS>
-__attribute__((noinline)) void tile_product(const Bf16* x, long apart, const Window& window, const Depths& parts, const Bf16* weight,
-                                            const float* bias, float* y) {
-  constexpr long kLine = kLanes * sizeof(float), kBetween = VECTORS * kLine;
-  load_tile<SUMS>(bias, 0);
-  if (VECTORS == 2) load_tile<SUMS + 1>(bias + kLanes, 0);
+template <int TILE>
+TRISCALE_INLINE void clear_tile() {
+  asm volatile("tilezero %%tmm%c0" : : "i"(TILE));
+}
+
+// A panel's weights for one part of the inputs, times those inputs, added to the sums.
+template <int SUMS, int VECTORS>
+TRISCALE_INLINE void add_part(const Bf16* x, long apart, const Bf16* weight) {
+  constexpr long kBetween = VECTORS * kLanes * 2 * sizeof(Bf16);
+  constexpr int kOwn = SUMS == kSums ? 0 : 1;
+  load_tile<kPixels + kOwn>(x, apart);
+  load_tile<kWeights>(weight, kBetween);
+  multiply_tiles<SUMS, kPixels + kOwn, kWeights>();
+  if (VECTORS == 2) {
+    load_tile<kWeights + 1>(weight + kPair, kBetween);
+    multiply_tiles<SUMS + 1, kPixels + kOwn, kWeights + 1>();
+  }
+}
+
+// y (rows, VECTORS vectors of floats) = bias + the window of as many pixels as the tiles have rows, times a panel. A product
+// takes some fifty cycles until its sums can be added to, and sixteen until the next can begin: of many parts every other
+// one is summed by itself, in `others`. Returns whether there are any of those.
+template <int VECTORS>
+__attribute__((noinline)) bool tile_product(const Bf16* x, long apart, const Window& window, const Depths& parts, const Bf16* weight,
+                                            const float* bias, float* y, float* others) {
+  constexpr long kBetween = VECTORS * kLanes * sizeof(float), kSplit = 4;
+  const long size = parts.depth * VECTORS * kLanes, bytes = apart * static_cast<long>(sizeof(Bf16));
+  const bool split = window.taps * parts.count >= kSplit;
+  load_tile<kSums>(bias, 0);
+  if (VECTORS == 2) load_tile<kSums + 1>(bias + kLanes, 0);
+  if (split) {
+    clear_tile<kOtherSums>();
+    if (VECTORS == 2) clear_tile<kOtherSums + 1>();
+  }
+  bool other = false;
   for (long tap = 0; tap < window.taps; tap++) {
     const Bf16* at = x + window.offsets[tap];
-    for (long part = 0; part < parts.count; part++) {
-      load_tile<PIXELS>(at, apart * static_cast<long>(sizeof(Bf16)));
-      load_tile<kWeights>(weight, kBetween);
-      multiply_tiles<SUMS, PIXELS, kWeights>();
-      if (VECTORS == 2) {
-        load_tile<kWeights + 1>(weight + kPair, kBetween);
-        multiply_tiles<SUMS + 1, PIXELS, kWeights + 1>();
+    for (long part = 0; part < parts.count; part++, at += parts.depth, weight += size, other = split && !other) {
+      if (other) {
+        add_part<kOtherSums, VECTORS>(at, bytes, weight);
+      } else {
+        add_part<kSums, VECTORS>(at, bytes, weight);
       }
-      at += parts.depth, weight += parts.depth * VECTORS * kLanes;
     }
   }
-  store_tile<SUMS>(y, kBetween);
-  if (VECTORS == 2) store_tile<SUMS + 1>(y + kLanes, kBetween);
+  store_tile<kSums>(y, kBetween);
+  if (VECTORS == 2) store_tile<kSums + 1>(y + kLanes, kBetween);
+  if (!split) return false;
+  store_tile<kOtherSums>(others, kBetween);
+  if (VECTORS == 2) store_tile<kOtherSums + 1>(others + kLanes, kBetween);
+  return true;
 }
 
 // Sets the thread's tiles up, and gives them up again: one at a time for a thread.
 template <>
 class TileProduct<Bf16> {
  public:
-  TileProduct(const Tiles& tiles, long vectors, const Window& window)
-      : fewest_(tiles.fewest()), vectors_(vectors), window_(window), parts_(window.inputs) {
-    const long depth = parts_.depth, most = tiles.pixels % tiles.count == 0 ? fewest_ : fewest_ + 1;
+  TileProduct(const Tiles& tiles, const Window& window) : window_(window), parts_(window.inputs) {
+    if (window.inputs == 0) return;
     TileShapes shapes;
-    for (int v = 0; v < 2; v++) {
-      shapes.set(kSums + v, fewest_, 64), shapes.set(kTallSums + v, most, 64);
-      shapes.set(kWeights + v, depth / 2, 64);
+    for (int i = 0; i < 2; i++) {
+      shapes.set(kSums + i, tiles.most(), 64), shapes.set(kOtherSums + i, tiles.most(), 64);
+      shapes.set(kPixels + i, tiles.most(), 2 * parts_.depth), shapes.set(kWeights + i, parts_.depth / 2, 64);
     }
-    shapes.set(kPixels, fewest_, 2 * depth), shapes.set(kTallPixels, most, 2 * depth);
     set_up(shapes);
   }
-  ~TileProduct() { give_up_tiles(); }
+  ~TileProduct() {
+    if (window_.inputs != 0) give_up_tiles();
+  }
   TileProduct(const TileProduct&) = delete;
   TileProduct& operator=(const TileProduct&) = delete;
 
-  // As `product`, of so many rows; sums become fp16 on the way out.
-  TRISCALE_INLINE void operator()(long rows, const Bf16* x, long apart, const Bf16* weight, const float* bias, const Limits* limits,
-                                  Fp16* y, long y_apart) const {
-    alignas(64) float sums[kRows * kPair];
-    const bool tall = rows != fewest_;
-    if (vectors_ == 2) {
-      (tall ? tile_product<kTallSums, kTallPixels, 2> : tile_product<kSums, kPixels, 2>)(x, apart, window_, parts_, weight, bias, sums);
+  // As `product`, of so many rows and vectors of outputs; sums become fp16 on the way out.
+  TRISCALE_INLINE void operator()(long rows, long vectors, const Bf16* x, long apart, const Bf16* weight, const float* bias,
+                                  const Limits* limits, Fp16* y, long y_apart) const {
+    alignas(64) float sums[kRows * kPair], others[kRows * kPair];
+    const bool split = (vectors == 2 ? tile_product<2> : tile_product<1>)(x, apart, window_, parts_, weight, bias, sums, others);
+    if (split) {
+      for (long i = 0; i < rows * vectors * kLanes; i += kLanes) store(sums + i, load(sums + i, Full{}) + load(others + i, Full{}), Full{});
+    }
+    if (vectors == 2) {
       put_down<Half32>(sums, rows, limits, y, y_apart, [](const float* p) { return halved(load(p, Full{}), load(p + kLanes, Full{})); });
     } else {
-      (tall ? tile_product<kTallSums, kTallPixels, 1> : tile_product<kSums, kPixels, 1>)(x, apart, window_, parts_, weight, bias, sums);
       put_down<Half16>(sums, rows, limits, y, y_apart, [](const float* p) { return halved(load(p, Full{})); });
     }
   }
@@ -115,7 +144,6 @@ class TileProduct<Bf16> {
     for (long r = 0; r < rows; r++) store(y + r * y_apart, cut(halve(sums + r * kValues), low, high), Full{});
   }
 
-  const long fewest_, vectors_;
   const Window& window_;
   const Depths parts_;
 };
