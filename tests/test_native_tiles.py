@@ -16,7 +16,6 @@ TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 NATIVE = ROOT / "src/triscale/kernels/native"
 ISA = "import triscale.kernels; print(triscale.kernels.status().isa)"
-PROMISES = "half or fp16 or alike"  # of test_native_engine.py
 
 pytestmark = [
     pytest.mark.slow,
@@ -63,8 +62,8 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def test_by_tiles_the_engine_keeps_what_it_promises(emulated: dict[str, str]) -> None:
-    words = "-m", "pytest", "-q", "-p", "other_kernels", "-p", "no:cacheprovider", TESTS / "test_native_engine.py"
-    done = run(sys.executable, *words, "-k", PROMISES, **emulated)
+    words = "-m", "pytest", "-q", "-p", "other_kernels", "-p", "no:cacheprovider", TESTS / "test_native_halves.py"
+    done = run(sys.executable, *words, **emulated)
     assert " passed" in done.stdout
     assert "skipped" not in done.stdout
 

@@ -1,0 +1,151 @@
+"""Half precision in the native engine: near, the same whoever asks, and fp32 where fp16 ends."""
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from native_program import answered, furthest, pictures, planned
+from specs import architectures
+from test_native_engine import NETWORKS
+from tiny import TINY
+
+from triscale.arch import Architecture, adapt, published
+from triscale.engines.native import Availability, Engine, available
+from triscale.engines.native.library import Precision
+from triscale.errors import UserError
+
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.skipif(available().isa is None, reason=f"no native engine: {available().why}"),
+]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_is_near_or_refused(precision: Precision) -> None:
+    architecture = adapt(published("efficientnet_b0"), resolution=(64, 64), classes=10)
+    plan, network = planned(architecture)
+    if precision not in available().precisions:
+        with pytest.raises(UserError, match=f"does not multiply {precision}; take 'fp32'"):
+            Engine(plan, precision=precision)
+        return
+    x = pictures(architecture, 3)
+    with Engine(plan, precision=precision, threads=2) as engine:
+        assert furthest(engine(x), answered(network, x)) < 0.1
+
+
+needs_fp16 = pytest.mark.skipif("fp16" not in available().precisions, reason="the processor does not multiply fp16")
+
+
+needs_bf16 = pytest.mark.skipif("bf16" not in available().precisions, reason="the processor does not multiply bf16")
+
+
+halves = pytest.mark.parametrize(
+    "precision", [pytest.param("bf16", marks=needs_bf16), pytest.param("fp16", marks=needs_fp16)]
+)
+
+
+ROUNDING = {"bf16": 2**-8, "fp16": 2**-11}
+
+
+@torch.inference_mode()
+def unsteady(network: torch.nn.Module, x: Any, rounding: float) -> float:
+    """The furthest that logits get where what each layer computes is off by that: some networks answer some images with
+    differences of large numbers."""
+    steady = copy.deepcopy(network).double()
+    exact, chance = steady(torch.from_numpy(x).double()).numpy(), torch.Generator().manual_seed(0)
+
+    def off(_: torch.nn.Module, __: Any, out: torch.Tensor) -> torch.Tensor:
+        return out * (1 + (2 * torch.rand(out.shape, generator=chance, dtype=out.dtype) - 1) * rounding)
+
+    for layer in steady.modules():
+        if not list(layer.children()):
+            layer.register_forward_hook(off)
+    return max(furthest(steady(torch.from_numpy(x).double()).numpy(), exact) for _ in range(16))
+
+
+@halves
+@settings(max_examples=30)
+@given(architecture=architectures())
+def test_half_precision_is_near_and_depends_on_neither_threads_nor_company(
+    precision: Precision, architecture: Architecture
+) -> None:
+    plan, network = planned(architecture)
+    x = pictures(architecture, 3)
+    with Engine(plan, precision=precision, threads=1) as engine:
+        found = engine(x)
+        assert all(engine(x[i : i + 1]).tobytes() == found[i].tobytes() for i in range(3))
+    for threads in (2, 3):
+        with Engine(plan, precision=precision, threads=threads) as engine:
+            assert engine(x).tobytes() == found.tobytes()
+    # As near as PyTorch's own bf16, or a hundredth of the largest logit, or as rounding is.
+    exact = answered(network, x)
+    with torch.inference_mode():
+        bf16 = copy.deepcopy(network).bfloat16()(torch.from_numpy(x).bfloat16()).float().numpy()
+    assert furthest(found, exact) <= max(0.01, furthest(bf16, exact), 3 * unsteady(network, x, ROUNDING[precision]))
+
+
+@needs_fp16
+@pytest.mark.parametrize("name", NETWORKS)
+def test_fp16_computes_published_networks_no_worse_than_bf16(name: str) -> None:
+    architecture = adapt(published(name), resolution=(57, 40), classes=11)
+    plan, network = planned(architecture)
+    x = pictures(architecture, 3)
+    exact = answered(network, x)
+    with Engine(plan, precision="fp16") as half, Engine(plan, precision="bf16") as bf16:
+        assert furthest(half(x), exact) <= furthest(bf16(x), exact)
+
+
+@halves
+def test_what_goes_beyond_fp16_is_answered_in_fp32(precision: Precision) -> None:
+    if precision == "bf16" and available().isa != "amx":
+        pytest.skip("bf16 is summed in fp32 here, and nothing goes beyond that")
+    plan, _ = planned(TINY)
+    x = pictures(TINY, 4)
+    x[1:3] *= 1e6
+    with Engine(plan, precision=precision, threads=2) as half, Engine(plan, threads=2) as exact:
+        found, wanted = half(x), exact(x)
+        assert np.array_equal(found[1:3], wanted[1:3])
+        assert not np.array_equal(found[[0, 3]], wanted[[0, 3]])
+        assert np.array_equal(half(x[3:]), found[3:])
+
+
+@halves
+def test_an_image_is_answered_alike_whatever_came_before_it(precision: Precision) -> None:
+    # Convolutions of numbers of inputs that fill no whole tile; buffers that several maps have in turns.
+    whole, widths = (
+        adapt(published("efficientnet_b0"), resolution=(48, 48), classes=7),
+        (24, 40, 80, 144, 200, 352, 488),
+    )
+    stages = tuple(replace(stage, channels=width) for stage, width in zip(whole.stages, widths, strict=True))
+    architecture = replace(whole, stages=stages)
+    plan, _ = planned(architecture)
+    x = pictures(architecture, 3)
+    x[1] *= 1e6
+    x[2] = x[0]
+    with Engine(plan, precision=precision, threads=1) as engine:
+        first, _, again = engine(x)
+        assert first.tobytes() == again.tobytes()
+        logits, _ = engine.timed(x)
+        assert logits[0].tobytes() == logits[2].tobytes() == first.tobytes()
+
+
+AVAILABLE: list[tuple[str | None, tuple[Precision, ...], dict[str, bool]]] = [
+    (None, (), {"fp32": False, "bf16": False, "fp16": False}),
+    ("avx2", ("fp32",), {"fp32": False, "bf16": False, "fp16": False}),
+    ("avx512bf16", ("fp32", "bf16"), {"fp32": False, "bf16": True, "fp16": False}),
+    ("avx512fp16", ("fp32", "bf16", "fp16"), {"fp32": False, "bf16": False, "fp16": True}),
+    ("amx", ("fp32", "bf16", "fp16"), {"fp32": False, "bf16": True, "fp16": True}),
+]
+
+
+@pytest.mark.parametrize(("isa", "precisions", "pays"), AVAILABLE)
+def test_half_precision_pays_where_it_is_faster_than_single(
+    isa: str | None, precisions: tuple[Precision, ...], pays: dict[str, bool]
+) -> None:
+    here = Availability(isa, precisions)
+    assert {precision: here.pays(precision) for precision in pays} == pays
+    assert here.half is None or here.pays(here.half)
