@@ -7,7 +7,8 @@ A name of the zoo is adapted to the images and scaled to --macs; what a file or 
 Seeds are shared by all. Prints a table in Markdown: mean test accuracy with its 95 % interval over seeds, and every
 difference to the first network, paired by seed, with p after Holm's correction over all pairs; of a single seed, both
 over the test images (Wilson's interval, paired by image with McNemar's test). Trials lie in
-DIR/ledger.db: what is finished is not trained again, and more --seeds extend it. DIR/contest.json holds all of it.
+DIR/ledger.db: what is finished is not trained again, and more --seeds extend it; what was ended in its middle goes on
+from its last epoch. DIR/contest.json holds all of it.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from contextlib import closing
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -34,9 +36,10 @@ from triscale.training import find_recipe, regularised
 from triscale.training import resolve as resolve_recipe
 from triscale.training.machine import find_device
 from triscale.trials import LEDGER, Entry, How, Ledger, Progress, Trial, Workers, run_trials, unpack
-from triscale.units import format_count, parse_count
+from triscale.units import format_count, format_seconds, parse_count
 
 Bits = npt.NDArray[np.bool_]
+MINUTE = 60.0
 
 
 def entrant(word: str, images: Data, macs: float) -> Architecture:
@@ -52,16 +55,20 @@ def entrant(word: str, images: Data, macs: float) -> Architecture:
 
 
 class Told:
-    """A line for every trial that ended; progress comes more often than that."""
+    """A line for every trial that ended, and one a minute; progress comes more often than that."""
 
     def __init__(self) -> None:
-        self.done = 0
+        self.done, self.last = 0, monotonic()
 
     def __call__(self, progress: Progress) -> None:
         if progress.done != self.done and progress.last is not None:
             self.done = progress.done
             label, outcome = progress.last
             print(f"{label}: {outcome.selection:.2%} ({progress.done} of {progress.wanted})", file=sys.stderr)
+        if monotonic() - self.last > MINUTE:
+            self.last = monotonic()
+            left = "" if progress.left is None else f", {format_seconds(progress.left)} left"
+            print(f"{progress.share:.0%}{left}", file=sys.stderr)
 
 
 def trials(networks: list[Architecture], images: Data, asked: argparse.Namespace) -> tuple[list[list[Entry]], int]:

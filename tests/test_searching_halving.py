@@ -65,7 +65,7 @@ class Formula:
         self.began: list[Trial] = []
         self._running: list[tuple[int, Trial]] = []
 
-    def submit(self, ticket: int, trial: Trial) -> None:
+    def submit(self, ticket: int, trial: Trial, place: Path) -> None:
         assert len(self._running) < self.slots
         self.began.append(trial)
         self._running.append((ticket, trial))

@@ -15,7 +15,7 @@ from torch import Tensor
 from triscale.data import Augment, Batch, Batches, prepare
 from triscale.models import Model
 from triscale.models.model import new
-from triscale.training import ALONE, Recipe, train
+from triscale.training import ALONE, InMemory, Recipe, train
 from triscale.training.session import Session, class_weights, steps_per_epoch
 
 Floats = npt.NDArray[np.float64]
@@ -202,3 +202,20 @@ def test_dropout_and_stochastic_depth_of_a_step_depend_on_seed_and_step_alone() 
         losses.append(gradients(session, batch)[0])
     assert losses[0] == losses[1]
     assert len(set(losses)) == 3
+
+
+def test_going_back_twice_goes_back_to_the_same() -> None:
+    """What a step changes in place is never the snapshot's own: neither weights nor the optimizer's count of steps."""
+    session, keeper = begun(Recipe(epochs=1, batch=16)), InMemory()
+    session.step(first_batch(session))
+    keeper.save(session.snapshot())
+    ends = []
+    for _ in range(2):
+        kept = keeper.newest()
+        assert kept is not None
+        session.restore(kept)
+        session.step(first_batch(session))
+        ends.append({name: value.clone() for name, value in session.snapshot().tensors.items()})
+    assert ends[0].keys() == ends[1].keys()
+    for name, value in ends[0].items():
+        torch.testing.assert_close(ends[1][name], value, rtol=0, atol=0, msg=name)

@@ -46,7 +46,7 @@ class Fake:
         self.submitted: list[Trial] = []
         self.running: list[Done] = []
 
-    def submit(self, ticket: int, trial: Trial) -> None:
+    def submit(self, ticket: int, trial: Trial, place: Path) -> None:
         assert len(self.running) < self.slots, "no more at once than there are slots"
         self.submitted.append(trial)
         self.running.append(self.ends(ticket, trial))

@@ -323,9 +323,9 @@ class Session:
         for name, value in state.items():
             key, _, owner = name.partition(".")
             parameter = parameters[owner]
-            if value.shape == parameter.shape:  # in the parameter's own order of memory
-                value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-            self.optimizer.state[parameter][key] = value
+            # A copy, for a step changes it; in the parameter's own order of memory.
+            like = parameter if value.shape == parameter.shape else value
+            self.optimizer.state[parameter][key] = torch.empty_like(like, dtype=value.dtype).copy_(value)
 
     def finite(self) -> bool:
         """Whether every loss and weight is a number: a checkpoint of others would be worth nothing."""

@@ -2,11 +2,13 @@
 
 import traceback
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from triscale.errors import TriscaleError, is_out_of_memory
 from triscale.training import StoppedError, Watch, steady_allocator
+from triscale.trials.keeping import keeper_in
 from triscale.trials.running import Pictures, Probe, run_trial, seconds_per_image
 from triscale.trials.trial import Outcome, Trial
 
@@ -24,14 +26,19 @@ def settle() -> None:
     torch.set_num_threads(1)  # a trial says how many it takes
 
 
-def attempt(asked: Trial | Probe, pictures: Pictures, watch: Watch) -> Outcome | Pace | str | None:
-    """What was asked for, why there is none, or nothing where the driver has gone.
+def attempt(
+    asked: Trial | Probe, pictures: Pictures, watch: Watch, place: Path | None = None
+) -> Outcome | Pace | str | None:
+    """What was asked for, why there is none, or nothing where the driver has gone. place: a folder in which a trial
+    leaves what another attempt goes on from.
 
     Whatever goes wrong would go wrong again: a trial depends on nothing but its values, so that no other process need
     try it.
     """
     try:
-        return Pace(seconds_per_image(asked)) if isinstance(asked, Probe) else run_trial(asked, pictures, watch)
+        if isinstance(asked, Probe):
+            return Pace(seconds_per_image(asked))
+        return run_trial(asked, pictures, watch, None if place is None else keeper_in(place))
     except (StoppedError, ConnectionError):
         return None
     except TriscaleError as error:

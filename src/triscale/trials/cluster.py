@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from math import inf
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -90,8 +91,8 @@ class Cluster:
         """The processors of the largest node: a task never spans two."""
         return max((int(node["Resources"].get("CPU", 0)) for node in self._ray.nodes() if node["Alive"]), default=1)
 
-    def submit(self, ticket: int, trial: Trial) -> None:
-        """To whatever node has room."""
+    def submit(self, ticket: int, trial: Trial, place: Path) -> None:
+        """To whatever node has room. Nodes do not reach the place: a task that is lost begins anew."""
         self._running[self._sent(trial, trial.how)] = ticket
 
     def wait(self, seconds: float) -> list[Done]:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from triscale.errors import TriscaleError
 from triscale.trials.executors import Done, Executor
+from triscale.trials.keeping import forget, forget_finished, place_of
 from triscale.trials.ledger import Entry, Ledger
 from triscale.trials.trial import Outcome
 
@@ -49,9 +50,17 @@ class Effort:
         self.took += seconds
 
     @property
-    def pace(self) -> float:
-        """Real seconds for an expected one."""
-        return self.took / self.known if self.known else 1.0
+    def pace(self) -> float | None:
+        """Real seconds for an expected one; None before that is known."""
+        return self.took / self.known if self.known else None
+
+
+@dataclass
+class Underway:
+    """When a running trial was first heard of, and how far it was then: one that goes on does not begin at 0."""
+
+    since: float
+    share: float
 
 
 def run_trials(
@@ -59,10 +68,12 @@ def run_trials(
 ) -> dict[str, Outcome]:
     """Key → outcome of every entry: those that the ledger knows, and the others carried out now, the longest first.
 
-    A trial whose worker dies is begun again, twice. expected: seconds of each, by key. told: after everything that
-    happens, and once a second. Raises `TriscaleError` where a trial fails by itself; what is finished is kept.
+    A trial whose worker dies is begun again, twice; one that takes minutes goes on from the end of an epoch. expected:
+    seconds of each, by key. told: after everything that happens, and once a second. Raises `TriscaleError` where a trial
+    fails by itself; what is finished is kept.
     """
     known = ledger.finished()
+    forget_finished(ledger.path, known)
     wanted = {entry.trial.key: entry for entry in entries}
     missing = sorted((e for key, e in wanted.items() if key not in known), key=lambda e: -expected[e.trial.key])
     ledger.want(missing)
@@ -97,6 +108,7 @@ def run_asked(ledger: Ledger, executor: Executor, asking: Asking, told: Told) ->
 
     `Progress.wanted` counts what was asked for so far. Raises as `run_trials` does.
     """
+    forget_finished(ledger.path, ledger.finished())
     state = _State(ledger, executor, {}, Effort({}), told, 0)
     while True:
         while len(state.running) < executor.slots and (asked := asking.next()) is not None:
@@ -130,6 +142,7 @@ class _State:
     running: dict[int, Entry] = field(default_factory=dict)
     found: dict[str, Outcome] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
+    heard: dict[int, Underway] = field(default_factory=dict)
     last: tuple[str, Outcome] | None = None
     newest: str = ""
 
@@ -148,18 +161,21 @@ class _State:
         del self.waiting[key]
         self.attempts[key] = self.attempts.get(key, 0) + 1
         self.running[number] = entry
-        self.executor.submit(number, entry.trial)
+        self.executor.submit(number, entry.trial, place_of(self.ledger.path, key))
 
     def end(self, done: Done) -> None:
         entry = self.running.pop(done.ticket)
         key = entry.trial.key
         if done.outcome is not None:
             self.ledger.finish(done.ticket, done.outcome)
+            forget(place_of(self.ledger.path, key))
             self.found[key], self.last, self.newest = done.outcome, (entry.label, done.outcome), key
             self.effort.finished(key, done.outcome.seconds)
             return
         why = done.failed or done.lost or ""
         self.ledger.fail(done.ticket, why, by_itself=done.failed is not None)
+        if done.failed is not None:
+            forget(place_of(self.ledger.path, key))
         if done.failed is not None or self.attempts[key] >= ATTEMPTS:
             raise TriscaleError(f"trial {entry.label}: {why}")
         self.ledger.want([entry])
@@ -167,7 +183,8 @@ class _State:
 
     def leave(self, done: Done) -> None:
         """A trial that fails is left out of the set."""
-        self.running.pop(done.ticket)
+        entry = self.running.pop(done.ticket)
+        forget(place_of(self.ledger.path, entry.trial.key))
         self.ledger.fail(done.ticket, done.failed or "", by_itself=True)
         self.total -= 1
 
@@ -179,6 +196,17 @@ class _State:
             here += expected[entry.trial.key] * shares.get(number, 0.0)
             ahead += expected[entry.trial.key] * (1 - shares.get(number, 0.0))
         done = sum(expected[key] for key in self.found) + here
-        left = ahead * self.effort.pace / self.executor.slots if self.effort.known else None
+        pace = self.effort.pace or self.pace_of_running(shares)
+        at_once = max(1, min(self.executor.slots, len(self.waiting) + len(self.running)))
+        left = None if pace is None else ahead * pace / at_once
         share = done / max(1e-9, done + ahead)
         self.told(Progress(len(self.found), len(self.running), self.total, share, left, self.last, self.newest))
+
+    def pace_of_running(self, shares: dict[int, float]) -> float | None:
+        """As `Effort.pace`, by what runs: all there is to go by before a first trial has ended."""
+        now, took, known = monotonic(), 0.0, 0.0
+        for number in self.running.keys() & {number for number, share in shares.items() if share > 0}:
+            begun = self.heard.setdefault(number, Underway(now, shares[number]))
+            took += now - begun.since
+            known += self.effort.expected[self.running[number].trial.key] * (shares[number] - begun.share)
+        return took / known if known > 0 else None

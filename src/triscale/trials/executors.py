@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from triscale.trials.running import Probe
@@ -29,8 +30,9 @@ class Executor(Protocol):
     def widest(self) -> int:
         """Threads that one trial may take at most."""
 
-    def submit(self, ticket: int, trial: Trial) -> None:
-        """Begins a trial; no more at once than there are slots."""
+    def submit(self, ticket: int, trial: Trial, place: Path) -> None:
+        """Begins a trial; no more at once than there are slots. place: a folder of this machine, for what an attempt
+        after this one may go on from."""
 
     def wait(self, seconds: float) -> list[Done]:
         """What ended since the last time, after at most so many seconds."""

@@ -19,7 +19,7 @@ from triscale.errors import UserError
 from triscale.evaluating import predict_images
 from triscale.models.model import Model, new
 from triscale.nn import Network, build
-from triscale.training import InMemory, Machine, Recipe, Step, Validation, Watch, rows_of, train
+from triscale.training import InMemory, Keeper, Machine, Recipe, Step, Validation, Watch, rows_of, train
 from triscale.training.choosing import all_kernels
 from triscale.training.engine import peak_memory
 from triscale.training.machine import sample_size, to_device, training_step
@@ -117,8 +117,9 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def run_trial(trial: Trial, pictures: Pictures, watch: Watch | None = None) -> Outcome:
-    """Trains and judges one network. Nothing outside of the arguments plays a part, and nothing is left behind.
+def run_trial(trial: Trial, pictures: Pictures, watch: Watch | None = None, keeper: Keeper | None = None) -> Outcome:
+    """Trains and judges one network. Nothing outside of the arguments plays a part, and nothing is left behind but what
+    `keeper` keeps: an attempt that finds something there goes on from it, and its seconds count those before.
 
     Raises `DivergedError` where its loss is not finite, `StoppedError` where `watch` asks to stop.
     """
@@ -126,7 +127,8 @@ def run_trial(trial: Trial, pictures: Pictures, watch: Watch | None = None) -> O
     images = pictures.fitted(trial)
     model = new(trial.architecture, pictures.data.classes, images.preprocess, seed=trial.seed)
     machine = as_machine(trial.how, model)
-    keeper, prepared = InMemory(), time.perf_counter() - started
+    keeper, prepared = keeper or InMemory(), time.perf_counter() - started
+    before = sum(row.seconds for row in rows_of(keeper))
     with _threads(trial.how.threads):
         trained = train(
             model,
@@ -146,7 +148,7 @@ def run_trial(trial: Trial, pictures: Pictures, watch: Watch | None = None) -> O
         test=pack(test.predicted == test.labels),
         losses=tuple(row.loss for row in rows_of(keeper)),
         macs=cost(trial.architecture).macs,
-        seconds=round(time.perf_counter() - started, 3),
+        seconds=round(before + time.perf_counter() - started, 3),
         preparing=round(prepared, 3),
         worker=f"{gethostname()}:{os.getpid()}",
         memory=peak_memory(torch.device(trial.how.device)),

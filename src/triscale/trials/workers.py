@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 from time import monotonic
 
 from triscale.cores import usable_cores
@@ -51,12 +52,12 @@ class Workers:
         """All cores that this process may use."""
         return usable_cores()
 
-    def submit(self, ticket: int, trial: Trial) -> None:
+    def submit(self, ticket: int, trial: Trial, place: Path) -> None:
         """To the first that is free."""
         worker = next(worker for worker in self._workers if worker.ticket is None)
         worker.ticket, worker.share = ticket, 0.0
         with suppress(OSError):  # it died; `wait` finds that
-            worker.line.send(trial)
+            worker.line.send((trial, place))
 
     def wait(self, seconds: float) -> list[Done]:
         """What ended since the last time, after at most so many seconds."""
@@ -82,7 +83,7 @@ class Workers:
             asked = list(zip(self._workers, probes[first:], strict=False))
             for worker, probe in asked:
                 with suppress(OSError):  # it died, and nothing will be heard of it
-                    worker.line.send(probe)
+                    worker.line.send((probe, None))
             for worker, probe in asked:
                 try:
                     said = worker.line.recv()
@@ -176,10 +177,10 @@ def _work(line: Connection, data: Data, parent: int) -> None:
     told = _Telling(line)
     while True:
         try:
-            asked = line.recv()
+            asked, place = line.recv()
         except (EOFError, OSError):
             return
-        answer = attempt(asked, pictures, Stopping(lambda: os.getppid() != parent, told))
+        answer = attempt(asked, pictures, Stopping(lambda: os.getppid() != parent, told), place)
         if answer is None:
             return
         try:
