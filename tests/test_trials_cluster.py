@@ -109,11 +109,11 @@ def test_where_no_node_has_room_for_what_runs_the_set_ends_after_a_while_and_fin
     assert ledger.finished().keys() == {short.trial.key}
 
 
-def test_a_node_that_comes_in_time_is_waited_for(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_that_comes_in_time_is_waited_for(data: Data, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ray = install(FakeRay([4, 2], lambda asked: None), monkeypatch)
     wide = trial(data)
     with closing(Cluster(data, "")) as pool:
-        pool.submit(0, replace(wide, how=replace(wide.how, threads=4)))
+        pool.submit(0, replace(wide, how=replace(wide.how, threads=4)), tmp_path)
         for _ in range(3):
             ray.processors = [2]
             assert pool.wait(1) == pool.wait(ROOMLESS) == []

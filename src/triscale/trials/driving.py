@@ -69,8 +69,8 @@ def run_trials(
     """Key → outcome of every entry: those that the ledger knows, and the others carried out now, the longest first.
 
     A trial whose worker dies is begun again, twice; one that takes minutes goes on from the end of an epoch. expected:
-    seconds of each, by key. told: after everything that happens, and once a second. Raises `TriscaleError` where a trial
-    fails by itself; what is finished is kept.
+    seconds of each, by key. told: after everything that happens, and once a second. Raises `TriscaleError` where a
+    trial fails by itself; what is finished is kept.
     """
     known = ledger.finished()
     forget_finished(ledger.path, known)
