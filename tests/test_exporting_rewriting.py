@@ -17,6 +17,7 @@ from triscale.engines.onnx_runtime import OnnxRuntime
 from triscale.engines.table import weights_of
 from triscale.exporting.calibrating import TARGETS
 from triscale.exporting.rewriting import Grid, Ranges, Wiring, channel_scales, rewrite
+from triscale.exporting.saturating import largest_weight
 from triscale.exporting.sensitivity import kept_tensors, parts_of
 from triscale.nn import build
 
@@ -51,6 +52,8 @@ def test_a_loud_channel_takes_no_precision_from_a_quiet_one() -> None:
     weight = np.array([[1000.0, -500.0], [0.001, 0.0005], [0.0, 0.0]], np.float32)
     scales = channel_scales(weight, np.zeros(3, np.float32), 0.1)
     np.testing.assert_allclose(np.rint(weight / scales[:, None]), [[127, -64], [127, 64], [0, 0]])
+    scales = channel_scales(weight, np.zeros(3, np.float32), 0.1, most=64)
+    np.testing.assert_allclose(np.rint(weight / scales[:, None]), [[64, -32], [64, 32], [0, 0]])
 
 
 @given(st.floats(-1e8, 1e8), st.floats(1e-9, 1e3), st.floats(0, 1e-6))
@@ -117,7 +120,7 @@ def test_any_network_in_int8_is_a_sound_graph_and_near_itself(
     _, network = planned(architecture, seed)
     graph = onnx_graph(architecture, weights_of(network))
     x = pictures(architecture, 4, seed)
-    written = rewrite(graph, ranges_on(graph, x), joins=joins)
+    written = rewrite(graph, ranges_on(graph, x), joins=joins, most=largest_weight(TARGETS["onnxruntime"]))
     onnx.checker.check_model(written, full_check=True)
     before = OnnxRuntime(graph.SerializeToString(), threads=1)(x)
     after = OnnxRuntime(written.SerializeToString(), threads=1)(x)
@@ -131,6 +134,7 @@ def test_both_engines_compute_the_same_from_it(architecture: Architecture, seed:
     _, network = planned(architecture, seed)
     graph = onnx_graph(architecture, weights_of(network))
     x = pictures(architecture, 4, seed)
-    written = rewrite(graph, ranges_on(graph, x), joins=True).SerializeToString()
+    most = min(map(largest_weight, TARGETS.values()))
+    written = rewrite(graph, ranges_on(graph, x), joins=True, most=most).SerializeToString()
     first, second = (target.run(written, 1, None)(x) for target in TARGETS.values())
     assert np.abs(first - second).mean() <= 0.05 * max(1.0, np.abs(first).max())

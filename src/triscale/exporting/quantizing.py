@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from statistics import median, quantiles
@@ -21,7 +21,8 @@ from triscale.engines.table import graph_of, weights_of
 from triscale.errors import TriscaleError, UserError
 from triscale.evaluating.predictions import predict_images
 from triscale.exporting.calibrating import TARGETS, Target, chosen, measure_ranges, runner_of, seen
-from triscale.exporting.rewriting import Ranges, Wiring, rewrite
+from triscale.exporting.rewriting import LARGEST, Ranges, Wiring, rewrite
+from triscale.exporting.saturating import largest_weight
 from triscale.exporting.sensitivity import Part, costs, kept_tensors, parts_of
 from triscale.models import Model
 from triscale.stats import Estimate, PairedDifference, Proportion
@@ -49,15 +50,17 @@ class Kept:
 class Quantized:
     """A network in int8, as the content of an ONNX file.
 
-    engine: which one it was judged by. parts: how many layers, activations and sums could be in int8; kept: those that
-    are not, the most costly first. before, after: accuracy on the images of the gate, in fp32 and in int8; lost: how
-    many images only fp32 names right, and how many only int8; same: how many have the same likeliest class. most_lost:
-    what the gate allowed. tried: how many networks were held against it. fp32, int8: one image, by this engine, here,
-    in turns; gained: by how many seconds int8 is faster, the median of the turns.
+    engine: which one it was judged by. largest: the largest level of a weight: 127, or 64 where the engine's sums
+    overflow with larger ones on this processor. parts: how many layers, activations and sums could be in int8; kept:
+    those that are not, the most costly first. before, after: accuracy on the images of the gate, in fp32 and in int8;
+    lost: how many images only fp32 names right, and how many only int8; same: how many have the same likeliest class.
+    most_lost: what the gate allowed. tried: how many networks were held against it. fp32, int8: one image, by this
+    engine, here, in turns; gained: by how many seconds int8 is faster, the median of the turns.
     """
 
     graph: bytes
     engine: str
+    largest: int
     parts: int
     kept: tuple[Kept, ...]
     before: Proportion
@@ -89,6 +92,7 @@ class Quantized:
         """Plain values, for JSON."""
         return {
             "engine": self.engine,
+            "largest_weight": self.largest,
             "parts": self.parts,
             "kept": [{"layer": one.layer, "kind": one.kind, "cost": one.cost} for one in self.kept],
             "accuracy_fp32": self.before.value,
@@ -115,6 +119,11 @@ class Quantized:
         else:
             rest, layers = self.parts - len(self.kept), ", ".join(f"{one.layer} ({one.kind})" for one in self.kept)
             yield f"{rest} of {self.parts} layers are in int8; in fp32, the costliest first: {layers}"
+        if self.largest < LARGEST:
+            yield (
+                f"weights are whole numbers up to {self.largest} instead of {LARGEST}: with larger ones "
+                f"{TARGETS[self.engine].title}'s sums overflow on this processor"
+            )
         yield f"validation accuracy {self.before.value:.2%} in fp32, {self.after.value:.2%} in int8: lost {self.lost}"
         if not self.certain:
             yield (
@@ -166,7 +175,7 @@ def quantize(
     ranges = measure_ranges(
         graph, model, some, target=target, threads=threads, progress=partial(tell, "measuring ranges")
     )
-    attempt = _Attempt(graph, ranges, target, threads)
+    attempt = _Attempt(graph, ranges, target, threads, largest_weight(target))
     trial = _Gate(model, prepare(held, model.preprocess), attempt, most_lost, tell)
     parts, found = parts_of(attempt.wiring), trial.held(())
     kept: tuple[Kept, ...] = ()
@@ -175,12 +184,12 @@ def quantize(
         ranked = _ranked(parts, attempt, list(seen(model, few, BATCH)), partial(tell, "layers alone"))
         found = trial.fewest([part for part, _ in ranked])
         kept = tuple(Kept(part.layer, part.kind, cost) for part, cost in ranked[: len(found.kept)])
-    written = attempt.write(found.kept)
+    written = attempt.write(kept_tensors(found.kept))
     onnx.checker.check_model(written, full_check=True)
     x = next(seen(model, held.select([0]), 1))
     fp32, int8, gained = _in_turns([runner_of(target, one, threads, 1) for one in (graph, written)], x, threads, target)
     return Quantized(
-        written.SerializeToString(deterministic=True), engine, len(parts), kept,
+        written.SerializeToString(deterministic=True), engine, attempt.most, len(parts), kept,
         found.before, found.after, found.lost, found.same, most_lost, trial.tried, fp32, int8, gained,
     )  # fmt: skip
 
@@ -189,8 +198,7 @@ def _ranked(
     parts: Sequence[Part], attempt: "_Attempt", few: Sequence[Array], progress: Callable[[int, int], None]
 ) -> list[tuple[Part, float]]:
     """The parts with what each costs alone, the most costly first."""
-    joins = attempt.target.joins
-    found = costs(attempt.graph, attempt.ranges, parts, attempt.open, few, joins=joins, progress=progress)
+    found = costs(attempt.graph, parts, attempt.write, attempt.open, few, progress)
     return sorted(zip(parts, found, strict=True), key=lambda one: -one[1])
 
 
@@ -213,13 +221,14 @@ class _Attempt:
     ranges: Ranges
     target: Target
     threads: int
+    most: int
 
     @property
     def wiring(self) -> Wiring:
         return Wiring(self.graph.graph, joins=self.target.joins)
 
-    def write(self, kept: Sequence[Part]) -> onnx.ModelProto:
-        return rewrite(self.graph, self.ranges, kept_tensors(kept), joins=self.target.joins)
+    def write(self, kept: Set[str]) -> onnx.ModelProto:
+        return rewrite(self.graph, self.ranges, kept, joins=self.target.joins, most=self.most)
 
     def open(self, graph: onnx.ModelProto) -> Runner:
         return runner_of(self.target, graph, self.threads)
@@ -259,7 +268,7 @@ class _Gate:
     def held(self, kept: Sequence[Part]) -> _Found | None:
         """What was found, where the gate holds."""
         self.progress("the gate", self.tried, self.tried + 1)
-        likeliest, n = self._likeliest(self.attempt.write(kept)), len(self.labels)
+        likeliest, n = self._likeliest(self.attempt.write(kept_tensors(kept))), len(self.labels)
         right = likeliest == self.labels
         self.tried += 1
         lost = PairedDifference(int((self.right & ~right).sum()), int((right & ~self.right).sum()), n)

@@ -41,12 +41,12 @@ class Grid:
         return cls(np.float32(scale), np.uint8(np.clip(round(-low / scale), 0, LEVELS)))
 
 
-def channel_scales(weight: Floats, bias: Floats, scale: float) -> Floats:
-    """(outputs,): of each output channel, so that its largest weight becomes 127 and its bias fits into 32 bits.
+def channel_scales(weight: Floats, bias: Floats, scale: float, most: int = LARGEST) -> Floats:
+    """(outputs,): of each output channel, so that its largest weight becomes `most` and its bias fits into 32 bits.
 
     scale: of what the weights are multiplied with.
     """
-    largest = np.abs(weight).reshape(len(weight), -1).max(1).astype(np.float64) / LARGEST
+    largest = np.abs(weight).reshape(len(weight), -1).max(1).astype(np.float64) / most
     needed = np.abs(bias).astype(np.float64) / (LARGEST_BIAS * scale)
     scales: Floats = np.maximum(np.maximum(largest, needed), SMALLEST).astype(np.float32)
     return scales
@@ -121,16 +121,16 @@ class Wiring:
 
 
 def rewrite(
-    model: onnx.ModelProto, ranges: Ranges, kept: Set[str] = frozenset(), *, joins: bool = False
+    model: onnx.ModelProto, ranges: Ranges, kept: Set[str] = frozenset(), *, joins: bool = False, most: int = LARGEST
 ) -> onnx.ModelProto:
     """A copy that computes in int8, but for the nodes that make the tensors `kept`, and with logits in fp32.
 
-    ranges: the least and the largest value of each of `Wiring.activations`. joins: see `Wiring`. Names, metadata and
-    the free batch stay.
+    ranges: the least and the largest value of each of `Wiring.activations`. joins: see `Wiring`. most: the largest
+    level of a weight. Names, metadata and the free batch stay.
     """
     written = onnx.ModelProto()
     written.CopyFrom(model)
-    _Writer(Wiring(model.graph, joins=joins), ranges, kept).write(written.graph)
+    _Writer(Wiring(model.graph, joins=joins), ranges, kept, most).write(written.graph)
     return written
 
 
@@ -141,6 +141,7 @@ class _Writer:
     wiring: Wiring
     ranges: Ranges
     kept: Set[str]
+    most: int
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     tensors: dict[str, onnx.TensorProto] = field(default_factory=dict)
     grids: dict[str, Grid] = field(default_factory=dict)
@@ -190,11 +191,11 @@ class _Writer:
         x, weight, bias = node.input
         values, biases = (numpy_helper.to_array(self.tensors[name]) for name in (weight, bias))
         scale = float(self.grids[x].scale)
-        scales = channel_scales(values, biases, scale)
+        scales = channel_scales(values, biases, scale, self.most)
         products = scales.astype(np.float64) * scale
         whole = np.rint(values / scales.reshape(-1, *[1] * (values.ndim - 1)))
         return (
-            self.channels(weight, np.clip(whole, -LARGEST, LARGEST).astype(np.int8), scales),
+            self.channels(weight, np.clip(whole, -self.most, self.most).astype(np.int8), scales),
             self.channels(bias, np.rint(biases / products).astype(np.int32), products.astype(np.float32)),
         )
 

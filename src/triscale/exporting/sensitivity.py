@@ -1,15 +1,16 @@
 """Which layers of a network lose most in int8: each alone, all others in fp32."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
 
 from triscale.engines.runner import Array, Runner
-from triscale.exporting.rewriting import WEIGHTED, Ranges, Wiring, rewrite
+from triscale.exporting.rewriting import WEIGHTED, Wiring
 
 Open = Callable[[onnx.ModelProto], Runner]
+Write = Callable[[Set[str]], onnx.ModelProto]
 SQUEEZE_EXCITE = "squeeze_excite"
 KINDS = {
     "Conv": "convolution", "Gemm": "classifier", "Add": "sum", "Mul": "product", "Sigmoid": "sigmoid",
@@ -73,24 +74,22 @@ def kept_tensors(parts: Sequence[Part]) -> frozenset[str]:
 
 def costs(
     model: onnx.ModelProto,
-    ranges: Ranges,
     parts: Sequence[Part],
+    write: Write,
     open_: Open,
     batches: Sequence[Array],
-    *,
-    joins: bool,
     progress: Callable[[int, int], None],
 ) -> list[float]:
     """How far the logits move when each part alone computes in int8: the mean distance over their standard deviation.
 
-    batches: images as the network sees them, (n, channels, h, w) each; a few hundred in all.
+    write: the network in int8, but for what makes these tensors. batches: images as the network sees them,
+    (n, channels, h, w) each; a few hundred in all.
     """
     before = logits_of(open_(model), batches)
     spread, every, found = float(before.std()) or 1.0, kept_tensors(parts), []
     for place, part in enumerate(parts):
         progress(place, len(parts))
-        alone = rewrite(model, ranges, every - part.makes, joins=joins)
-        found.append(float(np.abs(logits_of(open_(alone), batches) - before).mean()) / spread)
+        found.append(float(np.abs(logits_of(open_(write(every - part.makes)), batches) - before).mean()) / spread)
     progress(len(parts), len(parts))
     return found
 
