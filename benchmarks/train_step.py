@@ -4,12 +4,13 @@
 
 small: what studies and searches train: one thread, batch 128, an MBConv network of 3.6M MACs at 16 pixels, and what
 depth, width and resolution make of it. large: EfficientNet-B0 at 224, batch 32, two threads. peers: EfficientNet-B3 at
-300, EfficientNet-Lite0, MobileNetV2 and ResNet-50 at 224, batch 8. In fp32 and under bf16 autocast, in channels-last
-order, the allocator made steady for all. chosen: kernels in the layers that are faster by them alone; all: in all that
-have one; planning takes the faster. The modes take turns step by step; medians with the lowest and highest, and the
-ratio of the fastest mode with kernels to PyTorch's fastest. of peak: the arithmetic of a step (three times the forward
-pass's multiply-adds) at the speed of large fp32 matrix products here, over the time of the fastest mode. --memory: what
-a mode's peak adds to the process with the network in it; each in a process of its own.
+300, EfficientNet-Lite0, MobileNetV2 and ResNet-50 at 224, batch 8. In fp32 and, where planning tries that on the
+processor, under bf16 autocast, in channels-last order, the allocator made steady for all. chosen: kernels in the
+layers that are faster by them alone; all: in all that have one; planning takes the faster. The modes take turns step
+by step; medians with the lowest and highest, and the ratio of the fastest mode with kernels to PyTorch's fastest. of
+peak: the arithmetic of a step (three times the forward pass's multiply-adds) at the speed of large fp32 matrix
+products here, over the time of the fastest mode. --memory: what a mode's peak adds to the process with the network in
+it; each in a process of its own.
 """
 
 import argparse
@@ -30,9 +31,10 @@ from triscale.costing import cost
 from triscale.kernels import status
 from triscale.nn import build
 from triscale.training.choosing import fastest_kernels
-from triscale.training.machine import autocast, steady_allocator, to_device
+from triscale.training.machine import autocast, cpu_precisions, steady_allocator, to_device
 
-MODES = tuple((who, precision) for precision in ("fp32", "bf16") for who in ("pytorch", "chosen", "all"))
+PRECISIONS = cpu_precisions()
+MODES = tuple((who, precision) for precision in PRECISIONS for who in ("pytorch", "chosen", "all"))
 WARM_UP = 3
 
 
@@ -94,7 +96,7 @@ def stepper(architecture: Architecture, batch: int, kernels: tuple[str, ...], pr
 
 def measure(architecture: Architecture, batch: int, threads: int, repeats: int) -> dict[str, Any]:
     torch.set_num_threads(threads)
-    kernels = {precision: chosen(architecture, batch, precision) for precision in ("fp32", "bf16")}
+    kernels = {precision: chosen(architecture, batch, precision) for precision in PRECISIONS}
     every = tuple(build(architecture).with_kernels())
     steps = {
         f"{who} {precision}": stepper(
@@ -157,8 +159,23 @@ def peaks(architecture: Architecture, batch: int, threads: int) -> dict[str, flo
     return found
 
 
+def show(name: str, found: dict[str, Any]) -> None:
+    """A network's modes, as soon as they are known."""
+    print(f"\n{name}: {found['macs'] / 1e6:.1f}M MACs, batch {found['batch']}, {found['threads']} threads")
+    for mode, times in found["ms_per_image"].items():
+        peak = found.get("peak_mib", {}).get(mode)
+        memory = f", peak {peak:,.0f} MiB" if peak else ""
+        print(f"  {mode}: {times['median']:.3f} ({times['lowest']:.3f} to {times['highest']:.3f}){memory}")
+    layers = " and ".join(f"{count} in {precision}" for precision, count in found["kernels"].items())
+    print(
+        f"  fastest to fastest: {found['ratio']:.2f} (of the lowest {found['ratio_of_lowest']:.2f}); "
+        f"{found['of_peak']:.2f} of peak; layers with kernels: {layers}",
+        flush=True,
+    )
+
+
 def main() -> None:
-    """Prints a table, or one JSON object."""
+    """Prints a table as it goes, or one JSON object."""
     parser = argparse.ArgumentParser(description="A training step with Triscale's kernels against PyTorch's own.")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     parser.add_argument("--only", choices=("small", "large", "peers"))
@@ -174,25 +191,16 @@ def main() -> None:
     if asked.only in (None, "peers"):
         cases |= {name: (found, batch, asked.threads) for name, (found, batch) in peers().items()}
     results = {}
+    if not asked.json:
+        print(f"instruction set {status().isa}; ms per image and step, median of {asked.repeats} (lowest to highest)")
     for name, case in cases.items():
         results[name] = measure(*case, asked.repeats)
         if asked.memory:
             results[name]["peak_mib"] = peaks(*case)
+        if not asked.json:
+            show(name, results[name])
     if asked.json:
         print(json.dumps({"isa": status().isa, "repeats": asked.repeats, "networks": results}))
-        return
-    print(f"instruction set {status().isa}; ms per image and step, median of {asked.repeats} (lowest to highest)")
-    for name, found in results.items():
-        print(f"\n{name}: {found['macs'] / 1e6:.1f}M MACs, batch {found['batch']}, {found['threads']} threads")
-        for mode, times in found["ms_per_image"].items():
-            peak = found.get("peak_mib", {}).get(mode)
-            memory = f", peak {peak:,.0f} MiB" if peak else ""
-            print(f"  {mode}: {times['median']:.3f} ({times['lowest']:.3f} to {times['highest']:.3f}){memory}")
-        layers = " and ".join(f"{count} in {precision}" for precision, count in found["kernels"].items())
-        print(
-            f"  fastest to fastest: {found['ratio']:.2f} (of the lowest {found['ratio_of_lowest']:.2f}); "
-            f"{found['of_peak']:.2f} of peak; layers with kernels: {layers}"
-        )
 
 
 if __name__ == "__main__":
