@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +14,13 @@ from conftest import Answer
 from pictures import digit_folder
 
 from triscale.engines.table import graph_of, weights_of
-from triscale.errors import TriscaleError, UserError
-from triscale.exporting import FORMATS, export, opened
+from triscale.errors import LessExactWarning, TriscaleError, UserError
+from triscale.exporting import FORMATS, export, opened, quantizing, saturating
 from triscale.exporting import export as export_function
 from triscale.exporting import formats as table
 from triscale.exporting.checking import by_pytorch
+from triscale.exporting.rewriting import LARGEST
+from triscale.exporting.saturating import SAFE
 from triscale.fitting import Fitted
 from triscale.models import Model, load
 
@@ -73,12 +75,15 @@ def second_layer(model: Model) -> str:
     return [name.removesuffix(".norm") for name, _ in model.named_modules() if name.endswith(".norm")][1]
 
 
-def spoiled(graph: bytes, model: Model, path: Path, write: Callable[[bytes, Model, Path], None]) -> None:
+Write = Callable[[bytes, Model, Mapping[str, str], Path], None]
+
+
+def spoiled(graph: bytes, model: Model, said: Mapping[str, str], path: Path, write: Write) -> None:
     """As if writing had lost a layer."""
     other = copy.deepcopy(model)
     with torch.no_grad():
         other.get_submodule(second_layer(other)).conv.weight.mul_(1.5)
-    write(graph_of(other.architecture, weights_of(other)), other, path)
+    write(graph_of(other.architecture, weights_of(other)), other, said, path)
 
 
 @pytest.mark.parametrize("to", FORMATS)
@@ -86,7 +91,7 @@ def test_a_file_that_differs_is_not_written_and_its_first_wrong_layer_named(
     fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
 ) -> None:
     kind = FORMATS[to]
-    faulty = replace(kind, write=lambda graph, model, path: spoiled(graph, model, path, kind.write))
+    faulty = replace(kind, write=lambda graph, model, said, path: spoiled(graph, model, said, path, kind.write))
     monkeypatch.setattr(table, "FORMATS", {to: faulty})
     with pytest.raises(TriscaleError, match="not written") as caught:
         export_function(fitted.run.path, to, out=tmp_path / f"a{kind.suffix}")
@@ -184,6 +189,23 @@ def test_a_file_in_int8_answers_as_the_network_that_passed_the_gate(
     exact = by_pytorch(fitted.model, x)
     assert 0 < np.abs(file.run(x.numpy()) - exact).max() < 0.5 * np.abs(exact).max()
     assert file.classes == fitted.model.classes
+
+
+@pytest.mark.parametrize("to", OPENED)
+def test_a_file_in_int8_whose_sums_overflow_here_is_opened_with_a_warning(
+    fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
+) -> None:
+    for most in (LARGEST, SAFE):
+        monkeypatch.setattr(quantizing, "largest_weight", lambda target, most=most: most)
+        export(fitted.run.path, to, out=tmp_path / f"{most}{FORMATS[to].suffix}", int8=True, most_lost=0.9)
+    monkeypatch.setattr(saturating, "largest_weight", lambda target: SAFE)
+    with pytest.warns(
+        LessExactWarning, match=r"127\..*: answers are less exact here: .* sums of its int8 weights overflow"
+    ):
+        opened(tmp_path / f"{LARGEST}{FORMATS[to].suffix}", threads=1)
+    opened(tmp_path / f"{SAFE}{FORMATS[to].suffix}", threads=1)
+    monkeypatch.setattr(saturating, "largest_weight", lambda target: LARGEST)
+    opened(tmp_path / f"{LARGEST}{FORMATS[to].suffix}", threads=1)
 
 
 def test_int8_is_refused_where_it_cannot_be(fitted: Fitted, digits: Path, tmp_path: Path) -> None:

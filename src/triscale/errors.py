@@ -17,8 +17,16 @@ class TooShortError(UserError):
         self.least = least
 
 
-class SlowerWarning(UserWarning):
-    """What is missing here, in one line: the work goes on, and takes longer."""
+class OneLineWarning(UserWarning):
+    """What is told in one line, while the work goes on."""
+
+
+class SlowerWarning(OneLineWarning):
+    """What is missing here: the work takes longer."""
+
+
+class LessExactWarning(OneLineWarning):
+    """What is missing here: answers are less exact."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

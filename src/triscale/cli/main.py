@@ -34,7 +34,7 @@ from triscale.cli import (
 )
 from triscale.cli.console import write_json
 from triscale.cli.stopping import Interrupted
-from triscale.errors import SlowerWarning, TriscaleError, UserError, is_out_of_memory
+from triscale.errors import OneLineWarning, TriscaleError, UserError, is_out_of_memory
 
 app = typer.Typer(
     name="triscale",
@@ -122,7 +122,7 @@ def _warn(
     line: str | None = None,
 ) -> None:
     """Our own warnings as a line like those of errors; those of libraries as Python shows them."""
-    if not issubclass(category, SlowerWarning):
+    if not issubclass(category, OneLineWarning):
         sys.stderr.write(warnings.formatwarning(message, category, filename, lineno, line))
     elif os.environ.get("RANK", "0") == "0":
         sys.stderr.write(f"triscale: {message}\n")

@@ -11,7 +11,7 @@ import torch
 from triscale.engines.table import graph_of, weights_of
 from triscale.errors import TriscaleError, UserError
 from triscale.exporting.checking import RELATIVE, SAME, Agreement, Difference, by_pytorch, check, first_difference
-from triscale.exporting.formats import Format, find_format
+from triscale.exporting.formats import LARGEST_WEIGHT, Format, find_format
 from triscale.exporting.images import Seen, batches_from, batches_of, images_of
 from triscale.exporting.quantizing import MOST_LOST, Quantized, quantize
 from triscale.models import Model, learned
@@ -67,7 +67,8 @@ def export(
     with tempfile.TemporaryDirectory(prefix="triscale-") as folder:
         staged, threads = Path(folder) / path.name, torch.get_num_threads()
         graph = quantized.graph if quantized else graph_of(model.architecture, weights_of(model))
-        kind.write(graph, model, staged)
+        more = {LARGEST_WEIGHT: str(quantized.largest)} if quantized else {}
+        kind.write(graph, model, model.metadata() | more, staged)
         wanted = kind.wanted(graph, threads) if quantized else partial(by_pytorch, model)
         checked = check(wanted, kind.open(staged, threads), seen, partial(told, "checking on images"))
         if not checked.agreement.holds:

@@ -17,6 +17,7 @@ from triscale.models import Model
 # Keys of what a file says of itself begin with it: other tools write theirs beside them.
 PREFIX = "triscale."
 EXTRA = "triscale.json"  # the same in an archive of torch.export
+LARGEST_WEIGHT = "largest_weight"  # what a file in int8 says beside what the model does: see `saturating`
 
 
 @dataclass(frozen=True)
@@ -24,15 +25,15 @@ class Format:
     """A kind of file. suffix: of the file that is named; beside: of one more that belongs to it. modules: what must be
     installed. engine: which one runs int8 networks from such files; None where none does.
 
-    write: the network as ONNX content, the model, the file. open: the file, threads → what runs it, in fp32. layers:
-    the file, names of modules, images → what those modules gave there, in the order of computing, as far as the file
-    still has them.
+    write: the network as ONNX content, the model, what the file shall say, the file. open: the file, threads → what
+    runs it, in fp32. layers: the file, names of modules, images → what those modules gave there, in the order of
+    computing, as far as the file still has them.
     """
 
     name: str
     title: str
     suffix: str
-    write: Callable[[bytes, Model, Path], None]
+    write: Callable[[bytes, Model, Mapping[str, str], Path], None]
     open: Callable[[Path, int], Runner]
     layers: Callable[[Path, tuple[str, ...], Array], Mapping[str, Array]]
     modules: tuple[str, ...]
@@ -58,11 +59,11 @@ class Format:
                 raise UserError(f"--to {self.name}: {module} is not installed; pip install 'triscale[export]'")
 
 
-def _write_onnx(graph: bytes, model: Model, path: Path) -> None:
+def _write_onnx(graph: bytes, model: Model, said: Mapping[str, str], path: Path) -> None:
     import onnx
 
     content = onnx.load_from_string(graph)
-    onnx.helper.set_model_props(content, {PREFIX + key: value for key, value in model.metadata().items()})
+    onnx.helper.set_model_props(content, {PREFIX + key: value for key, value in said.items()})
     onnx.checker.check_model(content, full_check=True)
     path.write_bytes(content.SerializeToString(deterministic=True))
 
@@ -85,12 +86,12 @@ def _layers_of_onnx(path: Path, names: tuple[str, ...], images: Array) -> Mappin
     return {name: run[name] for name in found}
 
 
-def _write_openvino(graph: bytes, model: Model, path: Path) -> None:
+def _write_openvino(graph: bytes, model: Model, said: Mapping[str, str], path: Path) -> None:
     from triscale.engines.open_vino import module
 
     vino = module()
     content = vino.Core().read_model(graph)
-    for key, value in model.metadata().items():
+    for key, value in said.items():
         content.set_rt_info(value, ["triscale", key])
     vino.save_model(content, str(path), compress_to_fp16=False)
 
@@ -112,13 +113,13 @@ def _layers_of_openvino(path: Path, names: tuple[str, ...], images: Array) -> Ma
     return {name: run[name] for name in found}
 
 
-def _write_torch(graph: bytes, model: Model, path: Path) -> None:
+def _write_torch(graph: bytes, model: Model, said: Mapping[str, str], path: Path) -> None:
     from torch.export import Dim, export, save
 
     # An example of one image would be taken for a batch that is always one.
     example = torch.zeros((2, model.architecture.channels, *model.architecture.resolution))
     program = export(model.eval(), (example,), dynamic_shapes=({0: Dim("n")},))
-    save(program, path, extra_files={EXTRA: json.dumps(model.metadata(), ensure_ascii=False)})
+    save(program, path, extra_files={EXTRA: json.dumps(dict(said), ensure_ascii=False)})
 
 
 def _open_torch(path: Path, threads: int) -> Runner:

@@ -1,5 +1,6 @@
 """An exported file as what can answer: what it says of itself, and its logits."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +9,8 @@ from typing import Protocol
 from triscale.arch import Architecture
 from triscale.data import Preprocess
 from triscale.engines.runner import Array, Runner
-from triscale.errors import UserError
-from triscale.exporting.formats import FORMATS, PREFIX, Format
+from triscale.errors import LessExactWarning, UserError
+from triscale.exporting.formats import FORMATS, LARGEST_WEIGHT, PREFIX, Format
 from triscale.models.model import Said
 
 
@@ -40,8 +41,9 @@ def is_exported(name: str | Path) -> bool:
 
 
 def opened(path: str | Path, *, threads: int) -> File:
-    """The file, in fp32, run by the engine that it was made for. Raises `UserError` for a file that Triscale did not
-    write, and for archives of torch.export: reading those runs what is in them."""
+    """The file, in fp32 or int8 as it is, run by the engine that it was made for. Warns of a file in int8 whose sums
+    overflow on this processor. Raises `UserError` for a file that Triscale did not write, and for archives of
+    torch.export: reading those runs what is in them."""
     place = Path(path)
     kind = next((one for one in FORMATS.values() if one.suffix == place.suffix), None)
     if kind is None or not place.is_file():
@@ -53,8 +55,24 @@ def opened(path: str | Path, *, threads: int) -> File:
         )
     kind.check()
     run = kind.open(place, threads)
-    said = Said.read(_metadata(run), str(place))  # type: ignore[arg-type]
+    metadata = _metadata(run)  # type: ignore[arg-type]
+    said = Said.read(metadata, str(place))
+    _warn_of_overflow(place, kind, metadata)
     return File(place, kind, said.architecture, said.classes, said.preprocess, run)
+
+
+def _warn_of_overflow(place: Path, kind: Format, metadata: Mapping[str, str]) -> None:
+    largest = metadata.get(LARGEST_WEIGHT)
+    if kind.engine is None or largest is None:
+        return
+    from triscale.exporting import saturating  # with ONNX, which only a file in int8 needs
+    from triscale.exporting.calibrating import TARGETS
+    from triscale.exporting.rewriting import LARGEST
+
+    target = TARGETS[kind.engine]
+    if largest == str(LARGEST) and saturating.largest_weight(target) < LARGEST:
+        told = f"answers are less exact here: {target.title}'s sums of its int8 weights overflow on this processor"
+        warnings.warn(f"{place}: {told}; export it on such a one", LessExactWarning, stacklevel=3)
 
 
 def _metadata(run: _Telling) -> Mapping[str, str]:
