@@ -45,12 +45,12 @@ class Subject:
     format: str = ""
 
     def ways(self, *, peers: bool, slow: bool = True) -> tuple[tuple[Way, ...], dict[str, str]]:
-        """How it can be run here, ours and PyTorch's first; and of the others why not. peers: all that there are. slow:
-        those too that take minutes before their first answer."""
+        """How it can be run here, ours and PyTorch's first; and of the others why not, or why nobody would. peers: all
+        that there are. slow: those too that take minutes before their first answer."""
         found, missing = [], {}
         for kind in (one for one in self._kinds(peers=peers) if slow or not one.slow):
             for precision in kind.precisions:
-                why = kind.missing(precision)
+                why = kind.missing(precision) or kind.waste(precision)
                 if why is None:
                     found.append(Way(kind, precision))
                 else:

@@ -1,6 +1,7 @@
 """PyTorch: eager, and compiled."""
 
 import copy
+import platform
 from collections.abc import Callable
 
 import torch
@@ -11,6 +12,12 @@ from triscale.nn.network import Network
 
 # Of a copy of its own fp32 and bf16: fp16 is for what autocast does on a GPU.
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def emulates_bf16() -> bool:
+    """Whether bf16 takes PyTorch many times as long as fp32 here, as on x86 without AVX-512."""
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return x86 and "AVX512" not in torch.backends.cpu.get_cpu_capability()
 
 
 class PyTorch:

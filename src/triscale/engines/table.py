@@ -13,6 +13,7 @@ import torch
 from triscale.arch import Architecture
 from triscale.engines.native import Engine, compile_plan
 from triscale.engines.native.library import Precision, find_precision, missing
+from triscale.engines.pytorch import PyTorch, emulates_bf16
 from triscale.engines.runner import Runner
 from triscale.errors import UserError
 from triscale.nn.network import Network
@@ -39,9 +40,17 @@ class Kind:
         absent = [module for module in self.modules if find_spec(module) is None]
         if absent:
             return f"{absent[0]} is not installed; pip install 'triscale[export]'"
-        if self.name == "openvino" and precision == "fp16":  # it would take fp32 and say nothing
+        if self.name == "openvino" and precision == "bf16" and emulates_bf16():
+            return "this processor does not compute in bf16; OpenVINO would take fp32 and say nothing"
+        if self.name == "openvino" and precision == "fp16":  # the same
             return missing(precision)
         return missing(precision) if self.name == "native" else None
+
+    def waste(self, precision: str) -> str | None:
+        """Why nobody would run it here in that precision, though it can; None where somebody would."""
+        if self.opener in (_eager, _compiled) and precision == "bf16" and emulates_bf16():
+            return "this processor does not compute in bf16, and PyTorch emulates it in many times the time of fp32"
+        return None
 
     def open(
         self, network: Network, *, precision: str = "fp32", threads: int, batch: int | None = None
@@ -78,8 +87,6 @@ def _native(network: Network, precision: str, threads: int, batch: int | None) -
 def _pytorch(*, compiled: bool) -> Opener:
     @contextmanager
     def opener(network: Network, precision: str, threads: int, batch: int | None) -> Iterator[Runner]:
-        from triscale.engines.pytorch import PyTorch
-
         try:
             yield PyTorch(network, precision=precision, compiled=compiled)
         finally:
@@ -104,12 +111,14 @@ def _open_vino(network: Network, precision: str, threads: int, batch: int | None
     yield OpenVino(graph, precision=precision, threads=threads, batch=batch)
 
 
+_eager, _compiled = _pytorch(compiled=False), _pytorch(compiled=True)
+
 ENGINES: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
         Kind("native", "Triscale's engine", get_args(Precision), _native),
-        Kind("torch", "PyTorch", ("fp32", "bf16"), _pytorch(compiled=False)),
-        Kind("compiled", "torch.compile", ("fp32", "bf16"), _pytorch(compiled=True), slow=True),
+        Kind("torch", "PyTorch", ("fp32", "bf16"), _eager),
+        Kind("compiled", "torch.compile", ("fp32", "bf16"), _compiled, slow=True),
         Kind("onnxruntime", "ONNX Runtime", ("fp32",), _onnx_runtime, ("onnx", "onnxruntime")),
         Kind("openvino", "OpenVINO", get_args(Precision), _open_vino, ("onnx", "openvino")),
     )

@@ -17,6 +17,7 @@ from torch import nn
 
 from triscale.arch import Architecture
 from triscale.costing import cost
+from triscale.engines.pytorch import emulates_bf16
 from triscale.errors import UserError
 from triscale.kernels import status
 from triscale.nn.network import Network
@@ -176,8 +177,7 @@ def repeatable_machine(network: Network, device: torch.device, threads: int) -> 
 
 def cpu_precisions() -> tuple[str, ...]:
     """What is tried on this processor. PyTorch's bf16 is slow on those of x86 without AVX-512."""
-    x86 = platform.machine().lower() in ("x86_64", "amd64")
-    return ("fp32",) if x86 and "AVX512" not in torch.backends.cpu.get_cpu_capability() else PRECISIONS
+    return ("fp32",) if emulates_bf16() else PRECISIONS
 
 
 def _on_cpu(copy: Network, count: int, batch: int, most: int) -> tuple[dict[_Way, float], _Way]:
