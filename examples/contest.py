@@ -8,7 +8,7 @@ Seeds are shared by all. Prints a table in Markdown: mean test accuracy with its
 difference to the first network, paired by seed, with p after Holm's correction over all pairs; of a single seed, both
 over the test images (Wilson's interval, paired by image with McNemar's test). Trials lie in
 DIR/ledger.db: what is finished is not trained again, and more --seeds extend it; what was ended in its middle goes on
-from its last epoch. DIR/contest.json holds all of it.
+from the end of an epoch. DIR/contest.json holds all of it.
 """
 
 import argparse

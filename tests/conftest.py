@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from pictures import digit_folder
 from web import Server
 
 from triscale.cli.main import run
+from triscale.data import Data, read
 from triscale.fitting import Fitted, fit
+from triscale.trials import Ledger
 
 Answer = tuple[int, str, str]
 
@@ -32,6 +35,19 @@ settings.load_profile("steady")
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return digit_folder(tmp_path_factory.mktemp("images") / "digits")
+
+
+@pytest.fixture(scope="module")
+def data(digits: Path) -> Data:
+    """The digits, read."""
+    return read(digits)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    """A new one of a study, in the test's own folder."""
+    with closing(Ledger(tmp_path / "ledger.db", "study")) as ledger:
+        yield ledger
 
 
 @pytest.fixture(scope="session")

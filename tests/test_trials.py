@@ -36,12 +36,6 @@ from triscale.trials import (
 )
 from triscale.trials.shipping import shipped
 
-
-@pytest.fixture(scope="module")
-def data(digits: Path) -> Data:
-    return read(digits)
-
-
 trials = st.builds(
     Trial,
     architectures(),

@@ -15,24 +15,13 @@ import pytest
 from fake_ray import FakeRay, install
 from small_trials import LONG, MADE, SHORT, SMALL, carry_out, entries, entry, found, patiently, trial
 
-from triscale.data import Data, read
+from triscale.data import Data
 from triscale.errors import TriscaleError, UserError
 from triscale.studies import DESIGNS, study
 from triscale.training.recipe import Cosine
 from triscale.trials import LEDGER, Cluster, Ledger, Pictures, Probe, Progress, Workers, cluster, driving, run_trial
 from triscale.trials.attempting import Pace
 from triscale.trials.cluster import ROOMLESS, Needs, import_ray
-
-
-@pytest.fixture(scope="module")
-def data(digits: Path) -> Data:
-    return read(digits)
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with closing(Ledger(tmp_path / "ledger.db", "study")) as ledger:
-        yield ledger
 
 
 @pytest.fixture(autouse=True)

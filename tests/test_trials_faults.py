@@ -22,7 +22,7 @@ import torch
 from small_trials import LONG, SHORT, carry_out, entries, entry, found, patiently, trial
 from trainings import ENVIRONMENT, LONGEST, started, until
 
-from triscale.data import Data, read
+from triscale.data import Data
 from triscale.errors import TriscaleError
 from triscale.training.engine import peak_memory
 from triscale.training.recipe import Cosine
@@ -35,23 +35,12 @@ HALF = 2**29  # bytes
 
 
 @pytest.fixture(scope="module")
-def data(digits: Path) -> Data:
-    return read(digits)
-
-
-@pytest.fixture(scope="module")
 def pool(data: Data) -> Iterator[Workers]:
     """One worker, which most of these tests kill: it is replaced. Who starts it has had more memory than it takes."""
     bytearray(b"x") * HALF
     pool = Workers(data, 1)
     yield pool
     pool.close()
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with closing(Ledger(tmp_path / "ledger.db", "study")) as ledger:
-        yield ledger
 
 
 @pytest.fixture(autouse=True)

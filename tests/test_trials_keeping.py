@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from small_trials import LONG, MADE, SHORT, a_trial, carry_out, entry, found, trial
 
-from triscale.data import Data, read
+from triscale.data import Data
 from triscale.errors import TriscaleError
 from triscale.training import Checkpoints, Step, StoppedError
 from triscale.trials import Done, Ledger, Pictures, Probe, Progress, Trial, Workers, driving, run_trial, run_trials
@@ -18,17 +18,6 @@ from triscale.trials.running import Stopping
 EPOCHS, STEPS = 6, 2
 RECIPE = replace(SHORT, epochs=EPOCHS)
 SLOW = 1000.0  # seconds that an epoch is said to have taken, by which who went on from it is known
-
-
-@pytest.fixture(scope="module")
-def data(digits: Path) -> Data:
-    return read(digits)
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with closing(Ledger(tmp_path / "ledger.db", "study")) as ledger:
-        yield ledger
 
 
 def always(place: Path) -> EpochEnds:
@@ -130,7 +119,7 @@ def test_trials_of_moments_leave_no_file(data: Data, pool: Workers, ledger: Ledg
     assert not any(seen)
 
 
-class Told:
+class Scripted:
     """An executor that does nothing until it is told to: how far its trials are, and how they end."""
 
     slots, widest = 2, 1
@@ -171,7 +160,7 @@ def made(ticket: int) -> Done:
 
 
 def test_what_a_failed_trial_left_goes_with_it(ledger: Ledger, tmp_path: Path) -> None:
-    pool = Told([{}], failed)
+    pool = Scripted([{}], failed)
     with pytest.raises(TriscaleError, match="its loss is not finite"):
         carry_out(ledger, pool, [entry(a_trial())])
     assert len(pool.places) == 1
@@ -180,12 +169,12 @@ def test_what_a_failed_trial_left_goes_with_it(ledger: Ledger, tmp_path: Path) -
 
 def test_what_a_killed_driver_left_of_a_finished_trial_goes_with_the_next_one(ledger: Ledger, tmp_path: Path) -> None:
     wanted = [entry(replace(a_trial(), seed=seed)) for seed in range(2)]
-    carry_out(ledger, Told([{}], made), wanted[:1])
+    carry_out(ledger, Scripted([{}], made), wanted[:1])
     finished, other = place_of(ledger.path, wanted[0].trial.key), tmp_path / CHECKPOINTS / "of one that still runs"
     finished.mkdir(parents=True)
     (finished / "000001.safetensors").write_bytes(b"weights")
     other.mkdir()
-    carry_out(ledger, Told([{}], made), wanted[:1])
+    carry_out(ledger, Scripted([{}], made), wanted[:1])
     assert not finished.exists()
     assert other.exists()
 
@@ -197,7 +186,7 @@ def test_the_time_left_is_known_before_a_first_trial_has_ended(ledger: Ledger, m
     told: list[Progress] = []
     wanted = [entry(replace(a_trial(), seed=seed)) for seed in range(2)]
     shares: list[dict[int, float]] = [{}, {0: 0.5, 1: 0.0}, {0: 0.6, 1: 0.1}, {0: 0.7, 1: 0.2}, {0: 0.9, 1: 0.3}, {}]
-    run_trials(ledger, Told(shares, made), wanted, {one.trial.key: 200.0 for one in wanted}, told.append)
+    run_trials(ledger, Scripted(shares, made), wanted, {one.trial.key: 200.0 for one in wanted}, told.append)
     assert [one.left for one in told[:5]] == [
         None,
         None,

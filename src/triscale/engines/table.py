@@ -48,7 +48,7 @@ class Kind:
 
     def waste(self, precision: str) -> str | None:
         """Why nobody would run it here in that precision, though it can; None where somebody would."""
-        if self.opener in (_eager, _compiled) and precision == "bf16" and emulates_bf16():
+        if self.name in ("torch", "compiled") and precision == "bf16" and emulates_bf16():
             return "this processor does not compute in bf16, and PyTorch emulates it in many times the time of fp32"
         return None
 
@@ -111,14 +111,12 @@ def _open_vino(network: Network, precision: str, threads: int, batch: int | None
     yield OpenVino(graph, precision=precision, threads=threads, batch=batch)
 
 
-_eager, _compiled = _pytorch(compiled=False), _pytorch(compiled=True)
-
 ENGINES: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
         Kind("native", "Triscale's engine", get_args(Precision), _native),
-        Kind("torch", "PyTorch", ("fp32", "bf16"), _eager),
-        Kind("compiled", "torch.compile", ("fp32", "bf16"), _compiled, slow=True),
+        Kind("torch", "PyTorch", ("fp32", "bf16"), _pytorch(compiled=False)),
+        Kind("compiled", "torch.compile", ("fp32", "bf16"), _pytorch(compiled=True), slow=True),
         Kind("onnxruntime", "ONNX Runtime", ("fp32",), _onnx_runtime, ("onnx", "onnxruntime")),
         Kind("openvino", "OpenVINO", get_args(Precision), _open_vino, ("onnx", "openvino")),
     )
