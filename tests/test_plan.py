@@ -10,7 +10,7 @@ import torch
 from triscale.arch import Architecture, to_json
 from triscale.costing import cost
 from triscale.engines import Latency
-from triscale.errors import UserError
+from triscale.errors import TooShortError, UserError
 from triscale.fitting import CANDIDATES, Draft, Frozen, Listener, Plan, draft, fit, make_wish
 from triscale.fitting.candidates import Candidate, Course, take
 from triscale.nn import Network
@@ -116,7 +116,7 @@ def test_where_some_keep_their_pixels_the_fastest_of_these_is_taken(digits: Path
 
     one = planned(digits, {"macs": 3e6}, baseline="resnet18")
     found = tuple(candidate(*row) for row in (("a", 16, 1.0), ("b", 16, 2.0), ("c", 8, 3.0), ("d", 8, 4.0)))
-    taken, why = take(found, Course(5, 8, 16, 1, 60, None))
+    taken, why = take(found, Course(5, 8, 16, 1, 60, None, None))
     assert (taken, why) == (
         1,
         "of 4 equally large ones 2 keep the most pixels, and it is the fastest of these to train",
@@ -275,6 +275,17 @@ def test_a_time_in_which_nothing_can_be_trained_is_named_and_leaves_nothing(
     with pytest.raises(UserError, match=r"--time.*raise --time"):
         fit(digits, out=tmp_path / "run", macs=2e6, time=15)
     assert not (tmp_path / "run").exists()
+
+
+def test_an_error_of_time_tells_what_was_rehearsed_and_what_would_be_enough(
+    digits: Path, fast: FakeMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where steps cost the same whatever the network, a smaller one looks fast enough until it is rehearsed, too."""
+    monkeypatch.setattr("triscale.fitting.plan.rehearse", lambda *_, **__: Pace(0.5, 0.001))
+    with pytest.raises(TooShortError, match=r"take about .*, and there are") as caught:
+        planned(digits, {"macs": 2e6}, time=20, baseline="efficientnet_b0")
+    assert caught.value.least > 20
+    assert planned(digits, {"macs": 2e6}, time=caught.value.least, baseline="efficientnet_b0").recipe.epochs > 1
 
 
 def test_a_candidate_that_cannot_hold_the_budget_says_why_and_the_others_go_on(digits: Path, fast: FakeMachine) -> None:

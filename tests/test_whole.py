@@ -1,6 +1,8 @@
 """`triscale fit --search --study`: every stage once, whatever ends it; and its page says no more than was measured."""
 
 import json
+import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -123,7 +125,7 @@ def test_a_time_that_is_too_short_for_a_stage_is_told_as_that_of_all(
     short = Mock(side_effect=TooShortError("--time 24 s: the least search takes about 60 s", 60.0))
     with monkeypatch.context() as hurried:
         hurried.setattr(whole, "search_network", short)
-        with pytest.raises(UserError, match="for all stages take --time 150s or more"):
+        with pytest.raises(UserError, match=r"for all stages take --time 15[1-9]s or more"):
             fit_whole(few, replace(ASKED, study=False), tmp_path / "run")
     resume_whole(tmp_path / "run", time=150)
     assert stages.asked["search"]["time"] == pytest.approx(60.0)
@@ -258,10 +260,14 @@ def test_a_searched_network_is_grown_and_tested_beside_the_zoo(
     digits: Path, tmp_path: Path, triscale: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
-    # The least search takes 30 to 80 seconds, as fast as the machine is; four networks are trained after it.
     monkeypatch.setattr(whole, "SHARES", {whole.SEARCH: 0.6, whole.STUDY: 0.0, whole.FIT: 0.4})
-    code, said, err = triscale("fit", digits, "--search", "--macs", "4M", "--time", "3m", "--out", out, "--json")
-    assert code == 0, err
+    code, said, err = triscale("fit", digits, "--search", "--macs", "4M", "--time", "9s", "--out", out, "--json")
+    # What the least search takes is measured, so that it may have become more when people go on as they are told.
+    while code == 2 and (told := re.search(r"triscale (fit --resume --out \S+) --time (\d+)s$", said.strip()[:-2])):
+        longer = math.ceil(1.2 * int(told[2]))
+        code, said, err = triscale(*told[1].split(), "--time", f"{longer}s", "--json")
+    assert code == 0, said + err
+    assert longer > 9
     values = json.loads(said)
     assert set(values["seconds"]) == {"search", "fit", "zoo"}
     assert values["result"]["networks"][0]["macs"] <= 4_000_000

@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM while a run trains: the first asks it to keep what it has, the second ends at once."""
 
+import math
 import shlex
 import signal
 from collections.abc import Iterator
@@ -7,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-from triscale.errors import TriscaleError, UserError, is_out_of_memory
+from triscale.errors import TooShortError, TriscaleError, UserError, is_out_of_memory
 
 
 class Interrupted(BaseException):
@@ -39,7 +40,7 @@ def stopping_gently(again: tuple[object, ...]) -> Iterator[Asked]:
 
     asked = Asked()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    way = f"go on with: {shlex.join(map(str, again))}"
+    way = _way(again)
 
     def note(number: int, _frame: FrameType | None) -> None:
         if not asked.gentle or asked.number:
@@ -53,6 +54,9 @@ def stopping_gently(again: tuple[object, ...]) -> Iterator[Asked]:
         yield asked
     except StoppedError as error:
         raise Interrupted(asked.number or signal.SIGTERM, f"{error}, which is kept; {way}") from None
+    except TooShortError as error:
+        longer = _way((*again, "--time", f"{math.ceil(error.least)}s"))
+        raise (UserError(f"{error}; then {longer}") if asked.begun else error) from None
     except UserError as error:
         raise (UserError(f"{error}; then {way}") if asked.begun else error) from None
     except DivergedError:
@@ -66,3 +70,7 @@ def stopping_gently(again: tuple[object, ...]) -> Iterator[Asked]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _way(again: tuple[object, ...]) -> str:
+    return f"go on with: {shlex.join(map(str, again))}"

@@ -10,7 +10,7 @@ from triscale.arch import Architecture, adapt
 from triscale.costing import cost
 from triscale.data import Data, image_resolution
 from triscale.engines import Latency, measure_latency
-from triscale.errors import UserError, is_out_of_memory
+from triscale.errors import TooShortError, UserError, is_out_of_memory
 from triscale.fitting.wish import Wish
 from triscale.nn import build
 from triscale.scaling import RULES, Scaled, TooSmallError, grow, scale_to
@@ -73,7 +73,7 @@ class Course:
 
     steps: of an epoch. images: of an epoch's steps. pixels: of the shorter side of the images. fewest, most: epochs
     that make sense; both the asked ones where epochs were asked for. seconds: of training, None where time plays no
-    part.
+    part. time: the limit that was asked, from the start to the end of everything.
     """
 
     steps: int
@@ -82,6 +82,7 @@ class Course:
     fewest: int
     most: int
     seconds: float | None
+    time: float | None
 
     @property
     def images(self) -> int:
@@ -126,7 +127,7 @@ def take(candidates: tuple[Candidate, ...], course: Course) -> tuple[int, str]:
     """
     possible = [candidate for candidate in candidates if candidate.completes(course)]
     if not possible:
-        raise UserError(_nothing_left(candidates, course))
+        raise _nothing_left(candidates, course)
     most = max(candidate.macs for candidate in possible)
     largest = [candidate for candidate in possible if candidate.macs >= EQUAL * most]
     most_kept = max(candidate.kept(course) for candidate in largest)
@@ -192,12 +193,15 @@ def smaller_share(candidate: Candidate, course: Course) -> float:
     return min(0.9, 0.95 * float(share**1.3))
 
 
-def too_slow(candidate: Candidate, course: Course) -> str:
+def too_slow(candidate: Candidate, course: Course) -> TooShortError:
     """That a candidate does not complete the fewest epochs, in a sentence."""
-    needed, left = course.fewest * candidate.epoch, max(0.0, course.seconds or 0.0)
-    return (
+    assert course.seconds is not None
+    assert course.time is not None
+    needed, left = course.fewest * candidate.epoch, max(0.0, course.seconds)
+    return TooShortError(
         f"--time: {course.fewest} epochs of {candidate.name} with {format_count(candidate.macs)} MACs take about "
-        f"{format_seconds(needed)}, and there are {format_seconds(left)} for training; raise --time or lower --epochs"
+        f"{format_seconds(needed)}, and there are {format_seconds(left)} for training; raise --time or lower --epochs",
+        course.time + 2 * (needed - left),  # enough for two trainings, with and without weights to start from
     )
 
 
@@ -302,10 +306,10 @@ def _check_memory(scaled: Scaled, batch: int, device: torch.device) -> None:
         )
 
 
-def _nothing_left(candidates: tuple[Candidate, ...], course: Course) -> str:
+def _nothing_left(candidates: tuple[Candidate, ...], course: Course) -> UserError:
     slow = [candidate for candidate in candidates if candidate.refused is None]
     if slow:
         return too_slow(min(slow, key=lambda candidate: candidate.epoch), course)
     first, *others = candidates
     names = ", ".join(candidate.name for candidate in others)
-    return f"{first.refused}" + (f" (nor can the other candidates be taken: {names})" if others else "")
+    return UserError(f"{first.refused}" + (f" (nor can the other candidates be taken: {names})" if others else ""))

@@ -11,7 +11,7 @@ import torch
 from triscale.arch import Architecture, to_dict
 from triscale.costing import cost
 from triscale.data import Data, Preprocess, image_resolution, own_pixels, prepare
-from triscale.errors import UserError
+from triscale.errors import TooShortError, UserError
 from triscale.fitting.candidates import (
     ATTEMPTS,
     OVERHEAD,
@@ -184,9 +184,12 @@ def make_plan(images: Data, wish: Wish, started: float, listener: PlanListener) 
     asked = _Asked(images, wish, make_recipe(images, wish), started, listener)
     course = _course(asked)
     if course.seconds is not None and course.seconds <= 0:
-        raise UserError(
+        # As long again is a guess: nothing has been measured yet.
+        least = 2 * (time.monotonic() - started) + margin(wish.time or 0)
+        raise TooShortError(
             f"--time {format_seconds(wish.time or 0)}: too short, all of it went by before training could be planned; "
-            "raise --time"
+            f"give it {format_seconds(least)} or more",
+            least,
         )
     until = None if course.seconds is None else time.monotonic() + MEASURING * course.seconds
     return _rehearsed(asked, measure(images, wish, course, listener.measuring, until), course)
@@ -198,11 +201,12 @@ def _course(asked: _Asked) -> Course:
     pixels = min(image_resolution(images))
     seconds = None if left is None else left * (1 - PLANNING) / asked.trainings
     if epochs is not None:
-        return Course(steps, batch, pixels, epochs, epochs, seconds)
+        return Course(steps, batch, pixels, epochs, epochs, seconds, asked.wish.time)
     if seconds is None:
-        return Course(steps, batch, pixels, DEFAULT_EPOCHS, DEFAULT_EPOCHS, None)
+        return Course(steps, batch, pixels, DEFAULT_EPOCHS, DEFAULT_EPOCHS, None, None)
     fewest = FEWEST_EPOCHS if asked.wish.weights else max(FEWEST_EPOCHS, math.ceil(FEWEST_STEPS / steps))
-    return Course(steps, batch, pixels, fewest, max(MOST_EPOCHS, math.ceil(MOST_STEPS / steps)), seconds)
+    most = max(MOST_EPOCHS, math.ceil(MOST_STEPS / steps))
+    return Course(steps, batch, pixels, fewest, most, seconds, asked.wish.time)
 
 
 def _rehearsed(asked: "_Asked", candidates: tuple[Candidate, ...], course: Course) -> Draft:
@@ -213,7 +217,7 @@ def _rehearsed(asked: "_Asked", candidates: tuple[Candidate, ...], course: Cours
     """
     overheads: dict[int, float] = {}  # by position, of candidates as they were rehearsed
     taken, why = take(candidates, course)
-    stage = None
+    stage, rehearsed = None, candidates[taken]
     for _ in range(ATTEMPTS + len(candidates)):
         candidate = candidates[taken]
         stage, pace, course = _rehearse(asked, candidate, course, stage)
@@ -232,15 +236,14 @@ def _rehearsed(asked: "_Asked", candidates: tuple[Candidate, ...], course: Cours
                 return _draft(asked, stage, candidates, taken, why, pace, course)
             taken, why = again, since
             continue
+        rehearsed = candidates[taken]
         try:
-            smaller = shrink(
-                candidates[taken], smaller_share(candidates[taken], course), asked.images, asked.wish, course
-            )
+            smaller = shrink(rehearsed, smaller_share(rehearsed, course), asked.images, asked.wish, course)
         except UserError:
             break
         del overheads[taken]
         candidates = (*candidates[:taken], smaller, *candidates[taken + 1 :])
-    raise UserError(too_slow(candidates[taken], course))
+    raise too_slow(rehearsed, course)  # a smaller one was only timed, which may look as if it were fast enough
 
 
 def _machine(candidate: Candidate) -> Machine:

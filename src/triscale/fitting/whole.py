@@ -282,7 +282,7 @@ class _Stages:
                 yield
         except TooShortError as error:
             spent, share = self._share(name)
-            needed = math.ceil(spent + error.least / share)
+            needed = math.ceil(spent + self.seconds[name] + error.least / share)  # this attempt was time, too
             raise TooShortError(
                 f"{error} (that is its share of the time: for all stages take --time {needed}s or more)", needed
             ) from None
