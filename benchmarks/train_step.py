@@ -3,14 +3,14 @@
     python benchmarks/train_step.py [--json] [--only small|large|peers] [--repeats 7] [--threads 2] [--memory]
 
 small: what studies and searches train: one thread, batch 128, an MBConv network of 3.6M MACs at 16 pixels, and what
-depth, width and resolution make of it. large: EfficientNet-B0 at 224, batch 32, two threads. peers: EfficientNet-B3 at
-300, EfficientNet-Lite0, MobileNetV2 and ResNet-50 at 224, batch 8. In fp32 and, where planning tries that on the
+depth, width and resolution make of it. large: EfficientNet-B0 at 224, batch 32, two threads. peers: EfficientNet-B3
+at 300, EfficientNet-Lite0, MobileNetV2 and ResNet-50 at 224, batch 8. In fp32 and, where planning tries that on the
 processor, under bf16 autocast, in channels-last order, the allocator made steady for all. chosen: kernels in the
-layers that are faster by them alone; all: in all that have one; planning takes the faster. The modes take turns step
-by step; medians with the lowest and highest, and the ratio of the fastest mode with kernels to PyTorch's fastest. of
-peak: the arithmetic of a step (three times the forward pass's multiply-adds) at the speed of large fp32 matrix
-products here, over the time of the fastest mode. --memory: what a mode's peak adds to the process with the network in
-it; each in a process of its own.
+layers that are faster by them alone, or nearly as fast; all: in all that have one; planning takes the faster. The
+modes take turns step by step; medians with the lowest and highest, and the ratio of the fastest mode with kernels to
+PyTorch's fastest. of peak: the arithmetic of a step (three times the forward pass's multiply-adds) at the speed of
+large fp32 matrix products here, over the time of the fastest mode. --memory: what a mode's peak adds to the process
+with the network in it; each in a process of its own.
 """
 
 import argparse

@@ -100,6 +100,20 @@ def test_each_layer_trains_by_what_is_faster_there(layers: Layers) -> None:
 
 
 @compiled
+def test_a_layer_that_is_a_little_slower_alone_is_not_cut_out_from_between_its_neighbours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    took = {"depthwise": 1.1, "pointwise": 1.2}
+    monkeypatch.setattr(
+        "triscale.training.choosing.seconds", lambda layer, *_: (took.get(str(layer.kind[0]), 0.9), 1.0)
+    )
+    network = build(DEEP).train()
+    wanted = [name for name, layer in network.with_kernels().items() if layer.kind[0] != "pointwise"]
+    assert 0 < len(wanted) < len(network.with_kernels())
+    assert fastest_kernels(network, 8, "fp32") == tuple(wanted)
+
+
+@compiled
 def test_layers_of_one_kind_and_size_are_measured_once_with_the_input_they_really_get(layers: Layers) -> None:
     fastest_kernels(build(DEEP).train(), 8, "bf16")
     assert len(set(layers)) == len(layers)
