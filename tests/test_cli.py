@@ -74,7 +74,7 @@ def test_every_verb_explains_itself_with_an_example(triscale, verb: str) -> None
         (["fit", "digits", "--macs", "1M", "--out", "run", "--seed", "-1"], ["-1"]),
         (["fit", "digits", "--macs", "1M", "--out", "digits"], ["digits", "new or empty"]),
         (["fit", "digits", "--macs", "1M", "--out", "run", "--time", "soon"], ["--time", "soon", "10m"]),
-        (["fit", "digits", "--macs", "1M", "--out", "run", "--time", "2s"], ["--time", "raise"]),
+        (["fit", "digits", "--macs", "1M", "--out", "run", "--time", "2s"], ["--time", "give it"]),
         (["fit", "digits", "--latency", "10", "--out", "run"], ["--latency", "10ms"]),
         (["fit", "digits", "--latency", "1us", "--baseline", "resnet18", "--out", "run"], ["no network that small"]),
         (["fit", "digits", "--memory", "much", "--out", "run"], ["--memory", "much"]),
