@@ -44,6 +44,13 @@ def test_table_7_has_the_papers_rows_and_their_real_macs() -> None:
     assert [gmacs(row) for row in tables()["table_7"]] == list(expected.values()) == [0.386, 1.575, 1.45, 1.538, 1.8]
 
 
+def test_networks_of_two_contests_are_paired_by_image() -> None:
+    files = [f"examples/searches/fashion-{name}-contest.json" for name in ("family-20-epochs", "resnet18-stem")]
+    said = run("examples/across.py", files[0], "family4", files[1], "resnet18").splitlines()
+    assert said[0] == "epochs: 20 and 10"
+    assert said[1] == "seed 0: family4 less resnet18 +0.25 points (95 % interval -0.11 to +0.61, n = 10,000), p 0.19"
+
+
 def test_only_the_compound_row_of_table_7_reproduces_its_printed_flops() -> None:
     deviations = [abs(row["deviation_percent"]) for row in tables()["table_7"]]
     assert deviations[-1] < 0.1

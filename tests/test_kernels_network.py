@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import replace
+from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
@@ -35,6 +37,12 @@ def small(name: str) -> Architecture:
     """At 32 pixels, and without chance."""
     architecture = replace(adapt(published(name), resolution=(32, 32), classes=10), stochastic_depth=0.0)
     return replace(architecture, head=replace(architecture.head, dropout=0.0))
+
+
+def short() -> Architecture:
+    """A few blocks, in which every kind of operator occurs."""
+    architecture = small("efficientnet_b0")
+    return replace(architecture, stages=architecture.stages[:2])
 
 
 def images(architecture: Architecture, n: int = 16, seed: int = 1) -> Tensor:
@@ -195,12 +203,48 @@ def test_a_compiled_step_is_one_graph_with_the_same_gradients() -> None:
     assert distance(found[1], found[0]) <= 1e-6
 
 
-@compiled
-def test_training_mode_exports_with_the_operators() -> None:
-    architecture = small("efficientnet_b0")
-    network = build(replace(architecture, stages=architecture.stages[:2])).train()
+def test_hooks_of_a_block_are_called_in_training_where_no_kernel_joins_its_layers() -> None:
+    network, called = build(short()).train(), set[str]()
+    network.use([name for name in network.with_kernels() if not name.startswith("stages.0.")])
+    first = {name: module for name, module in network.stages[0].named_modules() if not list(module.children())}
+    for name, module in first.items():
+        module.register_forward_hook(lambda *_, name=name: called.add(name))
+    network(images(network.architecture))
+    assert called == first.keys()
+
+
+def test_a_second_derivative_is_an_error_and_never_zero() -> None:
+    """Whether or not the first one's own gradient needs one, and by whichever way it is asked for."""
+    network = build(short()).double().train()
     network.use(network.with_kernels())
-    program = torch.export.export(network, (images(architecture, 2),))
+    x = images(network.architecture, 4).double().requires_grad_()
+    asked: tuple[Callable[[Tensor], object], ...] = (
+        lambda penalty: torch.autograd.grad(penalty, [*network.parameters()], allow_unused=True),
+        Tensor.backward,
+    )
+    for loss, ask in product((torch.sum, lambda y: y.square().sum()), asked):
+        maps = network.features(x)
+        (grad,) = torch.autograd.grad(loss(maps), x, create_graph=True)
+        with pytest.raises(RuntimeError, match=r"no second derivatives; network\.use\(\(\)\)"):
+            ask(maps.sum() + grad.square().sum())
+
+
+def test_an_empty_batch_leaves_the_averages_as_they_are() -> None:
+    network = build(short()).train()
+    network.use(network.with_kernels())
+    network(images(network.architecture))
+    before = {name: buffer.clone() for name, buffer in network.named_buffers() if "running" in name}
+    assert before
+    network(images(network.architecture, 0))
+    assert all(torch.equal(buffer, before[name]) for name, buffer in network.named_buffers() if "running" in name)
+
+
+def test_training_mode_exports_with_the_operators_and_is_saved(tmp_path: Path) -> None:
+    network, x = build(short()).train(), images(short(), 2)
+    network.use(network.with_kernels())
+    program = torch.export.export(network, (x,))
+    torch.export.save(program, tmp_path / "training.pt2")
+    assert torch.equal(torch.export.load(tmp_path / "training.pt2").module()(x), network(x))
     names = {str(node.target) for node in program.graph.nodes if "triscale" in str(node.target)}
     expected = "depthwise", "pointwise", "norm", "norm_depthwise", "norm_excite"
     assert names == {f"triscale.{name}.default" for name in expected}

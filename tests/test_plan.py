@@ -272,7 +272,7 @@ def test_a_time_in_which_nothing_can_be_trained_is_named_and_leaves_nothing(
     digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     FakeMachine(monkeypatch, 1e6)
-    with pytest.raises(UserError, match=r"--time.*raise --time"):
+    with pytest.raises(UserError, match=r"--time: .* give it .* or more$"):
         fit(digits, out=tmp_path / "run", macs=2e6, time=15)
     assert not (tmp_path / "run").exists()
 

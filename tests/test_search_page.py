@@ -122,6 +122,15 @@ def test_the_answer_is_the_winners_mean_beside_the_references(page: str) -> None
     assert "It beats the reference, tiny_net at the same limits: +4.40 points (95 % interval +3.41 to +5.39)" in text
 
 
+def test_a_reference_that_does_not_hold_the_limits_is_not_said_to_be_at_them() -> None:
+    values = search()
+    reference = values["reference"]
+    heavy = {**reference, "macs": 1.25 * LIMIT, "costs": {"macs": 1.25 * LIMIT}, "used": 1.25}
+    text = said(values | {"reference": heavy})
+    assert "the reference, tiny_net (it uses 125.0 % of the limit, and so could not win)" in text
+    assert "at the same limits" not in text
+
+
 def test_a_few_pictures_are_not_said_to_show_that_it_is_better() -> None:
     text = said(search() | {"gain": [0.0667, 0.0238, 0.1095], "selection_images": 10})
     assert "It is not shown to be better than the reference" in text

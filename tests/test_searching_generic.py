@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import product
+from itertools import pairwise, product
 from random import Random
 from statistics import fmean
 from typing import Any
@@ -153,10 +153,24 @@ def test_at_most_a_quarter_goes_into_repeats(n: int, repeats: int) -> None:
 def test_a_space_that_is_used_up_is_evaluated_again_from_the_best_on() -> None:
     asked = Asked(allows=lambda choice: choice["kind"] == "plain")
     found = asked.search(evaluations=100)
-    assert sorted(len(one.values) for one in found.history) == [1] * 7 + [18, 18, 19, 19, 19]
     assert {key(one.choice) for one in found.history} == {key(one) for one in points(SPACE) if one["kind"] == "plain"}
-    best = sorted(found.history, key=lambda one: -one.values[0])[:5]
-    assert {one.order for one in best} == {one.order for one in found.history[:5]}
+    # Of the 88 that are left after twelve points: two rounds more for all, five for six of them, the others for five.
+    assert [len(one.values) for one in found.history] == [15, 15, 15, 15, 14, 8, *[3] * 6]
+
+
+def test_of_a_noisy_space_that_is_used_up_the_best_is_found_more_often_the_more_is_evaluated() -> None:
+    """Not the luckiest of five that were lucky once: equal repeats of all are a loop that anybody would write."""
+
+    def regret(n: int, repeat: int) -> tuple[float, float]:
+        drawn = Random(repeat)
+        found = search({"arm": range(20)}, lambda c, _: c["arm"] / 19 + drawn.gauss(), evaluations=n, seed=repeat)
+        equally = [fmean(arm / 19 + drawn.gauss() for _ in range(n // 20)) for arm in range(20)]
+        return 1 - found.best.choice["arm"] / 19, 1 - equally.index(max(equally)) / 19
+
+    for n, most in ((400, 0.08), (2000, 0.03)):
+        ours, equal = (fmean(column) for column in zip(*(regret(n, repeat) for repeat in range(100)), strict=True))
+        assert ours < most
+        assert ours < equal
 
 
 # --- what is found ---
@@ -165,10 +179,11 @@ def test_a_space_that_is_used_up_is_evaluated_again_from_the_best_on() -> None:
 @given(space=spaces, n=counts, seed=seeds)
 def test_the_history_is_ranked_by_evaluations_then_value_then_cost(space: Any, n: int, seed: int) -> None:
     found = Asked(value=lambda choice, seed: round(noise(choice, seed) * 3)).search(space, evaluations=n, seed=seed)
-    ranks = [(-min(len(one.values), 3), -fmean(one.values), one.cost, one.order) for one in found.history]
-    assert ranks == sorted(ranks)
+    for a, b in pairwise(found.history):
+        assert len(a.values) >= len(b.values) - 1  # what is left over in the last round goes to the first
+        if len(a.values) <= len(b.values):
+            assert (-fmean(a.values), a.cost, a.order) < (-fmean(b.values), b.cost, b.order)
     assert found.best is found.history[0]
-    assert len(found.best.values) >= min(3, max(len(one.values) for one in found.history))
     assert all(one.value == fmean(one.values) for one in found.history)
 
 
@@ -176,7 +191,10 @@ def test_the_history_is_ranked_by_evaluations_then_value_then_cost(space: Any, n
 def test_the_front_is_what_none_is_better_than_at_no_more_cost(space: Any, n: int, seed: int) -> None:
     found = Asked(value=lambda choice, seed: round(noise(choice, seed) * 3)).search(space, evaluations=n, seed=seed)
     at = [(one.cost, one.value) for one in found.front]
-    every = {(one.cost, one.value) for one in found.history}
+    best = found.best
+    # What stands above the best was evaluated less often.
+    every = {(one.cost, one.value) for one in found.history if one.cost < best.cost and one.value < best.value}
+    every.add((best.cost, best.value))
     beaten = {
         (cost, value)
         for cost, value in every

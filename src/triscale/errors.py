@@ -17,6 +17,10 @@ class TooShortError(UserError):
         self.least = least
 
 
+class HopelessError(TriscaleError):
+    """What would end in the same way if it went on as it is."""
+
+
 class OneLineWarning(UserWarning):
     """What is told in one line, while the work goes on."""
 

@@ -8,7 +8,7 @@ from typing import Annotated, Protocol
 import typer
 
 from triscale.cli.stopping import Interrupted
-from triscale.errors import TriscaleError, UserError
+from triscale.errors import HopelessError, TriscaleError, UserError
 
 EXECUTORS = ("local", "ray")
 # Options that say how a sitting goes, not what is studied or searched.
@@ -59,6 +59,8 @@ def telling_how_to_go_on(verb: str, out: Path, watcher: Begun) -> Iterator[None]
         yield
     except Interrupted as stop:
         raise Interrupted(stop.number, kept if watcher.begun else "") from None
+    except HopelessError as error:
+        raise (TriscaleError(f"{error}; finished trials are kept") if watcher.begun else error) from None
     except TriscaleError as error:
         named = "go on with --resume"  # where the library names its option, the command stands in its place
         text = str(error).replace(named, way_on) if named in str(error) else f"{error}; {kept}"

@@ -198,10 +198,14 @@ def too_slow(candidate: Candidate, course: Course) -> TooShortError:
     assert course.seconds is not None
     assert course.time is not None
     needed, left = course.fewest * candidate.epoch, max(0.0, course.seconds)
+    least = course.time + 2 * (needed - left)  # enough for two trainings, with and without weights to start from
+    epochs = f"{course.fewest} epochs" if course.fewest > 1 else "an epoch"
+    fewer = ", or ask for fewer --epochs" if course.fewest == course.most > 1 else ""
     return TooShortError(
-        f"--time: {course.fewest} epochs of {candidate.name} with {format_count(candidate.macs)} MACs take about "
-        f"{format_seconds(needed)}, and there are {format_seconds(left)} for training; raise --time or lower --epochs",
-        course.time + 2 * (needed - left),  # enough for two trainings, with and without weights to start from
+        f"--time: {epochs} of {candidate.name} with {format_count(candidate.macs)} MACs take about "
+        f"{format_seconds(needed)}, and there are {format_seconds(left)} for training; give it {format_seconds(least)} "
+        f"or more{fewer}",
+        least,
     )
 
 

@@ -184,8 +184,8 @@ def make_plan(images: Data, wish: Wish, started: float, listener: PlanListener) 
     asked = _Asked(images, wish, make_recipe(images, wish), started, listener)
     course = _course(asked)
     if course.seconds is not None and course.seconds <= 0:
-        # As long again is a guess: nothing has been measured yet.
-        least = 2 * (time.monotonic() - started) + margin(wish.time or 0)
+        # A minute more is a guess: nothing has been measured yet.
+        least = 60 + 2 * (time.monotonic() - started)
         raise TooShortError(
             f"--time {format_seconds(wish.time or 0)}: too short, all of it went by before training could be planned; "
             f"give it {format_seconds(least)} or more",

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from triscale.kernels import compiled, twins
 from triscale.kernels.operators import (
@@ -21,7 +20,7 @@ from triscale.kernels.operators import (
     check_statistics,
     empty_wide,
 )
-from triscale.kernels.registering import Context, as_kernels_do, check_grad, define, differentiable, empty
+from triscale.kernels.registering import Context, as_kernels_do, check_grad, define, differentiable, empty, only_once
 
 # Normalisation, activation, depthwise convolution
 
@@ -101,7 +100,6 @@ class _NormDepthwiseFunction(torch.autograd.Function):
         return y, statistics
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Context, grad: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         if grad is None:
             return (None,) * 11
@@ -110,6 +108,7 @@ class _NormDepthwiseFunction(torch.autograd.Function):
 
 
 differentiable(_norm_depthwise_op, _NormDepthwiseFunction)
+only_once(_norm_depthwise_backward_op)
 
 
 # Normalisation, activation, squeeze-excite
@@ -194,7 +193,6 @@ class _NormExciteFunction(torch.autograd.Function):
         return y, statistics, pooled, hidden, gate
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Context, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         if grad is None:
             return (None,) * 9
@@ -202,6 +200,7 @@ class _NormExciteFunction(torch.autograd.Function):
 
 
 differentiable(_norm_excite_op, _NormExciteFunction)
+only_once(_norm_excite_backward_op)
 
 
 # What networks call

@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from triscale.kernels import compiled, twins
 from triscale.kernels.library import ACTIVATIONS
-from triscale.kernels.registering import Context, as_kernels_do, check_grad, define, differentiable, empty
+from triscale.kernels.registering import Context, as_kernels_do, check_grad, define, differentiable, empty, only_once
 
 WINDOW = "int stride, SymInt top, SymInt left, SymInt height, SymInt width"
 
@@ -76,7 +75,6 @@ class _DepthwiseFunction(torch.autograd.Function):
         return found
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, ...]:
         wanted = ctx.needs_input_grad[:2]
         found = _depthwise_backward_op(grad, *ctx.saved_tensors, *ctx.window, *wanted)
@@ -84,6 +82,7 @@ class _DepthwiseFunction(torch.autograd.Function):
 
 
 differentiable(_depthwise_op, _DepthwiseFunction)
+only_once(_depthwise_backward_op)
 
 
 # Convolution with a 1×1 kernel
@@ -131,7 +130,6 @@ class _PointwiseFunction(torch.autograd.Function):
         return found
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Context, grad: Tensor) -> tuple[Tensor | None, ...]:
         wanted = ctx.needs_input_grad[:2]
         found = _pointwise_backward_op(grad, *ctx.saved_tensors, *wanted)
@@ -139,6 +137,7 @@ class _PointwiseFunction(torch.autograd.Function):
 
 
 differentiable(_pointwise_op, _PointwiseFunction)
+only_once(_pointwise_backward_op)
 
 
 # Batch normalisation and activation
@@ -227,7 +226,6 @@ class _NormFunction(torch.autograd.Function):
         return y, statistics
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Context, grad: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         if grad is None:
             return (None,) * 5
@@ -235,6 +233,7 @@ class _NormFunction(torch.autograd.Function):
 
 
 differentiable(_norm_op, _NormFunction)
+only_once(_norm_backward_op)
 
 
 # Squeeze-excite
@@ -337,7 +336,6 @@ class _ExciteFunction(torch.autograd.Function):
         return y, pooled, hidden, gate
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Context, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         if grad is None:
             return (None,) * 6
@@ -345,6 +343,7 @@ class _ExciteFunction(torch.autograd.Function):
 
 
 differentiable(_excite_op, _ExciteFunction)
+only_once(_excite_backward_op)
 
 
 # What networks call

@@ -35,6 +35,31 @@ def differentiable(operator: OpOverload, function: type[torch.autograd.Function]
     _LIBRARY.impl(operator.name().partition("::")[2], apply, "Autograd")  # type: ignore[no-untyped-call]
 
 
+def only_once(operator: OpOverload) -> None:
+    """Gives a backward pass's results a backward pass that raises: there are no second derivatives, and without this
+    they would be taken for zeros."""
+
+    class Twice(torch.autograd.Function):
+        @staticmethod
+        def forward(_: Context, *arguments: object) -> object:
+            with torch._C._AutoDispatchBelowAutograd():
+                return operator(*arguments)
+
+        @staticmethod
+        def backward(_: Context, *grads: object) -> object:
+            raise RuntimeError(
+                "Triscale's kernels have no second derivatives; network.use(()) lets PyTorch compute all layers"
+            )
+
+    def apply(*arguments: object) -> object:
+        if torch.is_grad_enabled():
+            return Twice.apply(*arguments)  # type: ignore[no-untyped-call]
+        with torch._C._AutoDispatchBelowAutograd():
+            return operator(*arguments)
+
+    _LIBRARY.impl(operator.name().partition("::")[2], apply, "Autograd")  # type: ignore[no-untyped-call]
+
+
 class Context(FunctionCtx):
     """What a forward pass leaves for its backward pass."""
 

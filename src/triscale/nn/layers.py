@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -80,14 +79,14 @@ class Conv2d(nn.Conv2d):
 def joined(x: Tensor, layer: nn.BatchNorm2d, activation: Activation) -> Tensor:
     """Batch normalisation in training mode and the activation by one kernel; keeps the layer's averages up to date."""
     y, statistics = norm(x, layer.weight, layer.bias, layer.eps, activation)
-    _remember(layer, statistics)
+    _remember(layer, x, statistics)
     return y
 
 
 def joined_depthwise(x: Tensor, layer: nn.BatchNorm2d, activation: Activation, conv: Conv2d) -> Tensor:
     """`joined` and the depthwise convolution of that by one kernel."""
     y, statistics = norm_depthwise(x, layer.weight, layer.bias, layer.eps, activation, conv.weight, conv.window(x))
-    _remember(layer, statistics)
+    _remember(layer, x, statistics)
     return y
 
 
@@ -96,17 +95,19 @@ def joined_excite(
 ) -> Tensor:
     """`joined` and the squeeze-excite of that, with these layers and the same activation, by one kernel."""
     y, statistics = norm_excite(x, layer.weight, layer.bias, layer.eps, activation, layers)
-    _remember(layer, statistics)
+    _remember(layer, x, statistics)
     return y
 
 
-def _remember(layer: nn.BatchNorm2d, statistics: Tensor) -> None:
-    """Moves the layer's averages as PyTorch's own does."""
+def _remember(layer: nn.BatchNorm2d, x: Tensor, statistics: Tensor) -> None:
+    """Moves the layer's averages as PyTorch's own does; by no images, not at all."""
     mean, variance, count = layer.running_mean, layer.running_var, layer.num_batches_tracked
     if mean is None or variance is None or count is None:
         return
-    with torch.no_grad():
-        count.add_(1)
-        share = 1 / float(count) if layer.momentum is None else layer.momentum
-        mean.lerp_(statistics[0].to(mean.dtype), share)
-        variance.lerp_(statistics[2].to(variance.dtype), share)
+    count.add_(1)
+    if x.numel() == 0:
+        return
+    share = 1 / float(count) if layer.momentum is None else layer.momentum
+    found = statistics.detach()  # not under no_grad, which an exported program cannot be saved with
+    mean.lerp_(found[0].to(mean.dtype), share)
+    variance.lerp_(found[2].to(variance.dtype), share)

@@ -187,10 +187,11 @@ class Sequence(nn.Module):
         for name, layer in layers.items():
             self.add_module(name, layer)
         self.shortcut, self.add, self.last = shortcut, add, last
+        self.own_any = False
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, inputs, h, w) → (n, outputs, ⌈h/stride⌉, ⌈w/stride⌉)."""
-        out = self._joined(x) if self.training else self._apart(x)
+        out = self._joined(x) if self.own_any and self.training else self._apart(x)
         if self.add is not None:
             out = self.add(x if self.shortcut is None else self.shortcut(x), out)
         return out if self.last is None else self.last(out)
@@ -388,6 +389,8 @@ class Network(nn.Module):
                 module.own_conv, module.own_norm = f"{place}.conv" in names, f"{place}.norm" in names
             elif isinstance(module, SqueezeExcite):
                 module.own_all = place in names
+            elif isinstance(module, Sequence):
+                module.own_any = any(name.startswith(f"{place}.") for name in names)
 
     def maps(self, x: Tensor) -> list[Tensor]:
         """(n, channels, h, w) → the stem's output and every stage's, each (n, its channels, its h, its w)."""

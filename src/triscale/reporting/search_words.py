@@ -104,7 +104,7 @@ def _so_far(values: Values) -> Answer:
 
 def _against(values: Values, name: str) -> str:
     """The winner's accuracy less the reference's, and whether that tells them apart."""
-    gain, where = values["gain"], f"the reference, {name} at the same limits"
+    gain, where = values["gain"], f"the reference, {name} {_limits_of(values, values['reference'])}"
     if gain is None:
         return f"It was not compared with {where}: no seed trained both."
     if len(gain) == 1:
@@ -120,6 +120,14 @@ def _against(values: Values, name: str) -> str:
     if high < 0:
         return f"It names fewer right than {where}: {apart}, {how}; it won for what it costs."
     return f"It is not shown to be better than {where}: {apart}, {how}; the interval contains zero."
+
+
+def _limits_of(values: Values, reference: Values) -> str:
+    """A reference that a file brings keeps its size, and may be above the limits that the candidates hold."""
+    used = max(cost_of(reference, term) / limit for term, limit in values["objective"]["limits"].items())
+    if values["objective"]["kind"] != "constraint" or used <= 1:
+        return "at the same limits"
+    return f"(it uses {100 * used:.1f} % of the limit, and so could not win)"
 
 
 def _shared(values: Values) -> int:

@@ -2,7 +2,7 @@
 
 import math
 import operator
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from statistics import fmean
@@ -39,8 +39,9 @@ class Evaluated:
 
 
 class Found(NamedTuple):
-    """What a search found. history: ranked: points that were evaluated more often stand first, then by their mean
-    value, then by their cost. best: the first of it."""
+    """What a search found. history: ranked: points that stayed longest among those that were evaluated again stand
+    first, then by their mean value, then by their cost. best: the first of it. (Its value flatters where evaluations
+    are noisy: it was chosen for the same values.)"""
 
     history: tuple[Evaluated, ...]
     best: Evaluated
@@ -52,14 +53,18 @@ class Found(NamedTuple):
 
     @property
     def front(self) -> tuple[Evaluated, ...]:
-        """The points that none is better than at no more cost, from the cheapest on; without costs, the best."""
-        if all(one.cost is None for one in self.history):
+        """The points that none is better than at no more cost, from the cheapest on; without costs, the best.
+
+        It ends with the best: what stands above that was evaluated less often, and was lucky.
+        """
+        if self.best.cost is None:
             return (self.best,)
         front: list[Evaluated] = []
         for one in sorted(self.history, key=lambda one: (one.cost or 0.0, -one.value)):
-            if one.value > (front[-1].value if front else WORST):
+            above = one.value > (front[-1].value if front else WORST)
+            if above and one.value < self.best.value and (one.cost or 0.0) < self.best.cost:
                 front.append(one)
-        return tuple(front) or (self.best,)
+        return (*front, self.best)
 
 
 def search(
@@ -76,12 +81,15 @@ def search(
 
     space: choice name → its values. evaluate: what a choice (name → value) is worth by a seed, larger is better; it may
     be noisy, and None, NaN and infinity count as worst. What it raises ends the search, with a note of which choice it
-    was: let it return None for what came to nothing. evaluations: all of them, repeated ones too: in the end the
-    best five are evaluated twice more, as far as a quarter of the evaluations allows; the seeds are `seed`, `seed` + 1,
-    and so on. feasible: whether a choice may be tried; asked before it is evaluated, once of each choice, and where
-    hardly any is feasible of half a million before the search gives up. cost: of a choice, for the front and between
-    equals. strategy: one of `STRATEGIES`, or your own. No choice is tried twice until all have been; then the best are
-    evaluated again. Raises `UserError` where no choice is feasible, and for a value that is no number.
+    was: let it return None for what came to nothing. evaluations: all of them, repeated ones too: in the end the best
+    five are evaluated twice more, as far as a quarter of the evaluations allows; the seeds are `seed`, `seed` + 1, and
+    so on. Where the space is used up before that, all that are left are shared out by halving: all points are evaluated
+    again equally often, then the better half of them, until the best five are (Karnin et al. 2013). feasible: whether a
+    choice may be tried; asked before it is evaluated, once of each choice, and where hardly any is feasible of half a
+    million before the search gives up. cost: of a choice, for the front and between equals. strategy: one of
+    `STRATEGIES`, or your own. No choice is tried twice until all have been. What is to outlast an interruption
+    `evaluate` has to keep: with the same seed and the same answers, the same choices are asked for in the same order.
+    Raises `UserError` where no choice is feasible, and for a value or a cost that is no number.
     """
     evaluations, seed = _whole(evaluations, "evaluations", 1), _whole(seed, "seed", None)
     one = _Search(Space.of(space), evaluate, feasible, cost, find_strategy(strategy), seed)
@@ -90,10 +98,9 @@ def search(
         pass
     if not one.points:
         raise UserError("no choice of the space is feasible: none of those that were drawn; loosen the condition")
-    while one.made < evaluations:
-        one.repeat()
-    ranked = sorted(one.points.values(), key=lambda p: (-min(len(p.values), SEEDS), -p.value, p.cost or 0.0, p.order))
-    return Found(tuple(ranked), ranked[0])
+    one.settle(evaluations)
+    ranked = one.ranked()
+    return Found(ranked, ranked[0])
 
 
 def _whole(value: Any, name: str, least: int | None) -> int:  # noqa: ANN401
@@ -125,6 +132,7 @@ class _Search:
         self._looked: dict[Codes, bool] = {}
         self.points: dict[Codes, Evaluated] = {}
         self.history: list[Scored] = []
+        self.rounds: dict[Codes, int] = {}  # the last in which a point was evaluated again, counted down to 1
         self.made = 0
 
     def explore(self) -> bool:
@@ -133,32 +141,71 @@ class _Search:
         if codes is None:
             return False
         choice = self.space.decode(codes)
-        cost = None if self._cost is None else float(self._cost(dict(choice)))
+        cost = self._costs(choice)
         value = self._valued(choice, 0)
         self.points[codes] = Evaluated(choice, (value,), cost, len(self.points))
         self.history.append(Scored(codes, value))
         return True
 
-    def repeat(self) -> None:
-        """One more evaluation of the best five, in turns: first all of them twice, then three times, …"""
-        first = sorted(self.points.items(), key=lambda item: (-item[1].values[0], item[1].cost or 0.0, item[1].order))
-        best = [codes for codes, _ in first[:FINALISTS]]
-        codes = min(best, key=lambda codes: len(self.points[codes].values))
-        point = self.points[codes]
-        value = self._valued(point.choice, len(point.values))
-        self.points[codes] = replace(point, values=(*point.values, value))
+    def settle(self, evaluations: int) -> None:
+        """All evaluations that are left, on points that are known: as many as they can be enough for are evaluated
+        again equally often, then the better half of them, and so on to the best five."""
+        alive = self._order(self.points)[: max(FINALISTS, (evaluations - self.made) // (SEEDS - 1))]
+        while self.made < evaluations:
+            left, rounds = evaluations - self.made, 1 + max(0, math.ceil(math.log2(len(alive) / FINALISTS)))
+            each, rest = divmod(left // rounds if rounds > 1 else left, len(alive))
+            for _ in range(max(1, each)):
+                self._again(alive[: evaluations - self.made], rounds)
+            if rounds == 1:
+                return self._again(alive[: min(rest, evaluations - self.made)], rounds)
+            alive = self._order(alive)[: max(FINALISTS, (len(alive) + 1) // 2)]
+        return None
+
+    def _again(self, alive: Sequence[Codes], round_: int) -> None:
+        for codes in alive:
+            self.rounds[codes] = round_
+            point = self.points[codes]
+            value = self._valued(point.choice, len(point.values))
+            self.points[codes] = replace(point, values=(*point.values, value))
+
+    def _order(self, some: Iterable[Codes]) -> list[Codes]:
+        """From the best on."""
+
+        def rank(codes: Codes) -> tuple[float, float, float, int]:
+            point = self.points[codes]
+            return self.rounds.get(codes, math.inf), -point.value, point.cost or 0.0, point.order
+
+        return sorted(some, key=rank)
+
+    def ranked(self) -> tuple[Evaluated, ...]:
+        """All points, from the best on."""
+        return tuple(self.points[codes] for codes in self._order(self.points))
+
+    def _costs(self, choice: Choice) -> float | None:
+        if self._cost is None:
+            return None
+        found = self._cost(dict(choice))
+        try:
+            value = math.nan if isinstance(found, str | bytes) else float(found)
+        except (TypeError, ValueError, OverflowError):
+            value = math.nan
+        if math.isnan(value):
+            raise UserError(f"cost gave {found!r:.60} for {dict(choice)}; it has to give a number")
+        return value
 
     def _valued(self, choice: Choice, repeat: int) -> float:
         self.made += 1
         seed = self.seed + repeat
         try:
             found = self._evaluate(dict(choice), seed)
-        except Exception as error:
+        except BaseException as error:  # Ctrl-C too: with the note people know how far it came
             error.add_note(f"evaluation {self.made} of the search: {dict(choice)} with seed {seed}")
             raise
         if found is None:
             return WORST
         try:
+            if isinstance(found, str | bytes):
+                raise ValueError(found)
             value = float(found)
         except OverflowError:
             return WORST

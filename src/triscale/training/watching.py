@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from triscale.errors import TriscaleError
+from triscale.errors import HopelessError, TriscaleError
 from triscale.models.model import Model
 
 
@@ -70,7 +70,7 @@ class Watch:
         return False
 
 
-class DivergedError(TriscaleError):
+class DivergedError(HopelessError):
     """The loss is not finite however small the steps; going on would end here again."""
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Protocol
 
-from triscale.errors import TriscaleError
+from triscale.errors import HopelessError, TriscaleError
 from triscale.trials.executors import Done, Executor
 from triscale.trials.keeping import forget, forget_finished, place_of
 from triscale.trials.ledger import Entry, Ledger
@@ -176,7 +176,9 @@ class _State:
         self.ledger.fail(done.ticket, why, by_itself=done.failed is not None)
         if done.failed is not None:
             forget(place_of(self.ledger.path, key))
-        if done.failed is not None or self.attempts[key] >= ATTEMPTS:
+        if done.failed is not None:
+            raise HopelessError(f"trial {entry.label}: {why}")
+        if self.attempts[key] >= ATTEMPTS:
             raise TriscaleError(f"trial {entry.label}: {why}")
         self.ledger.want([entry])
         self.waiting[key] = entry
