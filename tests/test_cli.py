@@ -12,16 +12,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pictures import digit_folder
 from PIL import Image
 from rich.console import Console
 from sklearn.datasets import load_sample_image
 
 from triscale.arch import Architecture, Head, MBConv, Stage, Stem, from_dict, load, published, to_json
+from triscale.arch.resolve import EXPORTED
 from triscale.cli.console import print_table, table
 from triscale.data import Preprocess
+from triscale.exporting import FORMATS
 from triscale.fitting import Fitted
 from triscale.kernels import status
 from triscale.models.model import new
+from triscale.runs import RunDirectory
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent / "src")}
 VERBS = ("fit", "train", "models", "cost", "scale", "eval", "predict", "demo")
@@ -42,9 +46,11 @@ def test_every_verb_explains_itself_with_an_example(triscale, verb: str) -> None
         (["cost", "efficientnet_b0", "--resolution", "big"], ["big", "480x640"]),
         (["cost", "efficientnet_b0", "--resolution", "0"], ["0"]),
         (["cost", "efficientnet_b0", "--classes", "0"], ["0"]),
-        (["cost"], ["name", "--help"]),
-        (["costs"], ["costs", "--help"]),
-        (["cost", "efficientnet_b0", "--fast"], ["--fast", "--help"]),
+        (["cost", "efficientnet_b0", "--resolution", "99999999"], ["99999999", "at most 8,192"]),
+        (["cost"], ["name", "see triscale cost --help"]),
+        (["costs"], ["costs", "see triscale --help"]),
+        (["cost", "efficientnet_b0", "--fast"], ["--fast", "see triscale cost --help"]),
+        (["models", "cost"], ["cost", "see triscale models --help"]),
         (["scale", "efficientnet_b0"], ["--macs", "--factor", "--phi"]),
         (["scale", "efficientnet_b0", "--macs", "banana"], ["banana", "400M"]),
         (["scale", "efficientnet_b0", "--macs", "1"], ["1 MACs", "132k"]),
@@ -78,6 +84,12 @@ def test_every_verb_explains_itself_with_an_example(triscale, verb: str) -> None
         (["fit", "digits", "--latency", "10", "--out", "run"], ["--latency", "10ms"]),
         (["fit", "digits", "--latency", "1us", "--baseline", "resnet18", "--out", "run"], ["no network that small"]),
         (["fit", "digits", "--memory", "much", "--out", "run"], ["--memory", "much"]),
+        (
+            ["fit", "digits", "--latency", "9ms", "--engine", "foo", "--out", "run"],
+            ["'foo'", "there are native, torch, onnxruntime, openvino"],
+        ),
+        (["fit", "--resume", "--out", "run", "--macs", "5M"], ["--macs", "goes on as it was begun", "leave it out"]),
+        (["fit", "--resume", "--out", "run", "--no-scratch"], ["--scratch", "goes on as it was begun"]),
         (["fit", "digits", "--macs", "1M", "--baseline", "resnet19", "--dry-run"], ["resnet19"]),
         (["fit", "digits", "--macs", "1M", "--dry-run", "--out", "digits"], ["something lies there"]),
         (["fit", "bad\udcff", "--macs", "1M", "--out", "run"], ["bad", "UTF-8"]),
@@ -115,6 +127,44 @@ def test_a_mistake_is_one_line_that_names_it_and_exit_code_two(
         assert part in message
     assert "Traceback" not in err
     assert not (tmp_path / "run").exists()
+
+
+def test_what_a_network_was_adapted_to_is_repeated_in_the_next_command(triscale) -> None:  # noqa: ANN001
+    _, _, err = triscale("cost", "resnet18", "--resolution", "32x48", "--channels", "1")
+    assert err.strip() == "next: triscale scale resnet18 --resolution 32x48 --channels 1 --macs 1.664G"
+    *_, words = err.strip().partition("triscale ")
+    code, out, _ = triscale(*shlex.split(words), "--json")
+    assert code == 0
+    assert json.loads(out)["architecture"]["channels"] == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["cost", "a.onnx"], ["a.onnx", "only `serve` and `bench`", "the run it came from"]),
+        (["predict", "photo.png", "--model", "a.xml"], ["a.xml", "only `serve` and `bench`"]),
+        (["eval", "a.pt2"], ["a.pt2", "an exported file", "the run it came from"]),
+        (["predict", "photo.png", "a.onnx"], ["photo.png: a picture", "--model"]),
+    ],
+)
+def test_a_file_that_is_no_network_is_named_as_what_it_is(
+    triscale,  # noqa: ANN001
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    said: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.onnx", "a.xml", "a.pt2", "photo.png"):
+        (tmp_path / name).write_bytes(b"\x80")
+    code, _, err = triscale(*words)
+    assert code == 2
+    for part in said:
+        assert part in err
+
+
+def test_every_exported_file_is_known_by_its_ending() -> None:
+    assert set(EXPORTED) == {kind.suffix for kind in FORMATS.values()}
 
 
 def test_cost_has_the_promised_keys(triscale) -> None:  # noqa: ANN001
@@ -194,6 +244,14 @@ def test_a_family_is_a_file_a_step(triscale, tmp_path: Path) -> None:  # noqa: A
     assert family[0]["cost"]["macs"] == 385_814_752
     costs = [member["cost"]["macs"] for member in family]
     assert costs == sorted(costs)
+
+
+def test_a_family_overwrites_nothing(triscale, tmp_path: Path) -> None:  # noqa: ANN001
+    words = ("scale", "mobilenet_v2", "--steps", "0..0", "--out", tmp_path)
+    assert triscale(*words)[0] == 0
+    code, _, err = triscale(*words)
+    assert code == 2
+    assert "mobilenet_v2-phi0.json: exists already; name another directory" in err
 
 
 def test_coefficients_come_from_a_file(triscale, tmp_path: Path) -> None:  # noqa: ANN001
@@ -280,8 +338,45 @@ def test_the_plan_is_shown_before_training_and_what_was_achieved_after(
     assert code == 0
     assert err.index("taken:") < err.index("epoch 1")
     assert "budget of 400k MACs" in out
+    assert "1 epoch of batches of" in err
     assert "budget of 1 s latency" in out
     assert "none of these images is a copy" in out
+
+
+def test_a_batch_above_the_images_is_shown_as_what_it_comes_to(
+    triscale,  # noqa: ANN001
+    digits: Path,
+    tmp_path: Path,
+) -> None:
+    much = ("--epochs", 1, "--batch", 100_000, "--out", tmp_path / "run")
+    code, _, err = triscale("train", digits, "--architecture", "mobilenet_v2", *much)
+    assert code == 0, err
+    run = RunDirectory(tmp_path / "run")
+    settings = run.settings()
+    learned = sum(settings["data"]["counts"]["train"].values())
+    assert settings["plan"]["recipe"]["batch"] == 100_000
+    assert f"1 epoch of 1 batch of {learned};" in err
+    assert f"1 epoch of batches of {learned}," in run.report.read_text("utf-8")
+    assert f"1 of 1, of {learned} images each" in run.card.read_text("utf-8")
+    _, out, _ = triscale("fit", digits, "--macs", "400k", "--baseline", "resnet18", *much[:4], "--dry-run")
+    assert f"1 epoch of batches of {learned}\n" in out
+
+
+@pytest.mark.parametrize("given", [[], ["--balance"]])
+def test_balance_is_advised_only_where_it_was_not_asked_for(
+    triscale,  # noqa: ANN001
+    tmp_path: Path,
+    given: list[str],
+) -> None:
+    uneven = tmp_path / "images"
+    digit_folder(uneven, classes=2)
+    for picture in sorted((uneven / "digit-1").iterdir())[5:]:
+        picture.unlink()
+    plan = ("--macs", "400k", "--baseline", "resnet18", "--epochs", 1, "--dry-run")
+    code, _, err = triscale("fit", uneven, *plan, *given)
+    assert code == 0, err
+    assert "classes are uneven" in err
+    assert ("; --balance weighs" in err) is (not given)
 
 
 def test_a_picture_that_cannot_be_read_makes_predict_fail_after_the_others(

@@ -23,7 +23,7 @@ from native_program import Single, answered, furthest, pictures, planned
 from specs import architectures
 from tiny import TINY
 
-from triscale.arch import Architecture, MBConv, Stage, adapt, published
+from triscale.arch import Architecture, Conv, FusedMBConv, Head, MBConv, Stage, Stem, adapt, published
 from triscale.cores import usable_cores
 from triscale.engines.native import Availability, Engine, Plan, available, measure_limit
 from triscale.engines.native import engine as engine_module
@@ -60,6 +60,20 @@ def test_the_engine_computes_what_pytorch_does(architecture: Architecture, seed:
     x = pictures(architecture, n, seed)
     with Engine(plan, threads=threads) as engine:
         as_near_as_pytorch(engine(x), network, x)
+
+
+@pytest.mark.parametrize("resolution", [(8192, 4), (4, 8192)])
+@pytest.mark.parametrize("block", [Conv(1, "relu"), FusedMBConv(1, 1, 0.5, "relu"), MBConv(3, 2, 0.5, "silu")])
+def test_the_sums_of_large_maps_of_one_colour_are_as_exact_as_those_of_small_ones(
+    block: Conv | FusedMBConv | MBConv, resolution: tuple[int, int]
+) -> None:
+    """Equal values that are added up one after another are all rounded to the same side."""
+    architecture = Architecture((Stage(block, 3),), Stem(3, 3, 1, "relu"), Head(4, None), resolution, 1)
+    for seed, colour in enumerate((0.0, -0.37)):
+        plan, network = planned(architecture, seed)
+        x = np.full((1, 1, *resolution), colour, np.float32)
+        with Engine(plan) as engine:
+            assert furthest(engine(x), answered(network, x)) < 1e-6
 
 
 @pytest.mark.parametrize("resolution", [(64, 64), (57, 40)])

@@ -102,6 +102,13 @@ def test_the_page_is_for_dark_mode_and_phones_too(fitted: Fitted) -> None:
     assert "#01020" not in page
 
 
+def test_names_of_blocks_are_not_broken_on_a_phone(fitted: Fitted) -> None:
+    page = page_of(fitted.run)
+    assert "td.block { white-space: nowrap; }" in page
+    blocks = re.findall(r"<tr><td>(?:stem|\d+|head)</td><td class=\"([a-z ]+)\">", page)
+    assert blocks == ["text block"] * (2 + len(fitted.plan.architecture.stages))
+
+
 def wrong_answers(n: int) -> tuple[Predictions, Images]:
     """n pictures of class a, each named b a little more surely than the one before."""
     sure = np.linspace(0.55, 0.95, n, dtype=np.float32)

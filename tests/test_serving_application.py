@@ -79,8 +79,11 @@ def test_the_map_is_the_class_activation_map_of_the_likeliest_class(fitted: Fitt
     assert drawn.std(axis=2).max() > 10  # coloured somewhere
 
 
-def test_no_map_is_offered_where_none_is_asked_for_or_there_is_no_network(fitted: Fitted) -> None:
-    assert "map" not in post("/predict?map=true", gray(9)).json()
+def test_no_map_is_given_where_none_is_asked_for_and_none_can_be_asked_of_an_exported_file(fitted: Fitted) -> None:
+    answer = post("/predict?map=true", gray(9))
+    assert answer.status_code == 422
+    assert "an exported file has none" in error(answer)
+    assert "map" not in post("/predict?map=false", gray(9)).json()
     with opened(fitted.run.path) as served:
         assert "map" not in post("/predict", gray(9), served).json()
 

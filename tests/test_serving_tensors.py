@@ -161,7 +161,8 @@ def test_an_exported_file_is_served_as_the_run_that_it_came_from_but_without_map
     picture = next(digits.rglob("*.png")).read_bytes()
     with opened(file) as served:
         assert (served.name, served.maps, served.platform) == ("mine", False, kind)
-        found = post("/predict?map=true", picture, served).json()
+        assert post("/predict?map=true", picture, served).status_code == 422
+        found = post("/predict", picture, served).json()
     with opened(fitted.run.path) as served:
         expected = post("/predict", picture, served).json()
     assert "map" not in found

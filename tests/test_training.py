@@ -174,6 +174,15 @@ def test_a_device_that_is_none_is_named(name: str) -> None:
         find_device(name)
 
 
+@pytest.mark.parametrize(
+    ("count", "says"), [(0, "sees no CUDA device here; take cpu$"), (2, "sees cuda:0, cuda:1 here; take one")]
+)
+def test_only_devices_that_are_there_are_offered(monkeypatch: pytest.MonkeyPatch, count: int, says: str) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    with pytest.raises(UserError, match=says):
+        find_device("cuda:7")
+
+
 def test_evaluation_uses_statistics_of_the_averaged_weights() -> None:
     model = new(TINY, ("0", "1", "2", "3"), LOOK)
     average = Average(model)

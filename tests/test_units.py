@@ -5,7 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from triscale.errors import UserError
-from triscale.units import format_bytes, format_count, format_seconds, parse_bytes, parse_count, parse_seconds
+from triscale.units import (
+    format_bytes,
+    format_count,
+    format_epochs,
+    format_seconds,
+    parse_bytes,
+    parse_count,
+    parse_seconds,
+)
 
 
 @pytest.mark.parametrize(
@@ -64,3 +72,4 @@ def test_quantities_are_shown_with_four_digits() -> None:
     assert format_seconds(0.0042) == "4.2 ms"
     assert format_seconds(310) == "5 min 10 s"
     assert format_seconds(7500) == "2 h 5 min"
+    assert [format_epochs(count) for count in (1, 1200)] == ["1 epoch", "1,200 epochs"]

@@ -35,6 +35,11 @@ def parse_count(text: str, what: str = "count") -> int:
     return value
 
 
+def format_epochs(count: int) -> str:
+    """``1 epoch``, ``1,200 epochs``."""
+    return f"{count:,} {'epoch' if count == 1 else 'epochs'}"
+
+
 def parse_bytes(text: str, what: str = "size") -> int:
     """``50MB`` → 50,000,000 bytes (MB = 10⁶ bytes, MiB = 2²⁰). Raises `UserError`."""
     return max(1, round(_parse(text, what, _BYTES, "50MB or 1.5GB")))

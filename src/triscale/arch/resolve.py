@@ -10,6 +10,12 @@ from triscale.arch.zoo import ZOO, published
 
 MODEL_FILE = "model.safetensors"
 FOUND = "network.json"  # what a search leaves behind
+# Files of an export describe a network to engines, not to us: ending → where such a file is taken.
+EXPORTED = {
+    ".onnx": "only `serve` and `bench` take it",
+    ".xml": "only `serve` and `bench` take it",
+    ".pt2": "PyTorch opens it, Triscale does not",  # it may hold code
+}
 MAX_HEADER = 100_000_000  # bytes; what the safetensors format itself allows
 
 
@@ -31,6 +37,8 @@ def resolve(name: str | Path) -> Architecture:
         raise SpecError(f"{str(name)[:200]!r} is no network: {error.strerror or error}") from None
     if path.suffix == ".safetensors" and is_file:
         return from_json(read_metadata(path)["architecture"], str(path))
+    if path.suffix in EXPORTED and is_file:
+        raise SpecError(f"{path}: an exported file; {EXPORTED[path.suffix]}; name a zoo name, or the run it came from")
     if path.suffix == ".json" or is_file:
         return load(path)
     near = get_close_matches(str(name), ZOO, n=3, cutoff=0.5)

@@ -1,12 +1,15 @@
 """Arguments that several verbs share, and how their texts become values."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from triscale.arch.spec import MAX_RESOLUTION
 from triscale.cli.console import Output
 from triscale.errors import UserError
+from triscale.plain import short
 from triscale.units import parse_bytes, parse_count, parse_seconds
 
 if TYPE_CHECKING:
@@ -27,7 +30,9 @@ Latency = Annotated[
 Engine = Annotated[
     str | None,
     typer.Option(
-        help="What latency is measured with: native, torch, onnxruntime or openvino.", show_default="what predict takes"
+        help="What latency is measured with, that of --latency and the finished model's: native, torch, onnxruntime or "
+        "openvino.",
+        show_default="what predict takes",
     ),
 ]
 _PRECISION = "fp32; or half precision, faster and a little less exact: fp16 or bf16, what the processor multiplies."
@@ -93,7 +98,19 @@ def model_and_pictures(model: str | None, words: list[str]) -> tuple[str, list[P
         raise UserError(
             f"{words[0]!r} and no model to look at it with; name one: --model efficientnet_lite0, or --model RUN"
         )
+    from triscale.data.folders import is_picture_name  # brings numpy, which other verbs do without
+
+    if is_picture_name(words[0]) and Path(words[0]).is_file():
+        raise UserError(
+            f"{words[0]}: a picture, where the first word names the model; name that by its option: --model RUN"
+        )
     return words[0], [Path(word) for word in words[1:]]
+
+
+def check_as_begun(out: Path, said: Collection[str], *, takes: Collection[str], another: str = "") -> None:
+    """Raises `UserError` for an option that a run which goes on does not take. said: parameters that were typed."""
+    for option in sorted(set(said) - set(takes)):
+        raise UserError(f"--{option.replace('_', '-')}: {out} goes on as it was begun; {another}leave it out")
 
 
 def tell_reading(output: Output, model: "LoadedModel") -> None:
@@ -129,8 +146,10 @@ def resolution(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     sides = text.lower().replace("×", "x").split("x")
-    if len(sides) > 2 or not all(side.isdecimal() and side.isascii() and len(side) < 6 for side in sides):
+    if len(sides) > 2 or not all(side.isdecimal() and side.isascii() for side in sides):
         raise UserError(f"--resolution: {text!r} is not a size in pixels; write 32, or 480x640 for height x width")
+    if any(len(side) > 5 for side in sides):  # int() refuses thousands of digits
+        raise UserError(f"--resolution: {short(text)} is too large; a side has at most {MAX_RESOLUTION:,} pixels")
     height, width = int(sides[0]), int(sides[-1])
     return height, width
 

@@ -44,7 +44,9 @@ def command(
         "architecture": to_dict(arch),
     }
     output.result(values, lambda console: _show(console, arch.name, total, layers))
-    output.next_command("triscale", "scale", name, "--macs", format_count(2 * total.macs))
+    given = {"--resolution": resolution, "--channels": channels, "--classes": classes}
+    adapted = [word for option, value in given.items() if value is not None for word in (option, value)]
+    output.next_command("triscale", "scale", name, *adapted, "--macs", format_count(2 * total.macs))
 
 
 def _show(console: Console, name: str, total: Cost, layers: bool) -> None:

@@ -105,7 +105,7 @@ def command(
         if wholes.is_begun(out):
             wholes.go_on(output, out, data, time, trials.said(context))
         else:
-            _go_on(output, out, data)
+            _go_on(output, out, data, trials.said(context))
         return
     if data is None:
         raise UserError("say which images: triscale fit IMAGES --macs 10M --out RUN")
@@ -159,22 +159,24 @@ def command(
         scratch=scratch,
         engine=engine,
     )
-    with stopping_gently(_again(out)) as asked, Watcher(output, asked) as watcher:
+    with stopping_gently(_again(out)) as asked, Watcher(output, asked, may_balance=not balance) as watcher:
         if out is None or dry_run:
-            plan = draft(data, wish, watcher, out).plan
+            drafted = draft(data, wish, watcher, out)
         else:
             fitted = begin(data, out, wish, How(watcher))
     if out is None or dry_run:
-        output.result({"plan": plan.to_dict()}, lambda console: show_plan(console, plan))
+        plan, images = drafted.plan, len(drafted.ready.images.train)
+        output.result({"plan": plan.to_dict()}, lambda console: show_plan(console, plan, images))
         again = [word for word in sys.argv[1:] if word != "--dry-run"]
         output.next_command("triscale", *again, *([] if out else ["--out", "RUN"]))
         return
     _answer(output, fitted)
 
 
-def _go_on(output: Output, out: Path | None, data: Path | None) -> None:
+def _go_on(output: Output, out: Path | None, data: Path | None, said: frozenset[str]) -> None:
     if out is None:
         raise UserError("say which run shall go on: --resume --out RUN")
+    arguments.check_as_begun(out, said, takes={"data", "out", "resume", "as_json"})
     from triscale.cli.watching import Watcher
     from triscale.fitting import How
     from triscale.fitting import resume as go_on

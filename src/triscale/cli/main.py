@@ -113,6 +113,15 @@ def _given(error: TyperException) -> str:
     return ""
 
 
+def _help(error: TyperException) -> str:
+    """The command whose help lists what could have been typed there."""
+    words, context = ["--help"], getattr(error, "ctx", None)
+    while context is not None and context.parent is not None:
+        words.insert(0, context.info_name or "")
+        context = context.parent
+    return " ".join(["triscale", *words])
+
+
 def _warn(
     message: Warning | str,
     category: type[Warning],
@@ -156,7 +165,7 @@ def _answer() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except TyperException as error:  # what the parser could not make sense of
-        return _complain(f"{error.format_message().rstrip('.')}{_given(error)}; see triscale --help", 2)
+        return _complain(f"{error.format_message().rstrip('.')}{_given(error)}; see {_help(error)}", 2)
     except OSError as error:
         return _complain(f"{error.filename or 'output'}: {error.strerror or error}", 1)
     except Exception as error:

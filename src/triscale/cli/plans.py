@@ -7,15 +7,15 @@ from rich.console import Console
 from triscale.cli.console import print_table, table
 from triscale.scaling.budget import label
 from triscale.scaling.budget import show as show_term
-from triscale.units import format_count, format_seconds
+from triscale.units import format_count, format_epochs, format_seconds
 
 if TYPE_CHECKING:
     from triscale.fitting import Candidate, Plan
     from triscale.training import Machine, Recipe
 
 
-def show_plan(console: Console, plan: "Plan") -> None:
-    """The plan's table, what is taken and why, and how long it takes."""
+def show_plan(console: Console, plan: "Plan", images: int) -> None:
+    """The plan's table, what is taken and why, and how long it takes. images: those that are learned from."""
     limits = plan.scaled.limits or {}
     others = [term for term in limits if term not in ("macs", "params")]
     made = table("", "candidate", "pixels", "MACs", "parameters", *map(label, others), "images/s", "epochs")
@@ -42,7 +42,7 @@ def show_plan(console: Console, plan: "Plan") -> None:
         console.print(f"not {candidate.name}: {candidate.refused}")
     few = [candidate.name for candidate in plan.candidates if not candidate.refused and candidate.epochs < plan.fewest]
     if few:
-        console.print(f"too slow for {plan.fewest} epochs in the time: {', '.join(few)}")
+        console.print(f"too slow for {format_epochs(plan.fewest)} in the time: {', '.join(few)}")
     taken, network, machine = plan.candidates[plan.taken], plan.architecture, plan.machine
     console.print(f"taken: {taken.name}, {plan.why}")
     if plan.weights is not None:
@@ -51,8 +51,8 @@ def show_plan(console: Console, plan: "Plan") -> None:
             console.print(f"that file was read as {plan.weights.project}'s: {plan.weights.read_as}")
     how = f"by rule {plan.scaled.rule}" if plan.weights is None else "as they are"
     console.print(
-        f"{network.blocks} blocks {how}; {_machine(machine)}; {plan.recipe.epochs} epochs of batches of "
-        f"{plan.recipe.batch}"
+        f"{network.blocks} blocks {how}; {_machine(machine)}; {format_epochs(plan.recipe.epochs)} of batches of "
+        f"{min(plan.recipe.batch, images)}"
     )
     if plan.scratch is not None:
         console.print("then the same network from scratch, on the same split, to compare (--no-scratch leaves it out)")
@@ -66,8 +66,9 @@ def _machine(machine: "Machine") -> str:
     return f"{machine.precision} on {machine.device}, threads: {machine.threads}{kernels}"
 
 
-def show_training(console: Console, plan: "Plan") -> None:
-    """The plan of a training whose network was named: the network, the recipe in numbers, the machine."""
+def show_training(console: Console, plan: "Plan", images: int) -> None:
+    """The plan of a training whose network was named: the network, the recipe in numbers, the machine. images: those
+    that are learned from."""
     network, recipe, machine, total = plan.architecture, plan.recipe, plan.machine, plan.scaled.cost
     height, width = network.resolution
     console.print(
@@ -75,8 +76,10 @@ def show_training(console: Console, plan: "Plan") -> None:
         f"parameters, dropout {network.head.dropout:g}, stochastic depth {network.stochastic_depth:g}"
     )
     patience = "" if recipe.patience is None else f", patience {recipe.patience}"
+    steps = plan.steps // recipe.epochs
+    batches = f"{steps:,} {'batch' if steps == 1 else 'batches'} of {min(recipe.batch, images)}"
     console.print(
-        f"{recipe.epochs} epochs of {plan.steps // recipe.epochs:,} batches of {recipe.batch}; "
+        f"{format_epochs(recipe.epochs)} of {batches}; "
         f"{recipe.optimizer.kind}, {recipe.rate.kind} rate up to {recipe.rate.peak:.3g}, {_changes(recipe)}{patience}"
     )
     pace = f"; a step takes about {format_seconds(plan.pace.step)}" if plan.pace.step else ""

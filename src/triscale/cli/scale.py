@@ -94,11 +94,11 @@ def _steps(text: str) -> range:
     return steps
 
 
-def _new_file(path: Path) -> Path:
+def _new_file(path: Path, way: str = "name another file") -> Path:
     if path.is_dir():
         raise UserError(f"--out {path}: is a directory; name a JSON file in it")
     if path.exists():
-        raise UserError(f"--out {path}: exists already; name another file")
+        raise UserError(f"--out {path}: exists already; {way}")
     if not path.parent.is_dir():
         raise UserError(f"--out {path}: {path.parent} is no directory; make it first")
     return path
@@ -109,7 +109,8 @@ def _write_family(output: Output, family: dict[int, Scaled], out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out {out}: {error.strerror or error}; name a directory that can be made") from None
-    files = {step: _new_file(out / f"{member.baseline.name}-phi{step}.json") for step, member in family.items()}
+    names = {step: f"{member.baseline.name}-phi{step}.json" for step, member in family.items()}
+    files = {step: _new_file(out / name, "name another directory") for step, name in names.items()}
     for step, member in family.items():
         write_whole(files[step], to_json(member.architecture))
     members = [{"phi": step, "file": str(files[step]), **_values(member)} for step, member in family.items()]

@@ -7,7 +7,7 @@ from triscale.data import Data
 from triscale.runs import RunDirectory
 from triscale.searching import Calibrated, SearchListener, Setup, Standing
 from triscale.trials import Progress
-from triscale.units import format_count, format_seconds
+from triscale.units import format_count, format_epochs, format_seconds
 
 
 class SearchWatcher(Bar, SearchListener):
@@ -74,7 +74,7 @@ class SearchWatcher(Bar, SearchListener):
             if best is not None and best != self._best:
                 self._best = best
                 label, accuracy, epochs = best
-                self._notes.print(f"{label} leads: {accuracy:.2%} after {epochs} epochs ({what})")
+                self._notes.print(f"{label} leads: {accuracy:.2%} after {format_epochs(epochs)} ({what})")
 
     def note(self, text: str) -> None:
         """See `SearchListener`."""

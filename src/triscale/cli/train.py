@@ -97,9 +97,11 @@ def command(
     choice = None if on_bad is None else arguments.on_bad(on_bad)
     from triscale.cli.watching import Watcher
     from triscale.fitting import train
+    from triscale.training.recipes import find_recipe
 
     again = ("triscale", "train", *([data] if data else []), "--resume", "--out", out)
-    with stopping_gently(again) as asked, Watcher(output, asked) as watcher:
+    balanced = balance or (recipe is not None and find_recipe(recipe).recipe.balance)
+    with stopping_gently(again) as asked, Watcher(output, asked, may_balance=not balanced) as watcher:
         fitted = train(
             data,
             out=out,

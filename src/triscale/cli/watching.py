@@ -8,18 +8,18 @@ from triscale.data import Data
 from triscale.fitting import Frozen, Listener, Plan
 from triscale.runs import RunDirectory
 from triscale.training import EpochMetrics, Step
-from triscale.units import format_count
+from triscale.units import format_count, format_epochs
 
 UNEVEN = 3  # times more images in the largest class than in the smallest: from here on it is worth a word
 
 
 class Watcher(Bar, Listener):
-    """A listener that prints."""
+    """A listener that prints. may_balance: whether --balance would still change something."""
 
-    def __init__(self, output: Output, asked: Asked | None = None) -> None:
+    def __init__(self, output: Output, asked: Asked | None = None, *, may_balance: bool = True) -> None:
         super().__init__(output)
-        self._asked = asked or Asked()
-        self._duplicates = 0
+        self._asked, self._may_balance = asked or Asked(), may_balance
+        self._duplicates = self._images = 0
 
     def reading(self, done: int, total: int) -> None:
         """See `Listener`."""
@@ -34,15 +34,15 @@ class Watcher(Bar, Listener):
             self._notes.print(f"left out: {bad.name} ({bad.reason})")
         if data.skipped:
             self._notes.print(f"unreadable images left out: {len(data.skipped):,}; all are listed in run.json")
-        self._duplicates = data.duplicates
+        self._duplicates, self._images = data.duplicates, len(data.train)
         if data.leaks:
             self._notes.print(f"test images that are exact copies of training or validation images: {data.leaks:,}")
         ratio, most, least = data.imbalance()
         if ratio >= UNEVEN:
             counts = data.counts()["train"]
+            advice = "; --balance weighs every class the same" if self._may_balance else ""
             self._notes.print(
-                f"classes are uneven: {most} has {counts[most]:,} training images, {least} {counts[least]:,}; "
-                "--balance weighs every class the same"
+                f"classes are uneven: {most} has {counts[most]:,} training images, {least} {counts[least]:,}{advice}"
             )
 
     def preparing(self, done: int, total: int) -> None:
@@ -56,13 +56,13 @@ class Watcher(Bar, Listener):
     def planned(self, plan: Plan, run: RunDirectory) -> None:
         """See `Listener`."""
         named = plan.scaled.rule == "none" and plan.weights is None
-        (show_training if named else show_plan)(self._notes, plan)
+        (show_training if named else show_plan)(self._notes, plan, self._images)
         self._asked.begun = True
 
     def resumed(self, run: RunDirectory, plan: Frozen) -> None:
         """See `Listener`."""
-        network = plan.architecture
-        self._notes.print(f"going on with {run.path}: {network.name}, {plan.recipe.epochs} epochs, seed {plan.seed}")
+        network, epochs = plan.architecture, format_epochs(plan.recipe.epochs)
+        self._notes.print(f"going on with {run.path}: {network.name}, {epochs}, seed {plan.seed}")
         self._asked.begun = True
 
     def note(self, text: str) -> None:

@@ -79,9 +79,8 @@ def begin(
 def go_on(output: Output, out: Path | None, data: Path | None, time: str | None, said: frozenset[str]) -> None:
     """The run there, to its end. said: the options that were typed."""
     assert out is not None  # it has been looked into
-    for option in sorted(said - {"data", "out", "time", "resume", "search", "study", "as_json"}):
-        named = option.replace("_", "-")
-        raise UserError(f"--{named}: {out} goes on as it was begun; only --time may be another; leave it out")
+    takes = {"data", "out", "time", "resume", "search", "study", "as_json"}
+    arguments.check_as_begun(out, said, takes=takes, another="only --time may be another; ")
     from triscale.fitting.whole import resume_whole
 
     seconds = None if time is None else parse_seconds(time, "--time")
@@ -96,7 +95,7 @@ def _carry_out(output: Output, out: Path, work: "Callable[[Told], Grown]") -> No
 
     again = ("triscale", "fit", "--resume", "--out", out)
     with stopping_gently(again) as asked, ExitStack() as shown:
-        fitting = Watcher(output, asked)
+        fitting = Watcher(output, asked, may_balance=False)  # the stages are trained without it
         search, study = SearchWatcher(output), StudyWatcher(output)
         bars: dict[str, Bar] = {"search": search, "study": study}
 

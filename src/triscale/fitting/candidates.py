@@ -19,7 +19,7 @@ from triscale.training import Machine, fastest_machine
 from triscale.training.budgets import GUARD, measured_budget
 from triscale.training.machine import total_memory
 from triscale.training.recipe import regularised
-from triscale.units import format_bytes, format_count, format_seconds
+from triscale.units import format_bytes, format_count, format_epochs, format_seconds
 
 OVERHEAD = 1.5  # a real step with optimizer, average and batches, and its share of validation, over the measured one
 EQUAL = 0.95  # of the most MACs, or of the pixels kept: candidates of at least so many count as equal
@@ -199,10 +199,9 @@ def too_slow(candidate: Candidate, course: Course) -> TooShortError:
     assert course.time is not None
     needed, left = course.fewest * candidate.epoch, max(0.0, course.seconds)
     least = course.time + 2 * (needed - left)  # enough for two trainings, with and without weights to start from
-    epochs = f"{course.fewest} epochs" if course.fewest > 1 else "an epoch"
     fewer = ", or ask for fewer --epochs" if course.fewest == course.most > 1 else ""
     return TooShortError(
-        f"--time: {epochs} of {candidate.name} with {format_count(candidate.macs)} MACs take about "
+        f"--time: {format_epochs(course.fewest)} of {candidate.name} with {format_count(candidate.macs)} MACs take about "
         f"{format_seconds(needed)}, and there are {format_seconds(left)} for training; give it {format_seconds(least)} "
         f"or more{fewer}",
         least,

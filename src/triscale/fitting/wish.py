@@ -108,8 +108,10 @@ def make_wish(
 
 def _engine(name: str | None, device: torch.device) -> str | None:
     """The engine that was named. Raises `UserError` where it is not here, or no use for planning."""
+    quick = ", ".join(one for one, kind in ENGINES.items() if not kind.slow)
+    if name is not None and name not in ENGINES:
+        raise UserError(f"--engine {name!r}: no such engine; there are {quick}")
     if name is not None and ENGINES[engine_for(device, name)].slow:
-        quick = ", ".join(one for one, kind in ENGINES.items() if not kind.slow)
         raise UserError(f"--engine {name}: takes minutes before its first answer; take one of {quick}")
     return name
 

@@ -76,12 +76,14 @@ def _values(run: RunDirectory, settings: dict[str, Any]) -> dict[str, Any]:
     classes: list[str] = json.loads(metadata["classes"])
     measures = measure(read_table(run.predictions).among(classes))
     weights = None if plan["weights"] is None else Provenance.from_json(plan["weights"])
+    totals = {split: sum(table.values()) for split, table in data["counts"].items()}
     return {
         "triscale": settings["triscale"],
         "versions": settings["versions"],
         "data": data,
         "images": _name(data["path"]),
-        "totals": {split: sum(table.values()) for split, table in data["counts"].items()},
+        "totals": totals,
+        "batch": min(plan["recipe"]["batch"], totals["train"]),
         "sizes": _sizes(data["counts"]["train"]),
         "plan": plan,
         "recipe": plan["recipe"],

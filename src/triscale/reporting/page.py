@@ -40,6 +40,7 @@ def _values(run: RunDirectory, test: Predictions, images: Images) -> dict[str, A
         "settings": settings,
         "images": PurePath(settings["data"]["path"]).name,
         "plan": plan,
+        "batch": min(plan["recipe"]["batch"], sum(settings["data"]["counts"]["train"].values())),
         "result": result,
         "cost": cost(from_dict(plan["architecture"])),
         "baseline": cost(from_dict(plan["baseline"])),

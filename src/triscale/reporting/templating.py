@@ -5,7 +5,7 @@ from typing import Any
 
 import jinja2
 
-from triscale.units import format_bytes, format_count, format_seconds
+from triscale.units import format_bytes, format_count, format_epochs, format_seconds
 
 
 def render(template: str, values: Mapping[str, Any]) -> str:
@@ -18,6 +18,7 @@ def render(template: str, values: Mapping[str, Any]) -> str:
     environment.filters |= {
         "count": format_count,
         "bytes": format_bytes,
+        "epochs": format_epochs,
         "seconds": format_seconds,
         "percent": _percent,
     }

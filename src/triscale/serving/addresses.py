@@ -112,12 +112,14 @@ def _add_answers(app: FastAPI, desk: Desk, bodies: Bodies) -> None:
     async def predict(
         request: Request,
         top: Annotated[int, Query(ge=1, le=100_000, description="How many classes to name.")] = default,
-        map: Annotated[bool, Query(description="Also show where the likeliest class is, if the model can.")] = False,
+        map: Annotated[bool, Query(description="Also show where the likeliest class is; needs a run.")] = False,
     ) -> Response:
         """The likeliest classes of the picture that is the body, with their probabilities."""
         if not served.sees_pictures:
             n = served.preprocess.channels
             raise RefusedError(415, f"the model looks at {n} channels, which pictures do not have; send tensors")
+        if map and not served.maps:
+            raise RefusedError(422, "map: an exported file has none; leave it out, or serve the run that it came from")
         desk.check_room()
         async with bodies.reading(request.headers.get("content-length"), request.receive) as content:
             found = await _unless_gone(request.receive, desk.picture(content, top, map))

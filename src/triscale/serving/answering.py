@@ -48,7 +48,8 @@ class Desk:
             raise self._full(self._logits.pause)
 
     async def picture(self, content: bytes | bytearray, top: int, wants_map: bool) -> dict[str, Any]:
-        """The likeliest classes of a picture with their probabilities, and the likeliest one's map."""
+        """The likeliest classes of a picture with their probabilities, and the likeliest one's map, where it is wanted
+        and there can be one."""
         with self._room(1), _in_words():
             deadline = asyncio.get_running_loop().time() + self._limits.deadline
             wants_map = wants_map and self._maps is not None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from triscale.errors import TooShortError, UserError
 from triscale.studies.designs import FEWEST_ARMS, FEWEST_SEEDS, FIVE, TEN, Design
 from triscale.studies.power import detectable
-from triscale.units import format_seconds
+from triscale.units import format_epochs, format_seconds
 
 FEWEST_EPOCHS, FEWEST_STEPS = 5, 300  # of a training that says something
 EPOCHS = 6  # a part of the images is seen so often before more of them are
@@ -32,7 +32,7 @@ class Fidelity:
         return self.images * self.epochs
 
     def __str__(self) -> str:
-        return f"{self.images:,} images × {self.epochs} epochs"
+        return f"{self.images:,} images × {format_epochs(self.epochs)}"
 
 
 @dataclass(frozen=True)

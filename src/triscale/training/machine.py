@@ -78,8 +78,9 @@ def find_device(name: str | None) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"--device {name!r} is not supported; take cpu or cuda")
     if device.type == "cuda" and not 0 <= (device.index or 0) < torch.cuda.device_count():
-        seen = torch.cuda.device_count()
-        raise UserError(f"--device {name}: PyTorch sees {seen or 'no'} CUDA devices here; take cpu, or one of those")
+        seen = ", ".join(f"cuda:{index}" for index in range(torch.cuda.device_count()))
+        way = "take one of those, or cpu" if seen else "take cpu"
+        raise UserError(f"--device {name}: PyTorch sees {seen or 'no CUDA device'} here; {way}")
     return device
 
 

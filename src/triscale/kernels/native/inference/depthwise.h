@@ -216,6 +216,7 @@ struct ExpandDepthwise {
     const Rows rows(call, panel, static_cast<X*>(scratch), most(0, begin * layer.stride - layer.top),
                     least(layer.height, (end - 1) * layer.stride - layer.top + layer.kernel));
     const Cover cover(layer.out_width);
+    Tournament whole[2];
     Vec found[2] = {all(0), all(0)}, *sums = call.sums == nullptr ? nullptr : found;
     Filtered<X> seen;
     seen.lanes = lanes, seen.limits = sums == nullptr ? limits_of(layer.activation) : nullptr;
@@ -240,11 +241,14 @@ struct ExpandDepthwise {
           }
         }
         if (seen.limits == nullptr) by.settle(values, cover.width, at * cover.width - start, out, apart, sums);
+        if (sums != nullptr && (at + 1 == cover.count || (at + 1) % kInTurn == 0)) {
+          TRISCALE_UNROLL for (int v = 0; v < 2; v++) whole[v].add(found[v]), found[v] = all(0);
+        }
       }
     }
     if (sums == nullptr) return;
     float* to = call.sums + part * apart + first;
-    for (long v = 0; v < lanes; v += kLanes) store(to + v, sums[v / kLanes], Full{});
+    for (long v = 0; v < lanes; v += kLanes) store(to + v, whole[v / kLanes].total(), Full{});
   }
 
  private:

@@ -118,21 +118,44 @@ void pool_windows(const Call& call) {
   }
 }
 
+// A sum of many: what was added up of equally many is added to each other, as in a tournament. One after another, equal
+// values would all be rounded to the same side, by an error that grows with how many there are and not with their logarithm.
+class Tournament {
+ public:
+  TRISCALE_INLINE void add(Vec value) {
+    long k = 0;
+    for (long n = count_++; n & 1; n >>= 1) value += level_[k++];
+    level_[k] = value;
+  }
+  Vec total() const {
+    Vec sum = all(0);
+    long k = 0;
+    for (long n = count_; n > 0; n >>= 1, k++) {
+      if (n & 1) sum += level_[k];
+    }
+    return sum;
+  }
+
+ private:
+  long count_ = 0;
+  Vec level_[48];  // of 1, 2, 4, … values: there where the count has that bit
+};
+constexpr long kInTurn = 16;  // values that may be added up one after another
+
 // Sums over all pixels of a map, times a factor.
 template <class T, class Out>
 void add_up(const Call& call, float factor, Out* y) {
   const Layer& layer = *call.layer;
-  const long apart = lie(layer.channels);
+  const long apart = lie(layer.channels), pixels = layer.pixels();
   const T* x = static_cast<const T*>(call.input);
   for (long c = 0; c < layer.channels; c += kLanes) {
-    // Row by row: the fewer values one after another, the smaller the error of their sum.
-    Vec sum = all(0);
-    for (long i = 0; i < layer.height; i++) {
-      Vec row = all(0);
-      for (long j = 0; j < layer.width; j++) row += load(x + (i * layer.width + j) * apart + c, Full{});
-      sum += row;
+    Tournament sum;
+    for (long i = 0; i < pixels; i += kInTurn) {
+      Vec few = all(0);
+      for (long j = i; j < least(i + kInTurn, pixels); j++) few += load(x + j * apart + c, Full{});
+      sum.add(few);
     }
-    store(y + c, sum * factor, Full{});
+    store(y + c, sum.total() * factor, Full{});
   }
 }
 
@@ -210,9 +233,9 @@ struct Excite {
     const float* sums = call.sums;
     const Vec share = all(1.0f / static_cast<float>(layer.pixels()));
     for (long c = 0; c < wide; c += kLanes) {
-      Vec sum = load(sums + c, Full{});
-      for (long band = 1; band < of; band++) sum += load(sums + band * apart + c, Full{});
-      store(means + c, sum * share, Full{});
+      Tournament sum;
+      for (long band = 0; band < of; band++) sum.add(load(sums + band * apart + c, Full{}));
+      store(means + c, sum.total() * share, Full{});
     }
     Vec found[4] = {load(bias + r, Full{}), all(0), all(0), all(0)};  // apart, so that they do not wait
     for (long c = 0; c < wide; c += 4) {
