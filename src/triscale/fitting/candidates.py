@@ -200,10 +200,10 @@ def too_slow(candidate: Candidate, course: Course) -> TooShortError:
     needed, left = course.fewest * candidate.epoch, max(0.0, course.seconds)
     least = course.time + 2 * (needed - left)  # enough for two trainings, with and without weights to start from
     fewer = ", or ask for fewer --epochs" if course.fewest == course.most > 1 else ""
+    training = f"{format_epochs(course.fewest)} of {candidate.name} with {format_count(candidate.macs)} MACs"
     return TooShortError(
-        f"--time: {format_epochs(course.fewest)} of {candidate.name} with {format_count(candidate.macs)} MACs take about "
-        f"{format_seconds(needed)}, and there are {format_seconds(left)} for training; give it {format_seconds(least)} "
-        f"or more{fewer}",
+        f"--time: {training} take about {format_seconds(needed)}, and there are {format_seconds(left)} for training; "
+        f"give it {format_seconds(least)} or more{fewer}",
         least,
     )
 
