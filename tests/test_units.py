@@ -41,6 +41,19 @@ def test_times_are_seconds() -> None:
     assert parse_seconds("10ms") == pytest.approx(0.01)
     assert parse_seconds("5m") == 300
     assert parse_seconds("1.5h") == 5400
+    assert parse_seconds("1h30m") == parse_seconds(" 1 h 30 min ") == 5400
+    assert parse_seconds("2m0.5s") == 120.5
+
+
+@given(st.floats(1e-6, 1e6))
+def test_a_time_as_it_is_printed_can_be_typed(seconds: float) -> None:
+    assert parse_seconds(format_seconds(seconds)) == pytest.approx(seconds, rel=0.01)
+
+
+@pytest.mark.parametrize("text", ["1m1h", "1h1h", "1h30", "1h 30m 5", "0h0m", "1h,30m", "1x30m", "1h-30m"])
+def test_parts_of_a_time_that_do_not_add_up_are_named(text: str) -> None:
+    with pytest.raises(UserError, match=f"{text!r} is not a quantity"):
+        parse_seconds(text)
 
 
 @pytest.mark.parametrize(

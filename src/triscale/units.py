@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 
 from triscale.errors import UserError
 
@@ -15,6 +16,7 @@ _QUANTITY = re.compile(
     r"\s*((?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9][0-9_]*)(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?|\.[0-9]+(?:[eE][+-]?[0-9]+)?)"
     r"\s*([a-zA-Zµ]*)\s*"
 )
+_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Zµ]+)")
 
 
 def _parse(text: str, what: str, units: Mapping[str, float], example: str) -> float:
@@ -46,8 +48,15 @@ def parse_bytes(text: str, what: str = "size") -> int:
 
 
 def parse_seconds(text: str, what: str = "time") -> float:
-    """``10ms`` → 0.010, ``5m`` → 300 seconds. Raises `UserError`."""
-    return _parse(text, what, _SECONDS, "10ms, 90s, 5m or 1h")
+    """``10ms`` → 0.010, ``5m`` → 300 seconds; of several parts, larger ones first, their sum: ``2 h 5 min``, as
+    `format_seconds` writes it. Raises `UserError`."""
+    parts = _PART.findall(text)
+    sizes = [_SECONDS.get(unit.lower(), 0.0) for _, unit in parts]
+    if len(parts) > 1 and _PART.sub("", text).strip() == "" and all(a > b > 0 for a, b in pairwise(sizes)):
+        found = math.fsum(float(number) * size for (number, _), size in zip(parts, sizes, strict=True))
+        if 0 < found < math.inf:
+            return found
+    return _parse(text, what, _SECONDS, "10ms, 90s, 5m or 1h30m")
 
 
 def format_count(value: float) -> str:
