@@ -150,7 +150,7 @@ def test_the_time_is_shared_with_the_training_from_scratch(fitted: Fitted, digit
 def test_weights_that_are_too_slow_for_the_time_are_no_smaller_network(
     fitted: Fitted, digits: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=r"--time: 1000000 epochs .*give it .* or more, or ask for fewer --epochs"):
+    with pytest.raises(UserError, match=r"--time: 1,000,000 epochs .*give it .* or more, or ask for fewer --epochs"):
         fit(digits, out=tmp_path / "run", weights=fitted.run.path, time=20, epochs=1_000_000)
     assert not (tmp_path / "run").exists()
 
