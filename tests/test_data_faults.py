@@ -96,6 +96,18 @@ def test_a_class_with_no_readable_picture_is_named_even_when_skipping(tmp_path: 
         read(root, on_bad="skip")
 
 
+@pytest.mark.parametrize("seed", [None, 0])
+def test_where_no_picture_can_be_read_the_folder_and_the_first_are_named(tmp_path: Path, seed: int | None) -> None:
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / "x.png").write_bytes(b"")
+    with pytest.raises(UserError, match="none of the 2 files") as caught:
+        read(tmp_path, seed=seed, on_bad="skip")
+    assert str(tmp_path) in str(caught.value)
+    assert "'a/x.png' (" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_what_is_not_there_or_not_data(tmp_path: Path) -> None:
     complaint(tmp_path / "nowhere", "nowhere", "does not exist")
     (tmp_path / "x.tsv").write_text("path\tlabel")

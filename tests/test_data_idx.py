@@ -169,3 +169,34 @@ def test_class_names_must_agree_with_labels(tmp_path: Path, text: str, words: st
     mnist(tmp_path)
     (tmp_path / "classes.txt").write_text(text)
     complaint(tmp_path, "classes.txt", words)
+
+
+def test_test_files_alone_are_read_where_there_is_nothing_to_learn(tmp_path: Path) -> None:
+    mnist(tmp_path)
+    for path in tmp_path.glob("train-*"):
+        path.unlink()
+    complaint(tmp_path, "lacks 'train-images-idx3-ubyte[.gz]'")
+    data = read(tmp_path, seed=None)
+    assert (len(data.train), len(data.val), len(data.test)) == (0, 0, 20)
+    assert data.classes == ("0", "1", "2")
+    (tmp_path / "classes.txt").write_text("a\nb\nc\nd\n")  # not every class has to be tested
+    assert read(tmp_path, seed=None).classes == ("a", "b", "c")
+    (tmp_path / "classes.txt").write_text("a\nb\n")
+    with pytest.raises(UserError, match="no name for label 2"):
+        read(tmp_path, seed=None)
+
+
+def test_one_class_is_read_where_there_is_nothing_to_learn(tmp_path: Path) -> None:
+    mnist(tmp_path)
+    write(tmp_path / "train-labels-idx1-ubyte", np.zeros(60, np.uint8))
+    write(tmp_path / "t10k-labels-idx1-ubyte", np.full(20, 4, np.uint8))
+    assert read(tmp_path, seed=None).classes == ("0", "4")
+    write(tmp_path / "t10k-labels-idx1-ubyte", np.zeros(20, np.uint8))
+    assert read(tmp_path, seed=None).classes == ("0",)
+
+
+def test_half_a_split_is_refused_also_where_there_is_nothing_to_learn(tmp_path: Path) -> None:
+    mnist(tmp_path)
+    (tmp_path / "train-labels-idx1-ubyte").unlink()
+    with pytest.raises(UserError, match="lacks 'train-labels"):
+        read(tmp_path, seed=None)

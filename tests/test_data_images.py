@@ -240,6 +240,14 @@ def test_call_takes_images_arrays_and_files(tmp_path: Path) -> None:
     assert shape(pixels[:, :, 0]).shape == (3, 8, 8)
 
 
+def test_four_channels_are_opacity_only_to_models_of_one_or_three() -> None:
+    pixels = np.random.default_rng(2).integers(0, 256, (8, 8, 4), dtype=np.uint8)
+    shape = Preprocess((8, 8), 4, (0.0,) * 4, (1.0,) * 4)
+    assert np.abs(shape(pixels).numpy() - pixels.transpose(2, 0, 1) / 255).max() < 1e-6
+    for channels in (1, 3):
+        assert plain((8, 8), channels)(pixels).shape == (channels, 8, 8)
+
+
 def test_a_picture_alone_and_in_a_batch_are_the_same_input() -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (5, 9, 9, 3), dtype=np.uint8)
     shape = Preprocess((9, 9), 3, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))

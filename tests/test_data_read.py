@@ -176,6 +176,14 @@ def test_manifest_without_splits_is_carved(tmp_path: Path) -> None:
     assert [len(split) for split in data.splits().values()] == [14, 2, 4]
 
 
+def test_a_manifest_without_train_is_read_where_there_is_nothing_to_learn(tmp_path: Path) -> None:
+    class_folders(tmp_path, ["a"], 3)
+    paths = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png"))
+    manifest = write_manifest(tmp_path / "m.csv", [("path", "label", "split"), *((p, "a", "test") for p in paths)])
+    data = read(manifest, seed=None)
+    assert (data.classes, names(data)) == (("a",), {"train": (), "val": (), "test": tuple(paths)})
+
+
 def test_the_users_files_are_left_as_they_were(tmp_path: Path) -> None:
     class_folders(tmp_path, ["a", "b"], 4)
     (tmp_path / "a" / "bad.png").write_bytes(b"")

@@ -1,7 +1,9 @@
 """What an export promises: a file that agrees with PyTorch on real images, or none, and why."""
 
 import copy
+import importlib.util
 import json
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +21,12 @@ from triscale.exporting import FORMATS, export, opened, quantizing, saturating
 from triscale.exporting import export as export_function
 from triscale.exporting import formats as table
 from triscale.exporting.checking import by_pytorch
+from triscale.exporting.export import _run_of as run_of
+from triscale.exporting.formats import SAFE
 from triscale.exporting.rewriting import LARGEST
-from triscale.exporting.saturating import SAFE
 from triscale.fitting import Fitted
 from triscale.models import Model, load
+from triscale.runs import write_whole
 
 OPENED = tuple(name for name in FORMATS if name != "torch")
 
@@ -129,6 +133,62 @@ def test_weights_without_a_run_are_checked_on_pictures_that_are_named(
     assert export(alone, out=tmp_path / "a.onnx", images=digits).agreement.holds
 
 
+def test_a_run_named_like_a_network_of_the_zoo_is_not_taken_for_it(
+    fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("mobilenet_v2", "torchvision/mobilenet_v2.v2"):
+        place = tmp_path / name
+        place.parent.mkdir(exist_ok=True)
+        place.symlink_to(fitted.run.path)
+        assert run_of(name) is None
+        for path in (place, f"./{name}"):
+            found = run_of(path)
+            assert found is not None
+            assert found.path == Path(path)
+
+
+def test_a_file_that_cannot_be_written_takes_the_one_beside_it_away(
+    fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        if path.suffix == ".xml":
+            raise TriscaleError("the disk is full")
+        write_whole(path, content)
+
+    monkeypatch.setattr(sys.modules["triscale.exporting.export"], "write_whole", full)
+    with pytest.raises(TriscaleError, match="full"):
+        export(fitted.run.path, "openvino", out=tmp_path / "a.xml")
+    assert written(tmp_path) == []
+
+
+@pytest.fixture
+def without(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """As if these packages were not installed."""
+
+    def hide(*names: str) -> None:
+        def find(name: str) -> object:
+            return None if name in names else importlib.util.find_spec(name)
+
+        for place in ("formats", "opening"):
+            monkeypatch.setattr(f"triscale.exporting.{place}.find_spec", find)
+
+    return hide
+
+
+def test_a_file_is_opened_with_what_runs_it_alone_and_what_is_missing_is_named_with_the_file(
+    fitted: Fitted, tmp_path: Path, without: Callable[..., None]
+) -> None:
+    path = export(fitted.run.path, out=tmp_path / "a.onnx").path
+    without("onnx")
+    assert opened(path, threads=1).classes == fitted.model.classes
+    with pytest.raises(UserError, match="--to onnx: onnx is not installed"):
+        export(fitted.run.path, out=tmp_path / "b.onnx")
+    without("onnxruntime")
+    with pytest.raises(UserError, match=r"a\.onnx: onnxruntime is not installed"):
+        opened(path, threads=1)
+
+
 def test_archives_that_may_hold_code_are_not_opened(tmp_path: Path) -> None:
     place = tmp_path / "a.pt2"
     place.write_bytes(b"anything")
@@ -160,6 +220,9 @@ def test_nothing_is_overwritten_and_mistakes_are_one_line(
         (("--to", "tflite"), "there are onnx, openvino, torch"),
         (("--out", tmp_path / "a.bin"), "does not end in .onnx"),
         (("--out", tmp_path / "no" / "a.onnx"), "make it first"),
+        (("--int8", "--most-lost", "150"), "--most-lost 150: is not from 0 to below 100 points; write for example 0.5"),
+        (("--int8", "--most-lost", "nan"), "--most-lost nan"),
+        (("--most-lost", "1"), "--most-lost 1: says what int8 may lose; add --int8"),
     ):
         code, answer, notes = triscale("export", fitted.run.path, *words)
         assert (code, answer) == (2, "")
@@ -193,7 +256,7 @@ def test_a_file_in_int8_answers_as_the_network_that_passed_the_gate(
 
 @pytest.mark.parametrize("to", OPENED)
 def test_a_file_in_int8_whose_sums_overflow_here_is_opened_with_a_warning(
-    fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
+    fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without: Callable[..., None], to: str
 ) -> None:
     for most in (LARGEST, SAFE):
         monkeypatch.setattr(quantizing, "largest_weight", lambda target, most=most: most)
@@ -204,6 +267,11 @@ def test_a_file_in_int8_whose_sums_overflow_here_is_opened_with_a_warning(
     ):
         opened(tmp_path / f"{LARGEST}{FORMATS[to].suffix}", threads=1)
     opened(tmp_path / f"{SAFE}{FORMATS[to].suffix}", threads=1)
+    without("onnx")
+    with pytest.warns(LessExactWarning, match="without onnx nobody knows"):
+        opened(tmp_path / f"{LARGEST}{FORMATS[to].suffix}", threads=1)
+    opened(tmp_path / f"{SAFE}{FORMATS[to].suffix}", threads=1)
+    without()
     monkeypatch.setattr(saturating, "largest_weight", lambda target: LARGEST)
     opened(tmp_path / f"{LARGEST}{FORMATS[to].suffix}", threads=1)
 

@@ -26,10 +26,11 @@ from triscale.engines.table import graph_of, weights_of
 from triscale.errors import TriscaleError, UserError
 from triscale.exporting import quantizing
 from triscale.exporting.calibrating import TARGETS, chosen, runner_of
+from triscale.exporting.formats import SAFE
 from triscale.exporting.images import images_of
 from triscale.exporting.quantizing import Quantized, median_of, quantize
 from triscale.exporting.rewriting import LARGEST, Ranges, Wiring, rewrite
-from triscale.exporting.saturating import CHANNELS, SAFE, averaging, largest_weight
+from triscale.exporting.saturating import CHANNELS, averaging, largest_weight
 from triscale.exporting.sensitivity import Part
 from triscale.fitting import Fitted
 from triscale.models import Model, load

@@ -15,6 +15,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from triscale.arch import Architecture, Head, MBConv, Stage, Stem, to_json
+from triscale.arch.resolve import FOUND
 from triscale.data import Preprocess
 from triscale.engines.native import available
 from triscale.errors import UserError
@@ -58,6 +59,12 @@ def test_a_zoo_name_gives_an_untrained_model_with_the_papers_preprocessing() -> 
     assert len(model.classes) == 1000
     assert model.preprocess.crop == 0.875
     assert model.preprocess(Image.fromarray(load_sample_image("china.jpg"))).shape == (3, 224, 224)
+
+
+def test_what_a_search_found_is_a_network_without_weights(tmp_path: Path) -> None:
+    (tmp_path / FOUND).write_text(to_json(TINY))
+    model = load(tmp_path)
+    assert (model.architecture, model.trained) == (TINY, False)
 
 
 def test_a_model_predicts_names_with_probabilities(fitted: Fitted, digits: Path) -> None:

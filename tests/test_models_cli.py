@@ -18,8 +18,10 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from triscale.arch import ZOO
+from triscale.errors import TriscaleError
 from triscale.fitting import Fitted
 from triscale.models import Model, features, load, predict
+from triscale.runs import write_whole
 from triscale.weights import catalogue, find_weights
 
 Triscale = Callable[..., tuple[int, str, str]]
@@ -154,7 +156,7 @@ def test_an_import_takes_names_and_overwrites_nothing(
     triscale: Triscale, pth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "names.txt").write_text("cat\n狗\n\nrocket\n", encoding="utf-8")
+    (tmp_path / "names.txt").write_text("cat\n狗\n\nrocket\n", encoding="utf-8-sig")  # with a mark
     words = ("models", "import", pth, "--from", "torchvision", "--classes", "names.txt")
     assert triscale(*words)[0] == 0
     model = load(tmp_path / "mobilenet_v2.safetensors")
@@ -341,6 +343,47 @@ def test_features_overwrite_nothing(
     assert f"{name} exists already" in err
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == "mine"
+
+
+def test_features_that_cannot_be_written_leave_nothing_in_the_way_of_the_same_command(
+    triscale: Triscale, fitted: Fitted, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: str | bytes) -> None:
+        if path.suffix == ".npy":
+            raise TriscaleError(f"{path}: could not be written (No space left on device)")
+        write_whole(path, content)
+
+    words = ("predict", fitted.run.path, digits / "digit-0", "--features", tmp_path / "f.npy")
+    with monkeypatch.context() as patched:
+        patched.setattr("triscale.cli.predict.write_whole", full)
+        code, _, err = triscale(*words)
+    assert code == 1
+    assert "No space left" in err
+    assert list(tmp_path.iterdir()) == []
+    assert triscale(*words)[0] == 0
+
+
+def test_a_carriage_return_in_a_name_is_no_end_of_line_beside_features(
+    triscale: Triscale, fitted: Fitted, digits: Path, tmp_path: Path
+) -> None:
+    odd = tmp_path / "odd\r.png"
+    odd.write_bytes((digits / "digit-0" / "000.png").read_bytes())
+    assert triscale("predict", fitted.run.path, odd, "--features", tmp_path / "f.npy")[0] == 0
+    with (tmp_path / "f.csv").open(encoding="utf-8", newline="") as file:
+        assert [row["path"] for row in csv.DictReader(file)] == [str(odd)]
+
+
+def test_a_name_that_is_not_utf8_is_refused_before_features_are_computed(
+    triscale: Triscale, fitted: Fitted, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("triscale.models.learned", lambda *_: pytest.fail("looked before it checked the names"))
+    (tmp_path / "bad\udcff.png").write_bytes((digits / "digit-0" / "000.png").read_bytes())
+    words = ("predict", fitted.run.path, tmp_path / "bad\udcff.png", "--features", tmp_path / "f.npy")
+    code, _, err = triscale(*words)
+    assert code == 2
+    assert "is not UTF-8; rename it" in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "f.csv").exists()
 
 
 def test_a_picture_that_cannot_be_read_is_named_and_the_others_are_written(

@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import os
 import resource
 import stat
@@ -7,8 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from triscale.arch.resolve import FOUND
 from triscale.errors import TriscaleError, UserError
+from triscale.fitting.whole import WHOLE
 from triscale.runs import RunDirectory, write_whole
+from triscale.searching.writing import RESULT as SEARCHED
+from triscale.searching.writing import SPACE
+from triscale.studies.writing import BASELINE, COEFFICIENTS, FASTEST
+from triscale.studies.writing import RESULT as STUDIED
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -109,6 +117,21 @@ def test_splits_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert run.splits() == {"ä, b/猫.png": ("test", "00ff"), 'quo"te.png': ("train", "aa")}
 
 
+@pytest.mark.parametrize("name", ["cat\r/1.png", "\r", "a\r\nb,c.png", "a\nb.png"])
+def test_splits_come_back_where_a_name_holds_an_end_of_line(tmp_path: Path, name: str) -> None:
+    run = RunDirectory.create(tmp_path / "run")
+    run.write_splits(iter([(name, "train", "00ff"), ("b.png", "test", "aa")]))
+    assert run.splits() == {name: ("train", "00ff"), "b.png": ("test", "aa")}
+
+
+@pytest.mark.parametrize("row", ["cat\r/1.png,train,00ff", "cat.png", "cat.png,train", "cat.png,train,00ff,more"])
+def test_splits_with_a_row_of_another_length_are_refused(tmp_path: Path, row: str) -> None:
+    run = RunDirectory.create(tmp_path / "run")
+    (run.path / "splits.csv").write_bytes(f"name,split,sha256\nb.png,test,aa\n{row}\n".encode())
+    with pytest.raises(UserError, match=r"splits\.csv: not readable"):
+        run.splits()
+
+
 def test_a_directory_without_a_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"run\.json"):
         RunDirectory.open(tmp_path)
@@ -155,6 +178,50 @@ def test_only_one_process_works_on_a_run(tmp_path: Path) -> None:
         pass
     with run.alone():
         pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_where_the_disk_knows_no_locks_a_run_is_worked_on_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    run = RunDirectory.create(tmp_path / "run")
+    with run.alone():
+        run.write_settings({"a": 1})
+    assert run.settings() == {"a": 1}
+
+
+@pytest.mark.parametrize("name", [WHOLE, FOUND, SEARCHED, SPACE, STUDIED, BASELINE, COEFFICIENTS, FASTEST])
+def test_what_stages_did_not_write_to_its_end_is_removed_and_in_nobodys_way(tmp_path: Path, name: str) -> None:
+    (tmp_path / ".lock").touch()
+    (tmp_path / f".{name}.ab12_3cd").write_text("half")
+    assert RunDirectory.check_free(tmp_path) == tmp_path
+    with RunDirectory(tmp_path).alone():
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("left", [(), ("start.safetensors",), (".start.safetensors.ab12_3cd",)])
+def test_a_fit_killed_after_it_wrote_its_start_is_begun_anew_without_that_start(
+    tmp_path: Path, left: tuple[str, ...]
+) -> None:
+    (tmp_path / ".lock").touch()
+    (tmp_path / "checkpoints").mkdir()
+    for name in left:
+        (tmp_path / "checkpoints" / name).write_text("of other weights")
+    with RunDirectory.create(tmp_path).alone():
+        assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_the_start_of_a_run_that_has_a_plan_stays(tmp_path: Path) -> None:
+    run = RunDirectory.create(tmp_path / "run")
+    run.write_settings({})
+    run.checkpoints.mkdir()
+    run.start.write_text("weights")
+    with run.alone():
+        assert run.start.read_text() == "weights"
 
 
 @pytest.mark.parametrize("left", [(), (".lock",), (".lock", "splits.csv"), (".lock", ".run.json.ab12_3cd")])

@@ -131,6 +131,14 @@ def test_a_reference_that_does_not_hold_the_limits_is_not_said_to_be_at_them() -
     assert "at the same limits" not in text
 
 
+def test_candidates_that_could_not_be_trained_are_counted() -> None:
+    assert "3 candidates could not be trained" in said(search() | {"failed": 3})
+    assert "could not be trained" not in said(search())
+    nothing = said(search() | {"failed": 9, "candidates": [], "finalists": [], "winner": -1, "gain": None})
+    assert "No candidate could be trained in full" in nothing
+    assert "limit of latency" not in nothing
+
+
 def test_a_few_pictures_are_not_said_to_show_that_it_is_better() -> None:
     text = said(search() | {"gain": [0.0667, 0.0238, 0.1095], "selection_images": 10})
     assert "It is not shown to be better than the reference" in text

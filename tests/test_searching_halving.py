@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from tiny import TINY
 
 from triscale.arch import Architecture
 from triscale.costing import cost
-from triscale.errors import UserError
+from triscale.errors import TriscaleError, UserError
 from triscale.searching.calibrating import calibrate
 from triscale.searching.costs import Costs
 from triscale.searching.halving import ETA, FEWEST, FINALISTS, LOOKS, SEEDS, Search
@@ -327,12 +327,13 @@ class Failing(Formula):
         return super().wait(seconds)
 
 
-def test_a_candidate_that_cannot_be_trained_is_left_out_and_not_tried_again(tmp_path: Path) -> None:
-    pool, chosen = Failing(), Chosen()
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+def test_a_candidate_that_cannot_be_trained_is_left_out_and_not_tried_again(strategy: str, tmp_path: Path) -> None:
+    pool, chosen, setup = Failing(), Chosen(), replace(SETUP, strategy=strategy)
     with pytest.raises(StopError):
-        sit(tmp_path / "ledger.db", pool, stop=12, chosen=chosen)
+        sit(tmp_path / "ledger.db", pool, setup, stop=12, chosen=chosen)
     pool._running.clear()
-    search = sit(tmp_path / "ledger.db", pool, chosen=chosen)
+    search = sit(tmp_path / "ledger.db", pool, setup, chosen=chosen)
     failed = [one for one in search.candidates.values() if one.failed]
     assert failed
     assert len(search.candidates) == 27
@@ -344,6 +345,47 @@ def test_a_candidate_that_cannot_be_trained_is_left_out_and_not_tried_again(tmp_
     trained = [one for one in search.candidates.values() if one.outcomes]
     assert sum(row["n"] for row in values["learned"][0]["values"]) == len(trained) < len(search.candidates)
     assert "Infinity" not in json.dumps(values)
+
+
+class Lethal(Formula):
+    """Some trials end their worker, whenever they are begun."""
+
+    def __init__(self, deadly: Callable[[Trial], bool], by_itself: bool = False) -> None:
+        super().__init__()
+        self.deadly, self.by_itself = deadly, by_itself
+
+    def wait(self, seconds: float) -> list[Done]:
+        ticket, trial = self._running[-1]
+        if not self.deadly(trial):
+            return super().wait(seconds)
+        self._running.pop()
+        why = "not enough memory"
+        return [Done(ticket, failed=why) if self.by_itself else Done(ticket, lost=why)]
+
+
+def test_a_candidate_that_ends_three_workers_is_left_out_as_one_that_cannot_be_trained(tmp_path: Path) -> None:
+    pool = Lethal(lambda trial: trial.architecture.stages[0].block.kernel == 7)
+    search = sit(tmp_path / "ledger.db", pool)
+    failed = [one for one in search.candidates.values() if one.failed]
+    assert failed
+    assert len(search.candidates) == 27
+    assert Counter(pool.began.count(trial) for trial in pool.began if pool.deadly(trial)) == {3: 3 * len(failed)}
+    assert not name_winner(search, {}).failed
+
+
+@pytest.mark.parametrize("by_itself", [True, False])
+def test_where_nothing_can_be_trained_the_search_ends_and_says_why(by_itself: bool, tmp_path: Path) -> None:
+    with pytest.raises(TriscaleError, match=r"8 trials in a row .* candidate 7, 1 epoch, seed 0: not enough memory"):
+        sit(tmp_path / "ledger.db", Lethal(lambda _: True, by_itself))
+
+
+def test_finalists_are_judged_without_a_reference_that_cannot_be_trained(tmp_path: Path) -> None:
+    pool = Lethal(lambda trial: trial.architecture.stages == REFERENCE.stages and trial.seed == 1, by_itself=True)
+    search = sit(tmp_path / "ledger.db", pool)
+    assert search.reference.failed
+    winner = name_winner(search, {})
+    assert winner in (search.finalists or [])
+    assert search_values(search, {}, winner, None)["gain"] is None
 
 
 def test_with_more_slots_than_there_is_time_for_finalists_are_waited_for(tmp_path: Path) -> None:

@@ -9,15 +9,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from served import connected, everything, head, known, serving
 
 from triscale.errors import UserError
 from triscale.fitting import Fitted
+from triscale.serving import Limits
 from triscale.serving.tokens import Token, find_token, is_loopback
 
 PATIENCE = 120.0
@@ -86,8 +88,24 @@ def test_a_second_signal_ends_it_at_once(fitted: Fitted) -> None:
             while httpx.get(ready).status_code != 503:
                 assert time.monotonic() < end
             server.send_signal(signal.SIGINT)
-            server.communicate(timeout=PATIENCE)
+            _, err = server.communicate(timeout=PATIENCE)
     assert server.returncode == 130
+    assert err.splitlines()[-1] == "ended; 1 request that had begun was not answered"
+
+
+def test_what_got_no_answer_when_patience_ran_out_is_counted() -> None:
+    with serving(known(), Limits(arrival=0.1, deadline=0.1)) as (server, port), connected(port) as one:
+        one.sendall(head(9))  # its body never arrives, and it is answered so
+        assert b"408" in everything(one)
+        server.handle_exit(signal.SIGTERM, None)
+    assert server.unanswered == 0
+    with ExitStack() as later, serving(known(), Limits(arrival=600, deadline=600)) as (server, port):
+        later.enter_context(connected(port)).sendall(head(9))
+        while not server._state.begun:
+            time.sleep(0.01)
+        server.handle_exit(signal.SIGTERM, None)
+        server.handle_exit(signal.SIGTERM, None)
+    assert server.unanswered == 1
 
 
 def test_other_machines_are_answered_with_the_token(fitted: Fitted) -> None:
@@ -122,6 +140,7 @@ def test_a_token_comes_from_a_file_or_else_from_the_environment(
         (["--pixels", "1G"], "--pixels 1000000000"),
         (["--wait", "-1ms"], "--wait"),
         (["--threads", "0"], "--threads 0"),
+        (["--name", "a/b"], "--name 'a/b'"),
         (["--port", "99999"], "--port 99999"),
         (["--token-file", "/nowhere/token"], "cannot be read"),
     ],

@@ -22,10 +22,10 @@ from triscale.errors import UserError
 from triscale.explaining import class_activation_maps
 from triscale.fitting import Fitted
 from triscale.models import learned
-from triscale.serving import Limits, Served, answering, opened
+from triscale.serving import Limits, Served, answering, application, opened
 from triscale.serving.guarding import State
-from triscale.serving.looking import Asked, Seen, compute_maps, look
-from triscale.serving.opening import addressable
+from triscale.serving.looking import MOST_SCANS, Asked, Seen, compute_maps, has_many_scans, look
+from triscale.serving.opening import addressable, name_in_addresses
 from triscale.serving.tokens import Token
 
 TOKEN = Token("0123456789abcdef0123")
@@ -137,6 +137,32 @@ def test_a_picture_in_thousands_of_scans_is_refused_and_one_in_ten_is_not() -> N
     assert (answer.status_code, "scans" in error(answer)) == (415, True)
 
 
+def test_what_lies_behind_a_picture_or_within_a_segment_is_no_scan_of_it() -> None:
+    film = np.random.default_rng(0).bytes(10_000) + b"\xff\xda\0\2" * 1000  # as phones put one behind a picture
+    picture = scans(0)
+    assert post("/predict", picture + film).status_code == 200
+    told = b"\xff\xec\x10\x00" + (b"\xff\xda" * 0x1000)[:0xFFE]
+    assert post("/predict", picture[:2] + told + picture[2:]).status_code == 200
+    assert post("/predict", picture[:2] + told + scans(5_000)[2:]).status_code == 415
+
+
+def test_scans_are_counted_behind_markers_that_have_no_length() -> None:
+    content, scan = scans(0), scans(1)[len(scans(0)) - 2 : -2]
+    for marker in (b"\xff\x02\xff\xff", b"\xff\x01", b"\xff\xd3\xff\xff", b"\xff\0\xff\xff\xff"):
+        assert has_many_scans(content[:-2] + (marker + scan) * 60 + content[-2:])
+        assert not has_many_scans(content[:-2] + (marker + scan) * 5 + content[-2:])
+
+
+@given(st.lists(st.sampled_from([b"\xff", b"\xda", b"\xd9", b"\xe0", b"\0", b"\2", b"\xd0", b"x"])).map(b"".join))
+def test_a_malformed_jpeg_is_walked_through_to_its_end(content: bytes) -> None:
+    assert has_many_scans(b"\xff\xd8" + content) is False or content.count(b"\xda") > MOST_SCANS
+
+
+def test_a_picture_of_nothing_but_segments_is_refused_before_all_are_looked_at() -> None:
+    assert has_many_scans(b"\xff\xd8" + b"\xff\xe0\0\2" * 4_000_000)
+    assert not has_many_scans(b"\xff\xd8" + b"\xff" * 8_000_000)
+
+
 def test_small_pictures_do_not_wait_for_large_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     go, waiting = threading.Event(), threading.Semaphore(0)
 
@@ -235,16 +261,50 @@ def test_the_token_opens_everything(path: str) -> None:
     assert get(path, headers=headers, token=TOKEN).status_code == 200
 
 
-@pytest.mark.parametrize("host", ["localhost", "localhost:8000", "127.0.0.1:1", "[::1]:8000", "[::1]", "LOCALHOST"])
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "localhost:8000", "127.0.0.1:1", "127.0.1.1", "127.8.8.8:80", "[::1]:8000", "[::1]", "LOCALHOST"],
+)
 def test_without_a_token_this_machine_is_answered_by_its_own_names(host: str) -> None:
     assert get("/v2", headers={"host": host}).status_code == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "", "localhost.evil.example", "10.0.0.1"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "evil.example:8000",
+        "",
+        "localhost.evil.example",
+        "10.0.0.1",
+        "127.0.0.1.evil.example",
+        "[::2]",
+        "127.1.evil",
+    ],
+)
 def test_without_a_token_other_names_are_refused(host: str) -> None:
     answer = get("/v2", headers={"host": host})
     assert answer.status_code == 403
     error(answer)
+
+
+def test_the_name_that_was_listened_at_is_answered_and_no_other() -> None:
+    async def ask(client: httpx.AsyncClient, host: str) -> int:
+        return (await client.get("/v2", headers={"host": host})).status_code
+
+    async def within() -> list[int]:
+        transport = httpx.ASGITransport(application(known(), Limits(), host="Laptop"))
+        async with httpx.AsyncClient(transport=transport, base_url=HOME) as client:
+            return [await ask(client, host) for host in ("laptop:8000", "laptop", "laptop.evil.example", "10.0.0.1")]
+
+    assert asyncio.run(within()) == [200, 200, 403, 403]
+
+
+@pytest.mark.parametrize("name", ["a/b", "", "a b", "é", "..", "a\n", "a?b"])
+def test_a_name_that_no_address_can_have_is_refused_in_a_line(name: str) -> None:
+    with pytest.raises(UserError, match=r"--name .*is no name for addresses"), opened("mobilenet_v2", called=name):
+        raise AssertionError("opened")
+    assert name_in_addresses("x", "My_model-1.0") == "My_model-1.0"
 
 
 def test_pages_of_other_sites_are_refused() -> None:

@@ -1,3 +1,6 @@
+from fractions import Fraction
+from itertools import accumulate
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,6 +18,16 @@ def test_the_p_value_is_that_of_the_exact_binomial_test(counts: tuple[int, int, 
     ours = PairedDifference(first, second, first + second + same).p_value()
     theirs = scipy.binomtest(first, first + second, 0.5).pvalue if first + second else 1.0
     assert ours == pytest.approx(theirs, rel=1e-9)
+
+
+@pytest.mark.parametrize("first", [4_000, 4_900, 4_999, 5_000])
+def test_the_p_value_of_ten_thousand_differing_images_is_exact(first: int) -> None:
+    tail = Fraction(sum(accumulate(range(first), lambda term, k: term * (10_000 - k) // (k + 1), initial=1)))
+    expected = min(1.0, float(2 * tail / 2**10_000))
+    found = PairedDifference(first, 10_000 - first, 20_000).p_value()
+    assert found == pytest.approx(expected, rel=1e-12)
+    scipy = pytest.importorskip("scipy.stats")
+    assert found == pytest.approx(scipy.binomtest(first, 10_000, 0.5).pvalue, rel=1e-8)
 
 
 @given(COUNTS)

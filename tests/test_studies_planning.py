@@ -40,6 +40,14 @@ def test_no_rung_is_below_five_arms_and_three_seeds() -> None:
             check_least(rung.design, rung.seeds)
 
 
+def test_work_is_told_of_arms_that_were_not_timed() -> None:
+    """Those of a design that has grown since, and those at the squared factor where nobody wanted any."""
+    fidelity = Fidelity(10_000, 6)
+    for rung in ladder(None):
+        timed = rung.work(replace(EFFORT, again=(4e-3,)), fidelity)
+        assert rung.work(replace(EFFORT, arms=(2e-3,) * 5, again=()), fidelity) == pytest.approx(timed)
+
+
 def test_every_rung_is_more_work_than_the_one_before() -> None:
     taken = [rung.work(EFFORT, Fidelity(10_000, 6)) for rung in ladder(None)]
     assert taken == sorted(taken)

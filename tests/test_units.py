@@ -83,6 +83,7 @@ def test_quantities_are_shown_with_four_digits() -> None:
     assert format_count(999_990) == "1M"
     assert format_bytes(21_154_192) == "21.15 MB"
     assert format_seconds(0.0042) == "4.2 ms"
+    assert [format_seconds(value) for value in (0.9994, 0.9995, 0.9999, 1.0)] == ["999 ms", "1 s", "1 s", "1 s"]
     assert format_seconds(310) == "5 min 10 s"
     assert format_seconds(7500) == "2 h 5 min"
     assert [format_epochs(count) for count in (1, 1200)] == ["1 epoch", "1,200 epochs"]

@@ -1,6 +1,7 @@
 """What a file of weights leaves unsaid, and who says it: timm's config.json, the file's name, the user."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +29,10 @@ def test_the_hubs_config_decides_how_pictures_are_seen(tmp_path: Path) -> None:
     assert "preprocessing as it states" in found.because
 
 
-@pytest.mark.parametrize("broken", [{"mean": "half"}, {"std": [0, 0, 0]}, {"input_size": [3]}, {"crop_pct": 7}])
+@pytest.mark.parametrize("broken", [
+    {"mean": "half"}, {"std": [0, 0, 0]}, {"input_size": [3]}, {"crop_pct": 7}, {"input_size": [3, math.inf, 10]},
+    {"mean": [10**400, 0, 0]}, {"crop_pct": 10**400},
+])  # fmt: skip
 def test_a_config_that_states_what_cannot_be_decides_the_network_alone(
     broken: dict[str, object], tmp_path: Path
 ) -> None:

@@ -232,6 +232,7 @@ def test_what_is_no_file_of_weights_is_named_with_those_that_are(tmp_path: Path)
     (tmp_path / "weights.onnx").write_bytes(b"1234")
     refusal(tmp_path / "weights.onnx", ".onnx", ".pth", ".safetensors", ".npz", ".h5", ".keras")
     refusal(tmp_path / "gone.pth", "no such file")
+    refusal(Path(), "no such file", project="timm")  # ".", which has no name
     refusal(write(tmp_path / "small.pth", SMALL), "of none of the projects", "a/layer0/kernel", "timm")
     refusal(write(tmp_path / "small.pth", SMALL), "are none of timm's", project="timm")
     with pytest.raises(UserError, match="--from mxnet: no such project; there are timm"):

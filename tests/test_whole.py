@@ -119,6 +119,25 @@ def test_a_stage_that_fails_is_done_again_and_none_before_it(few: Path, tmp_path
     assert (out / "MODEL.md").read_bytes() == (out / "fit" / "MODEL.md").read_bytes()  # of the same model
 
 
+def test_a_network_of_the_zoo_that_cannot_be_trained_is_left_out_of_the_comparison(
+    few: Path, tmp_path: Path, stages: Stages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = stages.fitting
+
+    def fitting(data: Path, *, out: Path, **asked: Any) -> Fitted:
+        if out.name == BESIDE[0]:
+            raise UserError("no network that small")
+        return real(data, out=out, **asked)
+
+    monkeypatch.setattr(whole, "fit", fitting)
+    noted: list[str] = []
+    told = Told()
+    monkeypatch.setattr(told.fit, "note", noted.append)
+    grown = fit_whole(few, replace(ASKED, search=False, study=True), tmp_path / "run", told)
+    assert [row["name"] for row in grown.values["result"]["networks"]] == ["grown", *BESIDE[1:]]
+    assert f"{BESIDE[0]} is left out of the comparison: no network that small" in noted
+
+
 def test_a_time_that_is_too_short_for_a_stage_is_told_as_that_of_all(
     few: Path, tmp_path: Path, stages: Stages, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,7 +79,7 @@ def format_seconds(value: float) -> str:
     """``4.2 ms``, ``37 s``, ``5 min 10 s``, ``2 h 5 min``."""
     if value < 0.9995e-3:
         return f"{value * 1e6:.3g} µs"
-    if value < 1:
+    if value < 0.9995:
         return f"{value * 1e3:.3g} ms"
     if value < 60:
         return f"{value:.3g} s"

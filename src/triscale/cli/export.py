@@ -8,10 +8,13 @@ from rich.console import Console
 
 from triscale.cli import arguments
 from triscale.cli.console import Output
+from triscale.errors import UserError
 from triscale.units import format_bytes
 
 if TYPE_CHECKING:
     from triscale.exporting import Exported
+
+POINTS = 0.5  # `quantizing.MOST_LOST`, which would bring the engines along
 
 
 def command(
@@ -37,8 +40,9 @@ def command(
         bool, typer.Option("--int8", help="In int8, calibrated on the run's images; what costs too much stays in fp32.")
     ] = False,
     most_lost: Annotated[
-        float, typer.Option(help="With --int8: points of validation accuracy that may be lost.")
-    ] = 0.5,
+        float | None,
+        typer.Option(help="With --int8: points of validation accuracy that may be lost.", show_default="0.5"),
+    ] = None,
     as_json: arguments.Json = False,
 ) -> None:
     """Write a model as a file of another engine, once it agrees with PyTorch on real images.
@@ -46,6 +50,11 @@ def command(
     Example: triscale export RUN --to onnx
     """
     output = Output(as_json)
+    if most_lost is not None and not int8:
+        raise UserError(f"--most-lost {most_lost:g}: says what int8 may lose; add --int8, or leave it out")
+    points = POINTS if most_lost is None else most_lost
+    if not 0 <= points < 100:
+        raise UserError(f"--most-lost {points:g}: is not from 0 to below 100 points; write for example {POINTS}")
     from triscale.exporting import export
 
     with output.progress() as bar:
@@ -54,7 +63,7 @@ def command(
         def told(what: str, done: int, of: int) -> None:
             bar.update(task, description=what, completed=done, total=of)
 
-        made = export(model, to, out=out, images=images, int8=int8, most_lost=most_lost / 100, progress=told)
+        made = export(model, to, out=out, images=images, int8=int8, most_lost=points / 100, progress=told)
     output.result(values(made), lambda console: _show(console, made))
     if made.format == "torch":
         output.next_command("triscale", "predict", model, "PICTURE")

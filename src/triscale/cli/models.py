@@ -200,7 +200,7 @@ def _check_out(out: Path) -> None:
 
 def _class_names(path: Path) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors put a mark first
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "no text in UTF-8"
         raise UserError(f"--classes {path}: {reason}; name a text file with one class a line") from None

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,6 +63,7 @@ def command(
         raise UserError(f"--top {top}: says how many classes to name, and --features names none; leave one of them out")
     if features is not None:
         _check_file(features)
+        _check_names(features, found)
     from triscale.models import learned
 
     ready = learned(name, weights)
@@ -161,6 +163,15 @@ def _check_file(out: Path) -> None:
             ) from None
 
 
+def _check_names(out: Path, pictures: list[Path]) -> None:
+    """Before any picture is looked at, as their names are written in UTF-8; those in folders are checked by others."""
+    for place in pictures:
+        try:
+            str(place).encode()
+        except UnicodeEncodeError:
+            raise UserError(f"--features {out}: the name {str(place)!r} is not UTF-8; rename it") from None
+
+
 def _paths_file(out: Path) -> Path:
     """Which row is which picture: inside a Parquet file, beside a NumPy one."""
     return out if out.suffix.lower() == ".parquet" else out.with_suffix(".csv")
@@ -175,10 +186,9 @@ def _write(output: Output, model: "Model", name: str, pictures: list[Path], out:
     if not found.paths:
         raise UserError(found.failed[0].error or "")
     if out.suffix.lower() == ".parquet":
-        write_whole(out, _parquet(found))
+        _write_all({out: _parquet(found)})
     else:
-        write_whole(_paths_file(out), _csv(found))
-        write_whole(out, _npy(found))
+        _write_all({_paths_file(out): _csv(found), out: _npy(found)})
     count, width = found.values.shape
     values = {
         "features": str(out),
@@ -197,6 +207,20 @@ def _write(output: Output, model: "Model", name: str, pictures: list[Path], out:
     _end(output, list(found.failed), count + len(found.failed), following)
 
 
+def _write_all(contents: dict[Path, str | bytes]) -> None:
+    """All files or none: what is left of them would be in the way of the same command. Nothing lay there before."""
+    begun = []
+    try:
+        for place, content in contents.items():
+            begun.append(place)
+            write_whole(place, content)
+    except BaseException:
+        for place in begun:
+            with suppress(OSError):
+                place.unlink(missing_ok=True)
+        raise
+
+
 def _npy(found: "Features") -> bytes:
     import numpy as np
 
@@ -207,7 +231,9 @@ def _npy(found: "Features") -> bytes:
 
 def _csv(found: "Features") -> str:
     text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
+    # Before Python 3.13 a carriage return alone is not quoted, and would then be read as an end of line.
+    odd = any("\r" in str(path) for path in found.paths)
+    rows = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL)
     rows.writerow(["path"])
     rows.writerows([path] for path in found.paths)
     return text.getvalue()

@@ -15,6 +15,7 @@ from triscale.units import parse_bytes, parse_count, parse_seconds
 if TYPE_CHECKING:
     from triscale.serving import Limits
     from triscale.serving.replicas import Cluster
+    from triscale.serving.running import Ended
     from triscale.serving.tokens import Token
 
 
@@ -80,8 +81,17 @@ def command(
         ended = _serve_replicas(output, asked, (host, port), token, limits, cluster)
     else:
         ended = _serve(output, asked, (host, port), token, limits, threads)
-    output.notes.print("ended; all requests that had begun were answered")
-    raise typer.Exit(128 + ended)
+    output.notes.print(_told_at_the_end(ended.unanswered))
+    raise typer.Exit(128 + ended.signal)
+
+
+def _told_at_the_end(unanswered: int | None) -> str:
+    if unanswered is None:
+        return "ended; whether the replicas answered all requests that had begun is not known"
+    if unanswered == 0:
+        return "ended; all requests that had begun were answered"
+    requests = "1 request that had begun was" if unanswered == 1 else f"{unanswered:,} requests that had begun were"
+    return f"ended; {requests} not answered"
 
 
 class _Asked(NamedTuple):
@@ -100,8 +110,8 @@ def _serve(
     token: "Token | None",
     limits: "Limits",
     threads: int | None,
-) -> int:
-    """In this process; the signal that ended it."""
+) -> "Ended":
+    """In this process."""
     import torch
 
     from triscale.serving import opened
@@ -121,7 +131,12 @@ def _serve(
             "token": token is not None,
         }
         return serve(
-            served, limits, listening, token=token, started=lambda: _tell(output, known, _address(place[0], port))
+            served,
+            limits,
+            listening,
+            token=token,
+            host=place[0],
+            started=lambda: _tell(output, known, _address(place[0], port)),
         )
 
 
@@ -132,13 +147,13 @@ def _serve_replicas(
     token: "Token | None",
     limits: "Limits",
     cluster: "Cluster",
-) -> int:
+) -> "Ended":
     """On a cluster."""
-    from triscale.serving.opening import addressable
+    from triscale.serving.opening import name_in_addresses
     from triscale.serving.replicas import model_file, serve_replicas
 
+    model = name_in_addresses(asked.name, asked.called)
     content = model_file(asked.name, asked.weights)
-    model = asked.called or addressable(asked.name)
     known = {"model": model, "replicas": cluster.replicas, "precision": cluster.precision, "token": token is not None}
     return serve_replicas(
         content,

@@ -43,11 +43,12 @@ def _find(folder: Path, part: str, kind: str, dimensions: tuple[int, ...]) -> Pa
 
 def is_idx(folder: Path) -> bool:
     """Whether the folder holds IDX files under MNIST's names."""
-    return any(
-        _find(folder, part, kind, dimensions) is not None
-        for part in ("train", "t10k")
-        for kind, dimensions in (("images", (3, 4)), ("labels", (1,)))
-    )
+    return any(_lies_in(folder, part) for part in ("train", "t10k"))
+
+
+def _lies_in(folder: Path, part: str) -> bool:
+    """Whether there is a file of that part, also where the other one is missing."""
+    return any(_find(folder, part, kind, n) is not None for kind, n in (("images", (3, 4)), ("labels", (1,))))
 
 
 def _header(file: BinaryIO, path: Path, dimensions: tuple[int, ...]) -> tuple[int, ...]:
@@ -127,11 +128,17 @@ def _read_split(folder: Path, part: str, max_pixels: int) -> IdxSplit:
     return IdxSplit(pictures, labels.astype(np.int64))
 
 
-def read_splits(folder: Path, max_pixels: int) -> dict[str, IdxSplit]:
-    """train, and test where t10k files lie beside. Raises `UserError` when a file lacks, or sizes do not agree."""
-    splits = {"train": _read_split(folder, "train", max_pixels)}
-    if any(_find(folder, "t10k", kind, n) for kind, n in (("images", (3, 4)), ("labels", (1,)))):
+def read_splits(folder: Path, max_pixels: int, *, to_learn: bool = True) -> dict[str, IdxSplit]:
+    """train, and test where t10k files lie beside; those alone will do where there is nothing ``to_learn``.
+
+    Raises `UserError` when a file lacks, or sizes do not agree.
+    """
+    splits = {}
+    if to_learn or _lies_in(folder, "train"):
+        splits["train"] = _read_split(folder, "train", max_pixels)
+    if _lies_in(folder, "t10k"):
         splits["test"] = _read_split(folder, "t10k", max_pixels)
+    if len(splits) == 2:
         shapes = {name: split.pictures.shape[1:] for name, split in splits.items()}
         if shapes["train"] != shapes["test"]:
             raise UserError(
@@ -141,10 +148,11 @@ def read_splits(folder: Path, max_pixels: int) -> dict[str, IdxSplit]:
     return splits
 
 
-def class_names(folder: Path, labels: npt.NDArray[np.int64]) -> dict[int, str]:
+def class_names(folder: Path, labels: npt.NDArray[np.int64], *, to_learn: bool = True) -> dict[int, str]:
     """raw label → class, in the order of the labels, for the ``labels`` that train holds.
 
     From ``classes.txt`` where it lies beside (line k names label k; a blank line names none), else the label's digits.
+    Where there is nothing ``to_learn``, for those of all pictures, and the file may name more.
     Raises `UserError` when the file and the labels do not agree.
     """
     present = [int(label) for label in np.unique(labels)]
@@ -163,6 +171,6 @@ def class_names(folder: Path, labels: npt.NDArray[np.int64]) -> dict[int, str]:
         if label not in names:
             raise UserError(f"data: '{listed}' has no name for label {label}; write it in line {label + 1}")
     for label, name in names.items():
-        if label not in present:
+        if to_learn and label not in present:
             raise UserError(f"data: '{listed}' names {name!r}, but no train picture has label {label}; blank that line")
     return {label: names[label] for label in present}

@@ -42,11 +42,11 @@ def _entry(where: str, folder: Path, header: list[str], row: list[str]) -> Entry
     return Entry(normal(os.path.normpath(path)), folder / path, normal(label), SPLIT_NAMES[split])
 
 
-def list_manifest(manifest: Path) -> Listing:
+def list_manifest(manifest: Path, *, to_learn: bool = True) -> Listing:
     """The pictures a manifest lists; paths are relative to the manifest's folder. Whether they exist is seen later.
 
     Raises `UserError`, naming the line, for another header, a row of another length, an empty or padded label, an
-    unknown split, or a path listed twice.
+    unknown split, a path listed twice, and where there is no train split ``to_learn`` from.
     """
     rows = _rows(manifest)
     _, header = next(rows, (1, []))
@@ -63,6 +63,6 @@ def list_manifest(manifest: Path) -> Listing:
         entries.append(entry)
     if not entries:
         raise UserError(f"data: '{manifest}' lists no picture; write one path,label per line")
-    if not any(entry.split == "train" for entry in entries):
+    if to_learn and not any(entry.split == "train" for entry in entries):
         raise UserError(f"data: '{manifest}' has no line in the split train; mark some lines as train")
     return Listing("manifest", tuple(sorted(entries, key=lambda entry: entry.name)))

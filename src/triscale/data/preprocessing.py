@@ -167,6 +167,7 @@ class Preprocess:
     def __call__(self, image: Image.Image | Pixels | str | Path) -> "torch.Tensor":
         """One picture (a Pillow image of any mode, uint8 [h, w] or [h, w, 1, 3 or 4], or a file) → float32 [c, H, W].
 
+        A model of other than 1 or 3 channels takes uint8 [h, w, channels] alone; to the others a fourth is opacity.
         Raises `UserError` for what is no picture.
         """
         import torch
@@ -189,7 +190,7 @@ class Preprocess:
             raise UserError(f"{what} cannot be read: {error}; give a picture file that opens elsewhere") from None
         if image.ndim == 2:
             return image[:, :, None]
-        if image.ndim == 3 and image.shape[2] == 4 and image.dtype == np.uint8:
+        if self.channels in (1, 3) and image.ndim == 3 and image.shape[2] == 4 and image.dtype == np.uint8:
             return to_array(flatten(Image.fromarray(image)), self.channels)
         return image
 

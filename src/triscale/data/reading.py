@@ -66,7 +66,8 @@ def read(
 
     ``on_bad``: what to do with a file that cannot be decoded, or whose header claims more than ``max_pixels`` pixels:
     stop with a `UserError`, or leave it out and list it in `Data.skipped`. Raises `UserError` also for data in no known
-    form, fewer than two classes, an empty class, and a class in val or test that train lacks.
+    form, an empty class, data of which nothing can be read, and, with a seed, for fewer than two classes and a class in
+    val or test that train lacks.
     """
     if on_bad not in ("error", "skip"):
         raise UserError(f"on_bad: {on_bad!r} is neither 'error' nor 'skip'; choose one")
@@ -74,8 +75,9 @@ def read(
     kind = _kind(root)
     if kind == "idx":
         return _read_idx(root, seed, max_pixels)
-    listing = list_folder(root, to_learn=seed is not None) if kind == "folder" else list_manifest(root)
-    if seed is not None:
+    to_learn = seed is not None
+    listing = list_folder(root, to_learn=to_learn) if kind == "folder" else list_manifest(root, to_learn=to_learn)
+    if to_learn:
         _check_classes(root, listing.entries)
     checked, bad = _check_files(listing.entries, max_pixels, threads, progress)
     skipped = tuple(BadFile(entry.name, reason) for entry, reason in bad)
@@ -83,6 +85,11 @@ def read(
         raise UserError(
             f"data: {len(skipped):,} of {len(listing.entries):,} files in '{root}' cannot be read, first "
             f"{skipped[0].name!r} ({skipped[0].reason}); repair or remove them, or leave them out with --on-bad skip"
+        )
+    if not checked:
+        raise UserError(
+            f"data: none of the {len(skipped):,} files in '{root}' can be read, first {skipped[0].name!r} "
+            f"({skipped[0].reason}); repair them, or give another folder"
         )
     return _from_files(root, listing, checked, skipped, seed, max_pixels)
 
@@ -180,13 +187,15 @@ def _from_files(
 
 
 def _read_idx(root: Path, seed: int | None, max_pixels: int) -> Data:
-    splits = read_splits(root, max_pixels)
-    named = class_names(root, splits["train"].labels)
+    to_learn = seed is not None
+    splits = read_splits(root, max_pixels, to_learn=to_learn)
+    everywhere = np.concatenate([split.labels for split in splits.values()])
+    named = class_names(root, splits["train"].labels if to_learn else everywhere, to_learn=to_learn)
     position = {raw: i for i, raw in enumerate(named)}
-    for raw in np.unique(np.concatenate([split.labels for split in splits.values()])).tolist():
+    for raw in np.unique(everywhere).tolist():
         if raw not in position:
             raise UserError(f"data: label {raw} of test in '{root}' is not in train; bring files that belong together")
-    if len(named) < 2:
+    if to_learn and len(named) < 2:
         raise UserError(f"data: '{root}' has one class only, {next(iter(named.values()))!r}; bring at least two")
     pictures = np.concatenate([split.pictures for split in splits.values()])
     n, h, w, channels = pictures.shape

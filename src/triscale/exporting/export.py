@@ -1,13 +1,14 @@
 """`export`: a model as a file of another engine, checked on real images before it is written."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
 
+from triscale.arch import ZOO
 from triscale.engines.table import graph_of, weights_of
 from triscale.errors import TriscaleError, UserError
 from triscale.exporting.checking import RELATIVE, SAME, Agreement, Difference, by_pytorch, check, first_difference
@@ -16,6 +17,7 @@ from triscale.exporting.images import Seen, batches_from, batches_of, images_of
 from triscale.exporting.quantizing import MOST_LOST, Quantized, quantize
 from triscale.models import Model, learned
 from triscale.runs import RunDirectory, write_whole
+from triscale.weights import find_name
 
 Progress = Callable[[str, int, int], None]  # what is being done, how far, of how much
 
@@ -75,10 +77,22 @@ def export(
             where = None if quantized else first_difference(kind, staged, model, checked.worst)
             raise TriscaleError(f"{path}: not written: {_why(checked.agreement, where)}")
         files = kind.files(staged)
-        for file in files:
-            write_whole(path.parent / file.name, file.read_bytes())
+        _write({path.parent / file.name: file for file in files})
         size = sum(file.stat().st_size for file in files)
         return Exported(path, kind.name, checked.agreement, size, quantized)
+
+
+def _write(files: Mapping[Path, Path]) -> None:
+    """Each as a copy of another, or none of them: they are of no use alone, and would be in the next one's way."""
+    written: list[Path] = []
+    try:
+        for place, file in files.items():
+            write_whole(place, file.read_bytes())
+            written.append(place)
+    except BaseException:
+        for place in written:
+            place.unlink(missing_ok=True)
+        raise
 
 
 def _quantized(
@@ -98,7 +112,8 @@ def _quantized(
 
 
 def _run_of(name: str | Path | Model) -> RunDirectory | None:
-    if isinstance(name, Model) or not Path(name).exists():
+    """The run that is meant; None where a name means published weights, as it does for `load`, whatever lies here."""
+    if isinstance(name, Model) or str(name) in ZOO or find_name(str(name)) or not Path(name).exists():
         return None
     place = Path(name) if Path(name).is_dir() else Path(name).parent
     return RunDirectory(place) if RunDirectory(place).begun() else None

@@ -1,7 +1,7 @@
 """What a network can be exported to: one table behind the command line, the checks and the documentation."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,12 +18,13 @@ from triscale.models import Model
 PREFIX = "triscale."
 EXTRA = "triscale.json"  # the same in an archive of torch.export
 LARGEST_WEIGHT = "largest_weight"  # what a file in int8 says beside what the model does: see `saturating`
+SAFE = 64  # two products of such a weight with the largest activation, 2 · 64 · 255, fit into 16 bits
 
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of file. suffix: of the file that is named; beside: of one more that belongs to it. modules: what must be
-    installed. engine: which one runs int8 networks from such files; None where none does.
+    """A kind of file. suffix: of the file that is named; beside: of one more that belongs to it. modules: what writing
+    takes; opens: what running takes. engine: which one runs int8 networks from such files; None where none does.
 
     write: the network as ONNX content, the model, what the file shall say, the file. open: the file, threads → what
     runs it, in fp32. layers: the file, names of modules, images → what those modules gave there, in the order of
@@ -37,6 +38,7 @@ class Format:
     open: Callable[[Path, int], Runner]
     layers: Callable[[Path, tuple[str, ...], Array], Mapping[str, Array]]
     modules: tuple[str, ...]
+    opens: tuple[str, ...] = ()
     beside: str | None = None
     engine: str | None = None
 
@@ -53,10 +55,18 @@ class Format:
         return lambda x: run(np.ascontiguousarray(x.numpy()))
 
     def check(self) -> None:
-        """Raises `UserError` where something is not installed."""
-        for module in self.modules:
-            if find_spec(module) is None:
-                raise UserError(f"--to {self.name}: {module} is not installed; pip install 'triscale[export]'")
+        """Raises `UserError` where something is not installed that writing takes."""
+        _check_installed(self.modules, f"--to {self.name}")
+
+    def check_opening(self, path: Path) -> None:
+        """Raises `UserError` where something is not installed that running the file takes."""
+        _check_installed(self.opens, str(path))
+
+
+def _check_installed(modules: Iterable[str], said: str) -> None:
+    for module in modules:
+        if find_spec(module) is None:
+            raise UserError(f"{said}: {module} is not installed; pip install 'triscale[export]'")
 
 
 def _write_onnx(graph: bytes, model: Model, said: Mapping[str, str], path: Path) -> None:
@@ -161,11 +171,11 @@ FORMATS: Mapping[str, Format] = {
     for one in (
         Format(
             "onnx", "ONNX", ".onnx", _write_onnx, _open_onnx, _layers_of_onnx, ("onnx", "onnxruntime"),
-            engine="onnxruntime",
+            opens=("onnxruntime",), engine="onnxruntime",
         ),
         Format(
             "openvino", "OpenVINO", ".xml", _write_openvino, _open_openvino, _layers_of_openvino,
-            ("onnx", "openvino"), beside=".bin", engine="openvino",
+            ("onnx", "openvino"), opens=("openvino",), beside=".bin", engine="openvino",
         ),
         Format("torch", "torch.export", ".pt2", _write_torch, _open_torch, _layers_of_torch, ("onnx",)),
     )

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
@@ -10,7 +11,7 @@ from triscale.arch import Architecture
 from triscale.data import Preprocess
 from triscale.engines.runner import Array, Runner
 from triscale.errors import LessExactWarning, UserError
-from triscale.exporting.formats import FORMATS, LARGEST_WEIGHT, PREFIX, Format
+from triscale.exporting.formats import FORMATS, LARGEST_WEIGHT, PREFIX, SAFE, Format
 from triscale.models.model import Said
 
 
@@ -53,7 +54,7 @@ def opened(path: str | Path, *, threads: int) -> File:
         raise UserError(
             f"{place}: such archives may hold code, so they are not opened; name the run, or export to onnx"
         )
-    kind.check()
+    kind.check_opening(place)
     run = kind.open(place, threads)
     metadata = _metadata(run)  # type: ignore[arg-type]
     said = Said.read(metadata, str(place))
@@ -63,7 +64,11 @@ def opened(path: str | Path, *, threads: int) -> File:
 
 def _warn_of_overflow(place: Path, kind: Format, metadata: Mapping[str, str]) -> None:
     largest = metadata.get(LARGEST_WEIGHT)
-    if kind.engine is None or largest is None:
+    if kind.engine is None or largest is None or largest == str(SAFE):
+        return
+    if find_spec("onnx") is None:  # which running does not take, but asking the engine does
+        told = "answers may be less exact here: without onnx nobody knows whether sums of its int8 weights overflow"
+        warnings.warn(f"{place}: {told}; pip install 'triscale[export]'", LessExactWarning, stacklevel=3)
         return
     from triscale.exporting import saturating  # with ONNX, which only a file in int8 needs
     from triscale.exporting.calibrating import TARGETS

@@ -8,9 +8,9 @@ from onnx import helper, numpy_helper
 
 from triscale.engines.graph import IR, OPSET
 from triscale.exporting.calibrating import Target, runner_of
+from triscale.exporting.formats import SAFE
 from triscale.exporting.rewriting import LARGEST, rewrite
 
-SAFE = 64  # two products with the largest activation, 2 · 64 · 255, fit into 16 bits
 CHANNELS, NEAR = 64, 0.05
 
 

@@ -18,7 +18,7 @@ from triscale.arch import Architecture
 from triscale.arch import resolve as resolve_network
 from triscale.arch.resolve import FOUND, MODEL_FILE
 from triscale.data import check_apart, own_pixels, read
-from triscale.errors import TooShortError, UserError
+from triscale.errors import HopelessError, TooShortError, UserError
 from triscale.evaluating import compare
 from triscale.fitting.carrying import Fitted, How
 from triscale.fitting.fit import fit
@@ -238,8 +238,11 @@ class _Stages:
         epochs = max(1, round(fitted.plan.recipe.epochs * fitted.steps / fitted.plan.steps))
         self.told.stage(ZOO)
         for name in BESIDE:
-            with self._counted(ZOO):
-                found[name] = self._run(self.out / ZOO / name, name, epochs=epochs)
+            try:
+                with self._counted(ZOO):
+                    found[name] = self._run(self.out / ZOO / name, name, epochs=epochs)
+            except (UserError, HopelessError) as error:  # the model that was wanted is there without it
+                self.told.fit.note(f"{name} is left out of the comparison: {error}")
             self._report(fitted, found)
 
     def _run(self, place: Path, baseline: str | Path, **how: Any) -> Fitted:  # noqa: ANN401

@@ -128,10 +128,10 @@ def load(name: str | Path | Model, weights: str | Path | None = None) -> Model:
     name: a run directory, a safetensors file, published weights (`triscale models` lists them), a file of another
     project (recognised by its names) or a directory as timm's hub has it, a zoo name or a JSON file. A zoo name means
     its default published weights where they are on this machine. Otherwise it has no weights of its own, and neither
-    has a JSON file: the model comes with random ones, `.trained` is False, its classes are numbers, its preprocessing
-    the paper's (centre crop of 87.5 %, ImageNet's mean and deviation). weights: what such a network is to be filled
-    with, named in the same ways; it must fit. A model is given back as it is. Raises `UserError` naming what is wrong
-    with the file or the name.
+    has a JSON file or the directory of a search: the model comes with random ones, `.trained` is False, its classes are
+    numbers, its preprocessing the paper's (centre crop of 87.5 %, ImageNet's mean and deviation). weights: what such a
+    network is to be filled with, named in the same ways; it must fit. A model is given back as it is. Raises
+    `UserError` naming what is wrong with the file or the name.
     """
     if isinstance(name, Model):
         return name
@@ -145,7 +145,7 @@ def load(name: str | Path | Model, weights: str | Path | None = None) -> Model:
     if str(name) not in ZOO and _is_foreign(file):
         return from_import(import_weights(file))
     architecture = resolve(name)  # also finds whatever is wrong with the path
-    if str(name) not in ZOO and (path.is_dir() or path.suffix == ".safetensors"):
+    if str(name) not in ZOO and file.suffix == ".safetensors" and file.is_file():
         return _load_file(file)
     channels = architecture.channels
     mean = IMAGENET_MEAN if channels == 3 else (0.5,) * channels

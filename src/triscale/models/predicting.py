@@ -164,7 +164,7 @@ def _in_place(place: Path) -> list[_Picture]:
     if place.is_dir():
         splits = read(place, seed=None).splits().values()
         return [_Picture(Path(name), split, index) for split in splits for index, name in enumerate(split.names)]
-    return [_Picture(entry.path) for entry in list_manifest(place).entries]
+    return [_Picture(entry.path) for entry in list_manifest(place, to_learn=False).entries]
 
 
 def _batches(

@@ -45,7 +45,9 @@ def answer(values: Values) -> Answer:
     name = reference["network"]["name"]
     lines = [] if winner is reference else [_measured(values, winner, f"The winner, {winner['label']}")]
     lines += [_measured(values, reference, f"The reference, {name}")]
-    lines += [line for line in (_best_loser(values), _worth(values, winner), _too_slow(values)) if line]
+    lines += [
+        line for line in (_best_loser(values), _worth(values, winner), _too_slow(values), _failed(values)) if line
+    ]
     if winner is reference:
         claim = f"than the reference was found: {name} keeps its place at {_costs(values, reference)}"
         return Answer("Nothing better", claim, _kept(values), (*lines, _looked_at(values)))
@@ -199,6 +201,8 @@ def best_finalist(values: Values) -> Values | None:
 def _kept(values: Values) -> str:
     finalists, tried = len(values["finalists"]), len(values["candidates"])
     late = len(_late(values))
+    if not finalists:
+        return "No candidate could be trained in full, so the reference stands alone."
     none = "none of them is better"
     if late:
         none = f"none of the {finalists - late} that hold the limit is better"
@@ -222,6 +226,12 @@ def _too_slow(values: Values) -> str | None:
         return None
     limit = show("latency", values["objective"]["limits"]["latency"])
     return f"Measured at rest, {_and(late)} took longer than {limit}, and so could not win."
+
+
+def _failed(values: Values) -> str | None:
+    count = values.get("failed", 0)  # not in files of before this was counted
+    some = "1 candidate" if count == 1 else f"{count:,} candidates"
+    return f"{some} could not be trained, and took no further part." if count else None
 
 
 def _flatters(values: Values) -> str:

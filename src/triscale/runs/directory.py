@@ -30,7 +30,18 @@ LOCK = ".lock"
 SPLITS = "splits.csv"
 REPORT = "report.html"
 CARD = "MODEL.md"
-_WHOLE = (SETTINGS, METRICS, TIMINGS, MODEL, PREDICTIONS, SCRATCH, SPLITS, REPORT, CARD)
+# What searches, studies and runs of all stages write too, in modules that import this one.
+_STAGES = (
+    "whole.json",
+    "search.json",
+    "space.json",
+    "network.json",
+    "study.json",
+    "baseline.json",
+    "coefficients.json",
+    "coefficients-fastest.json",
+)
+_WHOLE = (SETTINGS, METRICS, TIMINGS, MODEL, START, PREDICTIONS, SCRATCH, SPLITS, REPORT, CARD, *_STAGES)
 _TORN = re.compile(rf"\.({'|'.join(map(re.escape, _WHOLE))})\.[a-z0-9_]{{8}}")  # of a `write_whole` that was killed
 
 
@@ -130,10 +141,12 @@ class RunDirectory:
 
     def write_splits(self, rows: Iterable[tuple[str, str, str]]) -> None:
         """Which image went where: (name, split, hex digest of its content), whole."""
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
+        out, kept = io.StringIO(), list(rows)
+        # Before Python 3.13 a carriage return alone is not quoted, and would then be read as an end of line.
+        odd = any("\r" in name for name, _, _ in kept)
+        writer = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL)
         writer.writerow(("name", "split", "sha256"))
-        writer.writerows(rows)
+        writer.writerows(kept)
         write_whole(self.path / SPLITS, out.getvalue())
 
     def splits(self) -> dict[str, tuple[str, str]]:
@@ -143,7 +156,11 @@ class RunDirectory:
             return {}
         try:
             with place.open(encoding="utf-8", newline="") as file:
-                return {row["name"]: (row["split"], row["sha256"]) for row in csv.DictReader(file, strict=True)}
+                rows = list(csv.DictReader(file, strict=True))
+            for line, row in enumerate(rows, 2):
+                if None in row or None in row.values():  # images that nobody knows of would count as never seen
+                    raise ValueError(f"row {line} has another number of cells than the header")
+            return {row["name"]: (row["split"], row["sha256"]) for row in rows}
         except (OSError, KeyError, ValueError, csv.Error) as error:
             raise UserError(f"{place}: not readable ({error}); copy it again from where the run was made") from None
 
@@ -212,21 +229,40 @@ class RunDirectory:
             names = {entry.name for entry in self.path.iterdir()}
         except OSError:
             return False
-        return LOCK in names and all(name in (LOCK, SPLITS) or _TORN.fullmatch(name) for name in names)
+        known = (LOCK, SPLITS, CHECKPOINTS)
+        return (
+            LOCK in names
+            and all(name in known or _TORN.fullmatch(name) for name in names)
+            and (CHECKPOINTS not in names or self._holds_a_start_alone())
+        )
+
+    def _holds_a_start_alone(self) -> bool:
+        """Whether the checkpoints' folder holds no more than the model before its first step, whole or not."""
+        try:
+            return all(entry.name == START or _TORN.fullmatch(entry.name) for entry in self.checkpoints.iterdir())
+        except OSError:
+            return False
 
     @contextmanager
     def alone(self) -> Iterator[None]:
         """While this lasts, no other process works on the run. Raises `UserError` where one does.
 
         The lock is the system's: it falls with the process that holds it, however that ends. Files that such a process
-        did not write to their end are removed.
+        did not write to their end are removed, and the start of a run that has no plan. Where files cannot be locked
+        (Windows, some network disks), two processes on one run are the user's affair.
         """
         with (self.path / LOCK).open("a") as file:
             if fcntl is not None:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError:
+                except BlockingIOError:
                     raise UserError(f"--out {self.path}: another process works on this run; wait for it") from None
+                except OSError:
+                    pass  # this disk knows no locks
+            if self.abandoned() and self.checkpoints.exists():
+                # The next run may begin from other weights, or from none, and would be resumed from these.
+                for entry in self.checkpoints.iterdir():
+                    entry.unlink(missing_ok=True)
             for entry in self.path.iterdir():
                 if _TORN.fullmatch(entry.name):
                     entry.unlink(missing_ok=True)

@@ -87,6 +87,7 @@ class Search:
         self.reference = Candidate(None, reference, costs.of(reference), -1)
         self.networks = {plainest(reference): self.reference}
         self.ends: list[tuple[Candidate, Run]] = []
+        self._tried: list[Candidate] = []  # in the order in which their first rungs ended, or failed
         self.finalists: list[Candidate] | None = None
         self.calibrated: Mapping[str, Any] | None = None
         self._begun: set[tuple[Codes | None, Run]] = set()
@@ -104,10 +105,10 @@ class Search:
             if row.outcome is not None:
                 self._learn(candidate, run, row.outcome)
             elif row.failed and candidate is not self.reference:
-                candidate.failed = "failed in an earlier sitting"
+                self._fail(candidate, "failed in an earlier sitting")
             elif run not in candidate.outcomes and (candidate, run) not in self._again:
                 self._again.append((candidate, run))
-        self._again = [(candidate, run) for candidate, run in self._again if not candidate.failed]
+        self._again = [(one, run) for one, run in self._again if not one.failed and run not in one.outcomes]
         self._begun |= {(candidate.codes, run) for candidate, run in self._again}
         # Finalists that the ledger does not know are of another one: they are chosen again.
         if finalists is not None and all(codes in self.candidates for codes in finalists):
@@ -132,10 +133,18 @@ class Search:
         return None if missing is None else self._asked(*missing)
 
     def failed(self, entry: Entry, why: str) -> bool:
-        """See `trials.Asking`: a candidate that cannot be trained is worth nothing; the reference has to be."""
+        """See `trials.Asking`: a candidate that cannot be trained is worth nothing. The reference has to be, unless a
+        finalist has come that far: then there is an answer without it."""
         candidate = self._of(self.setup.codes(entry.parameters))
+        if candidate is self.reference and all(one.failed for one in self.finalists or []):
+            return False
+        self._fail(candidate, why)
+        return True
+
+    def _fail(self, candidate: Candidate, why: str) -> None:
         candidate.failed = why
-        return candidate is not self.reference
+        if candidate.codes is not None and candidate not in self._tried:
+            self._tried.append(candidate)
 
     def _runs(self) -> bool:
         """Whether something that was asked for has not ended."""
@@ -149,6 +158,8 @@ class Search:
 
     def _learn(self, candidate: Candidate, run: Run, outcome: Outcome) -> None:
         candidate.outcomes[run] = outcome
+        if run == (self.setup.rungs[0], 0) and candidate.codes is not None:
+            self._tried.append(candidate)
         self.ends.append((candidate, run))
         self._begun.add((candidate.codes, run))
         self._took += outcome.seconds
@@ -221,13 +232,12 @@ class Search:
         epochs brought on average to all that made it: so all values are those of the first rung."""
         gains, rungs = self._gains(), self.setup.rungs
         seen: list[Scored] = []
-        for candidate, run in self.ends:
-            if run == (rungs[0], 0) and candidate.codes is not None:
-                rung = candidate.rung(rungs)
+        for candidate in self._tried:
+            assert candidate.codes is not None
+            rung, value = candidate.rung(rungs), -math.inf
+            if rung >= 0:
                 value = self.value(candidate, (rungs[rung], 0)) - sum(gains[:rung])
-                seen.append(Scored(candidate.codes, value))
-        done = {scored.codes for scored in seen}
-        seen += [Scored(c, -math.inf) for c, one in self.candidates.items() if one.failed and c not in done]
+            seen.append(Scored(candidate.codes, value))
         done = {scored.codes for scored in seen}
         return Known(seen, [codes for codes in self.candidates if codes not in done])
 

@@ -152,9 +152,9 @@ def resume_search(
     """The search there, to its end: no trial that is in its ledger is done again.
 
     data: where its images are, if they have moved. time, candidates: where they are to be others, of the whole search:
-    it is extended. changed: other settings that somebody named, which is an error: all trials share them. beside: other
-    searches that its page shows. Raises `UserError` where there is no search, where another process works on it, or
-    where the images are others.
+    it is extended, by what is named alone. changed: other settings that somebody named, which is an error: all trials
+    share them. beside: other searches that its page shows. Raises `UserError` where there is no search, where another
+    process works on it, or where the images are others.
     """
     check_workers(workers)
     listener, run = listener or SearchListener(), RunDirectory.open(out)
@@ -175,8 +175,8 @@ def resume_search(
             raise UserError(f"--candidates {candidates}: at least {FEWEST}; fewer are no search")
         if time is not None and not 0 < time < float("inf"):
             raise UserError(f"--time of {time:g} seconds is not positive; write for example 1h")
-        time = setup.time if time is None else time
-        setup = replace(setup, time=time, candidates=setup.candidates if candidates is None else candidates)
+        # Of the two, one that is not named any more no longer holds: it would end what the other one extends.
+        setup = replace(setup, time=time, candidates=candidates)
         settings |= {"finalists": None}
     if beside:
         others(tuple(map(str, beside)))

@@ -67,15 +67,15 @@ def prepare_search(
     keep(way.workers)
     judged = JUDGING * len(images.val)
     pace = way.pace * way.workers * OVERHEAD / cost(reference).macs
-    left = None if asked.time is None else usable(max(1.0, asked.time - (monotonic() - started)))
-    if left is not None and asked.calibrate:
-        left -= _calibration(images, asked, recipe, judged) * pace * cost(reference).macs / way.workers
-        left = max(1.0, left)
+    gone, first = monotonic() - started, 0.0
+    if asked.calibrate:
+        first = _calibration(images, asked, recipe, judged) * pace * cost(reference).macs / way.workers
+    left = None if asked.time is None else max(1.0, usable(max(1.0, asked.time - gone)) - first)
     passes = math.inf if left is None else left * way.workers / (pace * cost(reference).macs)
     amount = _amount(passes, images, asked, recipe, judged)
     if asked.time is not None and amount.candidates < FEWEST:
         least = _passes(FEWEST, amount.images, amount.rungs, judged) * pace * cost(reference).macs / way.workers
-        needed = least / usable(1.0)
+        needed = (least + first) / usable(1.0) + gone
         raise TooShortError(
             f"--time {format_seconds(asked.time)}: the least search, {FEWEST} candidates of {amount.images:,} images × "
             f"{amount.rungs[-1]} epochs, takes about {format_seconds(needed)}; give it that time, or a smaller limit",

@@ -15,6 +15,7 @@ from triscale.searching.objectives import Objective
 from triscale.searching.space import Codes
 from triscale.training import Recipe, regularised
 from triscale.trials import Entry, How, Trial
+from triscale.units import format_epochs
 
 REFERENCE = "reference"
 COST = "cost."  # before the name of a measured cost among a trial's parameters
@@ -78,7 +79,7 @@ class Setup:
         if codes is not None:
             parameters |= {f"{COST}{term}": value for term, value in costs.items() if term in MEASURED}
         return Entry(
-            self.trial(network, epochs, seed), f"{label}, {epochs} epochs, seed {self.seed + seed}", parameters
+            self.trial(network, epochs, seed), f"{label}, {format_epochs(epochs)}, seed {self.seed + seed}", parameters
         )
 
     def measured(self, parameters: Mapping[str, float]) -> dict[str, float]:

@@ -90,6 +90,7 @@ def search_values(search: Search, latencies: Latencies, winner: Candidate | None
         "workers": setup.workers,
         "reference": candidate_values(search, search.reference, latencies, judged),
         "candidates": [candidate_values(search, one, latencies, judged) for one in tried],
+        "failed": sum(bool(one.failed) for one in search.candidates.values()),
         "finalists": [one.order for one in finalists],
         "winner": None if winner is None else winner.order,
         "gain": None if winner is None else _bounds(judged.gains.get(winner.order)),

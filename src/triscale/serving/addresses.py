@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from triscale.serving import describing
 from triscale.serving.answering import Desk
 from triscale.serving.bodies import Bodies, Receive
-from triscale.serving.guarding import Guard, State
+from triscale.serving.guarding import LOCAL, Guard, State
 from triscale.serving.limits import Limits
 from triscale.serving.metrics import CONTENT_TYPE, Metrics
 from triscale.serving.open_inference import EXTENSIONS, VERSION, metadata
@@ -28,11 +28,18 @@ HEADER = "inference-header-content-length"
 Result = TypeVar("Result")
 
 
-def application(served: Served, limits: Limits, *, token: Token | None = None, state: State | None = None) -> FastAPI:
+def application(
+    served: Served,
+    limits: Limits,
+    *,
+    token: Token | None = None,
+    state: State | None = None,
+    host: str = LOCAL,
+) -> FastAPI:
     """What answers requests about one model; any ASGI server carries it.
 
-    token: what a request must say; None lets everybody ask who names this machine localhost. state: where a server says
-    that it is going down.
+    token: what a request must say; None lets everybody ask who names this machine localhost, by an address that only it
+    can reach, or `host`. state: where a server says that it is going down.
     """
     state, metrics = state or State(), Metrics()
     desk = Desk(served, limits, metrics)
@@ -63,7 +70,7 @@ def application(served: Served, limits: Limits, *, token: Token | None = None, s
         """What was counted so far."""
         return Response(metrics.page(), media_type=CONTENT_TYPE)
 
-    app.add_middleware(Guard, token=token, metrics=metrics, state=state)
+    app.add_middleware(Guard, token=token, metrics=metrics, state=state, host=host)
     return app
 
 

@@ -1,6 +1,7 @@
 """What stands between the network and the application: who may ask what, and what every answer carries."""
 
 import asyncio
+import ipaddress
 import json
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
@@ -18,7 +19,7 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 OPEN = frozenset({"/", "/v2/health/live", "/v2/health/ready"})  # without a token
 ALWAYS = frozenset({"/v2/health/live", "/v2/health/ready", "/metrics"})  # also while draining
-LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]"})
+LOCAL = "localhost"
 LINGERS = 1.0  # seconds in which a sender may notice that it was answered before it was done
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -30,10 +31,12 @@ _HEADERS = (
 
 @dataclass(slots=True)
 class State:
-    """draining: no request begins any more. begun: requests that are being answered."""
+    """draining: no request begins any more. begun: requests that are being answered. lost: that were given up, because
+    the server ended before their answer."""
 
     draining: bool = False
     begun: int = 0
+    lost: int = 0
 
 
 class Guard:
@@ -41,11 +44,12 @@ class Guard:
 
     Where a request is answered before all of it has arrived, the rest is read and thrown away for a second: closing
     at once would throw away the answer on its way. token: None lets everybody ask who reaches this machine by one of
-    its own names, which keeps pages of other sites out that have made their own name mean this machine.
+    its own names, which keeps pages of other sites out that have made their own name mean this machine. host:
+    one more such name.
     """
 
-    def __init__(self, app: App, *, token: Token | None, metrics: Metrics, state: State) -> None:
-        self._app, self._token, self._metrics, self._state = app, token, metrics, state
+    def __init__(self, app: App, *, token: Token | None, metrics: Metrics, state: State, host: str = LOCAL) -> None:
+        self._app, self._token, self._metrics, self._state, self._host = app, token, metrics, state, host
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """One request, as ASGI has it."""
@@ -63,6 +67,9 @@ class Guard:
                 await exchange.refuse(refused)
             else:
                 await self._app(scope, exchange.receive, exchange.send)
+        except asyncio.CancelledError:
+            self._state.lost += not exchange.answered
+            raise
         finally:
             self._state.begun -= 1
             route = getattr(scope.get("route"), "path", "other")
@@ -72,7 +79,7 @@ class Guard:
         if self._state.draining and path not in ALWAYS:
             raise RefusedError(503, "the server is going down; ask another, or again later", again=5)
         host, origin = headers.get(b"host", b"").decode("latin-1"), headers.get(b"origin")
-        if self._token is None and not _is_local(host):
+        if self._token is None and not _is_local(host, self._host):
             raise RefusedError(403, f"Host {host[:80]!r}: is not localhost, and others are answered with a token only")
         if origin is not None and origin.decode("latin-1").partition("://")[2] != host:
             raise RefusedError(403, "a page of another site asked; only this server's own page may")
@@ -82,10 +89,15 @@ class Guard:
                 raise _UnknownError
 
 
-def _is_local(host: str) -> bool:
-    """Whether it is one of this machine's own names, with a port or without."""
+def _is_local(host: str, also: str) -> bool:
+    """Whether it is one of this machine's own names, with a port or without: no other site can have an address."""
     name = host if host.endswith("]") else host.rpartition(":")[0] or host
-    return name.lower() in LOCAL
+    if name.lower() in (LOCAL, also.lower()):
+        return True
+    try:
+        return ipaddress.ip_address(name.removeprefix("[").removesuffix("]")).is_loopback
+    except ValueError:
+        return False
 
 
 class _UnknownError(RefusedError):
@@ -105,6 +117,7 @@ class _Exchange:
     def __init__(self, scope: Message, receive: Receive, send: Send, state: State) -> None:
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.status = 500  # of an answer that never began
+        self.answered = False  # to its last byte
         self._receive, self._send, self._state = receive, send, state
         length = self.headers.get(b"content-length", b"0")
         self._arrived = b"transfer-encoding" not in self.headers and length.strip(b"0") == b""
@@ -124,12 +137,16 @@ class _Exchange:
             await self._send(
                 {**message, "headers": [*message["headers"], *(one for one in extra if one[0] not in own)]}
             )
-        elif message["type"] == "http.response.body" and not message.get("more_body", False) and not self._arrived:
+        elif message["type"] != "http.response.body" or message.get("more_body", False):
+            await self._send(message)
+        elif self._arrived:
+            await self._send(message)
+            self.answered = True
+        else:
             await self._send({**message, "more_body": True})
+            self.answered = True
             await self._linger()
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
-        else:
-            await self._send(message)
 
     async def refuse(self, refused: RefusedError) -> None:
         """Answers by itself."""

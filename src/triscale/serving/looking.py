@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -17,7 +18,11 @@ from triscale.serving.opening import Served
 from triscale.serving.refusing import RefusedError
 
 MOST_SCANS = 50  # of a JPEG: ten are usual, and each may cost as much as the whole picture while it takes 75 bytes
-_JPEG, _SCAN = b"\xff\xd8", b"\xff\xda"
+MOST_SEGMENTS = 10_000  # a colour profile comes in a few hundred at most
+_JPEG, _SCAN, _END = b"\xff\xd8", 0xDA, 0xD9
+# Those that a length follows, and the end. The decoder looks for them in the same way, from wherever it is: what else
+# begins with FF is filling, a byte of data or a restart, or has no length.
+_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
 QUALITY = 90  # of the JPEG that a map is sent as
 
 
@@ -44,7 +49,7 @@ class Asked(NamedTuple):
 
 def look(served: Served, content: bytes | bytearray, max_pixels: int, keep: bool) -> Seen:
     """Raises `TooManyPixelsError`, and `RefusedError` 415 for what is no picture that can be read."""
-    if content.startswith(_JPEG) and content.count(_SCAN) > MOST_SCANS:
+    if content.startswith(_JPEG) and has_many_scans(content):
         raise RefusedError(415, f"the picture comes in more than {MOST_SCANS} scans; save it anew")
     try:
         pixels = decode(bytes(content), served.preprocess.channels, max_pixels)
@@ -53,6 +58,23 @@ def look(served: Served, content: bytes | bytearray, max_pixels: int, keep: bool
             raise TooManyPixelsError(f"the picture is too large: {error}; send a smaller one") from None
         raise RefusedError(415, f"the picture cannot be read: {error}; send one that opens elsewhere") from None
     return Seen(served.preprocess(pixels), pixels if keep else None)
+
+
+def has_many_scans(jpeg: bytes | bytearray) -> bool:
+    """Whether it asks for more work than pictures do, up to its end: phones put a film behind it. What is malformed may
+    be anything but slow; the decoder refuses it."""
+    place, scans = 0, 0
+    for _ in range(MOST_SEGMENTS):
+        found = _MARKER.search(jpeg, place)
+        kind = _END if found is None else jpeg[found.end() - 1]
+        if found is None or kind == _END:
+            return False
+        scans += kind == _SCAN
+        if scans > MOST_SCANS:
+            return True
+        place = found.end()
+        place += max(2, int.from_bytes(jpeg[place : place + 2], "big"))  # the length counts its own two bytes
+    return True
 
 
 def compute_maps(network: Network, asked: Sequence[Asked]) -> list[Floats]:

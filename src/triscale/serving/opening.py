@@ -50,10 +50,10 @@ def opened(
     """The model that a name means (see `triscale.models.load`), or an exported file, until it is no longer needed.
 
     called: its name in addresses; without it the last part of `name`. precision: fp32, bf16 or fp16; if None as for
-    `triscale.models.answering`. Raises `UserError` for a model without learned weights, and where a precision is named
-    that is not here, or for an exported file.
+    `triscale.models.answering`. Raises `UserError` for a model without learned weights, for a name that no address can
+    have, and where a precision is named that is not here, or for an exported file.
     """
-    named = called or addressable(name)
+    named = name_in_addresses(name, called)
     if is_exported(name):
         if precision is not None:
             raise UserError(f"--precision {precision}: {name} has its own; leave it out, or name the run it came from")
@@ -76,6 +76,17 @@ def _exported(name: str | Path, weights: str | Path | None, called: str) -> Serv
         return torch.from_numpy(run(np.ascontiguousarray(x.numpy(), np.float32)))
 
     return Served(called, file.classes, file.preprocess, logits, platform=file.format.name)
+
+
+def name_in_addresses(name: str | Path, called: str | None) -> str:
+    """What it is called, or what the last part of its own name makes. Raises `UserError` for what no address holds."""
+    if called is None:
+        return addressable(name)
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", called) or called in (".", ".."):  # which clients take for folders
+        raise UserError(
+            f"--name {called!r}: is no name for addresses; write letters, digits, dots, dashes or underscores"
+        )
+    return called
 
 
 def addressable(name: str | Path) -> str:

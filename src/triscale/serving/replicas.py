@@ -21,7 +21,7 @@ from triscale.models import learned
 from triscale.serving.addresses import application
 from triscale.serving.limits import Limits
 from triscale.serving.opening import opened
-from triscale.serving.running import bind
+from triscale.serving.running import Ended, bind
 from triscale.serving.tokens import Token
 from triscale.trials.cluster import joined
 
@@ -71,8 +71,9 @@ def serve_replicas(
     *,
     token: Token | None = None,
     started: Callable[[int], None] = lambda port: None,
-) -> int:
-    """Answers until SIGINT or SIGTERM, which is given back once replicas have answered what they had begun.
+) -> Ended:
+    """Answers until SIGINT or SIGTERM, and then until replicas have answered what they had begun, or given it up: which
+    of these is not known here.
 
     content: from `model_file`. place: host and port of the cluster's proxies; port 0 takes a free one, on this machine.
     started: is told the port when requests are answered. Raises `UserError` where Ray is not installed or no cluster
@@ -87,13 +88,13 @@ def serve_replicas(
         serve = _import_serve()
         _check_room(ray, cluster)
         with _noted() as came:
-            _run(serve, _deployment(serve, ray.put(content), called, limits, cluster, token), called, host, port)
+            _run(serve, _deployment(serve, ray.put(content), called, limits, cluster, token, host), called, host, port)
             started(port)
             while not came:
                 time.sleep(LOOKED)
             with contextlib.suppress(Exception):
                 serve.delete(called) if cluster.address else serve.shutdown()
-            return came[0]
+            return Ended(came[0], None)
     finally:
         ray.shutdown()
 
@@ -119,12 +120,13 @@ def _deployment(
     limits: Limits,
     cluster: Cluster,
     token: Token | None,
+    host: str,
 ) -> Any:  # noqa: ANN401
     """The application, to be built in every replica."""
     held, here = [content], version("triscale")
 
     def build() -> "FastAPI":
-        return _build(held, called, limits, cluster, token, here)
+        return _build(held, called, limits, cluster, token, host, here)
 
     how = serve.deployment(
         name=called,
@@ -140,7 +142,7 @@ def _deployment(
 
 
 def _build(
-    held: list[Any], called: str, limits: Limits, cluster: Cluster, token: Token | None, wanted: str
+    held: list[Any], called: str, limits: Limits, cluster: Cluster, token: Token | None, host: str, wanted: str
 ) -> "FastAPI":
     """In a replica, for as long as its process lives."""
     import ray
@@ -155,7 +157,7 @@ def _build(
         file.write_bytes(ray.get(held[0]))
         stack = ExitStack()  # never closed: the engine ends with the process
         served = stack.enter_context(opened(file, called=called, precision=cluster.precision))
-    app = application(served, limits, token=token)
+    app = application(served, limits, token=token, host=host)
     app.state.open = stack
     return app
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import uvicorn
 from fastapi import FastAPI
@@ -17,13 +17,20 @@ from fastapi import FastAPI
 from triscale.errors import UserError
 from triscale.serving.addresses import application
 from triscale.serving.connections import protocol
-from triscale.serving.guarding import State
+from triscale.serving.guarding import LOCAL, State
 from triscale.serving.limits import Limits
 from triscale.serving.opening import Served
 from triscale.serving.tokens import Token
 
 SPARE = 64  # files that are open for other things than connections
 HEAD = 16_384  # bytes of a request's head
+
+
+class Ended(NamedTuple):
+    """signal: which ended it. unanswered: requests that had begun and got no answer; None where that is not known."""
+
+    signal: int
+    unanswered: int | None
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -46,16 +53,17 @@ def serve(
     listening: socket.socket,
     *,
     token: Token | None = None,
+    host: str = LOCAL,
     started: Callable[[], None] = lambda: None,
-) -> int:
-    """Answers until SIGINT or SIGTERM, which is given back once all requests that had begun are answered.
+) -> Ended:
+    """Answers until SIGINT or SIGTERM, and then until all requests that had begun are answered.
 
     Meanwhile, for at most arrival + deadline seconds, others are told to go elsewhere (503). A second signal ends it at
-    once. started: is called when requests are answered.
+    once. host: see `application`. started: is called when requests are answered.
     """
-    server = Server(served, limits, token=token, started=started)
+    server = Server(served, limits, token=token, host=host, started=started)
     server.run([listening])
-    return server.signal
+    return Ended(server.signal, server.unanswered)
 
 
 class Server(uvicorn.Server):
@@ -68,13 +76,19 @@ class Server(uvicorn.Server):
         limits: Limits,
         *,
         token: Token | None = None,
+        host: str = LOCAL,
         started: Callable[[], None] = lambda: None,
     ) -> None:
         limits = replace(limits, connections=min(limits.connections, _most_connections()))
         self._state = State()
-        super().__init__(_config(application(served, limits, token=token, state=self._state), limits))
+        super().__init__(_config(application(served, limits, token=token, state=self._state, host=host), limits))
         self.signal = 0
         self._patience, self._announce, self._until = limits.arrival + limits.deadline, started, 0.0
+
+    @property
+    def unanswered(self) -> int:
+        """Requests that had begun and were given up, once it has ended."""
+        return self._state.lost
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Says so once it is done."""

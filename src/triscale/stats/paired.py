@@ -32,7 +32,10 @@ class PairedDifference:
     def p_value(self) -> float:
         """McNemar's exact test, two-sided: how likely so uneven a split of the differing images is by chance."""
         differing, fewer = self.first + self.second, min(self.first, self.second)
-        tail: int = sum(math.comb(differing, k) for k in range(fewer + 1))
+        term, tail = 1, 0  # term: differing over k, each made of the one before; exact
+        for k in range(fewer + 1):
+            tail += term
+            term = term * (differing - k) // (k + 1)
         return min(1.0, 2 * tail / int(2**differing))
 
     def __str__(self) -> str:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 from triscale.errors import TooShortError, UserError
 from triscale.studies.designs import FEWEST_ARMS, FEWEST_SEEDS, FIVE, TEN, Design
@@ -49,6 +50,15 @@ class Effort:
     overhead: float
     judging: float
 
+    def paces(self, arms: int) -> tuple[float, ...]:
+        """Of so many arms at the factor; those that were not timed, for the design has grown since, are as the mean."""
+        return (*self.arms[:arms], *(arms - len(self.arms)) * (fmean(self.arms),))
+
+    @property
+    def squared(self) -> tuple[float, ...]:
+        """At the squared factor: as timed, else as much slower again as the arms are than the baseline."""
+        return self.again or tuple(pace * pace / self.baseline for pace in self.arms)
+
     def trial(self, pace: float, fidelity: Fidelity) -> float:
         """Seconds of a trial whose step takes `pace` an image."""
         return pace * self.overhead * (fidelity.passes + self.judging)
@@ -72,10 +82,9 @@ class Rung:
 
     def work(self, effort: Effort, fidelity: Fidelity) -> float:
         """Seconds of all trials one after the other."""
-        paces = effort.arms[: len(self.design.arms)]
-        once = sum(effort.trial(pace, fidelity) for pace in paces)
+        once = sum(effort.trial(pace, fidelity) for pace in effort.paces(len(self.design.arms)))
         if self.twice:  # which ones those will be is not known yet
-            once += BEST * max(effort.trial(pace, fidelity) for pace in effort.again)
+            once += BEST * max(effort.trial(pace, fidelity) for pace in effort.squared)
         return once * self.seeds + max(BASELINE_SEEDS, self.seeds) * effort.trial(effort.baseline, fidelity)
 
     def detects(self, sigma: float) -> float:
@@ -156,15 +165,16 @@ def lines(rungs: Sequence[Rung], effort: Effort, fidelity: Fidelity, slots: int,
     return [Line(rung, fidelity, rung.work(effort, fidelity) / slots, rung.detects(sigma)) for rung in rungs]
 
 
-def choose(found: Sequence[Line], seconds: float) -> int:
-    """The position of the fullest line that the time allows. Raises `UserError` where there is none, with what the
-    least takes."""
+def choose(found: Sequence[Line], seconds: float, gone: float = 0.0) -> int:
+    """The position of the fullest line that the time allows. gone: seconds of the asked time that are over. Raises
+    `UserError` where there is none, with what the least takes."""
     fitting = [place for place, line in enumerate(found) if line.seconds <= usable(seconds)]
     if not fitting:
         first = found[0]
-        needed = first.seconds / (1 - KEPT_BACK)
+        needed = first.seconds / (1 - KEPT_BACK) + gone
+        trials = f"{len(first.rung.design.arms)} arms × {first.rung.seeds} seeds"
         raise TooShortError(
-            f"--time {format_seconds(seconds)}: the least study, {FEWEST_ARMS} arms × {FEWEST_SEEDS} seeds of "
+            f"--time {format_seconds(seconds + gone)}: the least study, {trials} of "
             f"{first.fidelity}, takes about {format_seconds(needed)}; give it that time, or a smaller "
             "baseline by --macs",
             needed,

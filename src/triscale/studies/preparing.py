@@ -56,11 +56,13 @@ def prepare_study(
     keep(way.workers)
     rungs, pixels = rungs_of(asked), images.size if images.uniform else None
     effort = _effort(baseline, rungs, asked, images, pool, way, recipe.batch)
+    gone = 0.0
     if asked.time is not None:
-        asked = replace(asked, time=max(1.0, asked.time - (monotonic() - started)))
+        gone = min(asked.time - 1.0, monotonic() - started)
+        asked = replace(asked, time=asked.time - gone)
     fidelity = _fidelity(rungs, effort, asked, way.workers, len(images.train), recipe)
     if asked.time is not None:  # said before anything is trained
-        choose(lines(rungs, effort, fidelity, way.workers, GUESSED_NOISE), asked.time)
+        choose(lines(rungs, effort, fidelity, way.workers, GUESSED_NOISE), asked.time, gone)
     return Setup(
         baseline=baseline,
         factor=asked.factor,

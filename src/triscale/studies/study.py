@@ -230,7 +230,7 @@ def _choice(sitting: Sitting, asked: Asked | None) -> Choice:
     rungs = rungs_of(asked)
     found = lines(rungs, effort, setup.fidelity, sitting.executor.slots, noise)
     apart = time.monotonic() - sitting.started - sitting.busy  # reading, timing networks
-    chosen = 0 if asked.time is None else choose(found, asked.time - apart)
+    chosen = 0 if asked.time is None else choose(found, asked.time - apart, apart)
     sitting.listener.ladder(found, chosen, noise)
     rung = found[chosen].rung
     choice = Choice(rung.design, rung.seeds, rung.twice, noise, tuple(ladder_values(found, chosen)))
@@ -261,7 +261,7 @@ def _expected(sitting: Sitting, grown: Sequence[Grown], seeds: int) -> dict[str,
     setup, effort = sitting.setup, sitting.setup.effort
     paces = {}
     for place, one in enumerate(grown):
-        timed = effort.arms if one.factor == setup.factor else effort.again
+        timed = effort.arms if one.factor == setup.factor else effort.squared
         typical = fmean(timed) * one.scaled.realised / one.factor
         pace = timed[place] if place < len(timed) and one.factor == setup.factor else typical
         for entry in _entries(setup, one, seeds):

@@ -34,13 +34,16 @@ def write_study(studied: Studied) -> Studied:
     """Measures latencies and writes the files; the same study, with what study.json holds."""
     latencies = _latencies(studied)
     values = study_values(studied, latencies)
-    write_whole(studied.run.path / RESULT, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
     write_whole(studied.run.path / BASELINE, to_json(studied.setup.baseline))
     for name, key in ((COEFFICIENTS, "fitted"), (FASTEST, "fastest")):
         found = values["recommended"][key]
         if found is not None:
             write_whole(studied.run.path / name, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+        else:  # of the study before it was extended
+            (studied.run.path / name).unlink(missing_ok=True)
     write_study_page(studied.run.report, values)
+    # Last: it says that all is there.
+    write_whole(studied.run.path / RESULT, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
     return replace(studied, values=values)
 
 

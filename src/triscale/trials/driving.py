@@ -12,6 +12,7 @@ from triscale.trials.ledger import Entry, Ledger
 from triscale.trials.trial import Outcome
 
 ATTEMPTS = 3  # of a trial whose worker died
+IN_A_ROW = 8  # trials that come to nothing: then it is not for what they are
 LOOKED = 1.0  # seconds between two looks at how far it is
 
 
@@ -106,10 +107,12 @@ class Asking(Protocol):
 def run_asked(ledger: Ledger, executor: Executor, asking: Asking, told: Told) -> None:
     """Carries out what is asked for, one trial after the other in every slot, until nothing is and nothing runs.
 
-    `Progress.wanted` counts what was asked for so far. Raises as `run_trials` does.
+    One that ends its worker three times comes to nothing as one that fails does; so many in a row end the set, for then
+    the images, the recipe or the machine are at fault. `Progress.wanted` counts what was asked for so far. Raises as
+    `run_trials` does.
     """
     forget_finished(ledger.path, ledger.finished())
-    state = _State(ledger, executor, {}, Effort({}), told, 0)
+    state, in_a_row = _State(ledger, executor, {}, Effort({}), told, 0), 0
     while True:
         while len(state.running) < executor.slots and (asked := asking.next()) is not None:
             state.want(*asked)
@@ -117,12 +120,19 @@ def run_asked(ledger: Ledger, executor: Executor, asking: Asking, told: Told) ->
         if not state.running:
             return
         for done in sorted(executor.wait(LOOKED), key=lambda done: done.outcome is None):
-            entry = state.running[done.ticket]
-            if done.failed is not None and asking.failed(entry, done.failed):
-                state.leave(done)
-                continue
+            entry, why = state.running[done.ticket], state.hopeless(done)
+            if why is not None:
+                in_a_row += 1
+                if in_a_row < IN_A_ROW and asking.failed(entry, why):
+                    state.leave(done, why)
+                    continue
+                if in_a_row >= IN_A_ROW:
+                    why = f"{IN_A_ROW} trials in a row came to nothing, the last of them: {entry.label}: {why}"
+                    state.leave(done, why)
+                    raise TriscaleError(why)
             state.end(done)
             if done.outcome is not None:
+                in_a_row = 0
                 asking.ended(entry, done.outcome)
             elif entry.trial.key in state.waiting:  # its worker died: before anything else it is begun again
                 state.begin()
@@ -183,11 +193,17 @@ class _State:
         self.ledger.want([entry])
         self.waiting[key] = entry
 
-    def leave(self, done: Done) -> None:
+    def hopeless(self, done: Done) -> str | None:
+        """Why it would come to nothing again: by itself, or since it ended as many workers as may be."""
+        if done.failed is None and self.attempts[self.running[done.ticket].trial.key] >= ATTEMPTS:
+            return done.lost
+        return done.failed
+
+    def leave(self, done: Done, why: str) -> None:
         """A trial that fails is left out of the set."""
         entry = self.running.pop(done.ticket)
         forget(place_of(self.ledger.path, entry.trial.key))
-        self.ledger.fail(done.ticket, done.failed or "", by_itself=True)
+        self.ledger.fail(done.ticket, why, by_itself=True)
         self.total -= 1
 
     def tell(self) -> None:

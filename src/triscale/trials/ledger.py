@@ -152,16 +152,16 @@ class Ledger:
         ]
 
     def told(self) -> list[Told]:
-        """Every trial that was begun: the finished ones in the order in which they ended, then those that came to
-        nothing. For whoever goes on with a search."""
-        finished = [trial for trial in self._trials(TrialState.COMPLETE) if OUTCOME in trial.user_attrs]
-        finished.sort(key=lambda trial: (trial.datetime_complete, trial.number))
-        found = [
-            Told(t.number, t.params, Outcome.from_json(t.user_attrs[OUTCOME], f"{self.path}: trial {t.number}"))
-            for t in finished
+        """Every trial that was begun and has ended, in the order of their ends. For whoever goes on with a search."""
+        ended = [t for t in self._trials(TrialState.COMPLETE) if OUTCOME in t.user_attrs]
+        ended += self._trials(TrialState.FAIL)
+        ended.sort(key=lambda trial: (trial.datetime_complete, trial.number))
+        return [
+            Told(t.number, t.params, None, bool(t.user_attrs.get(BY_ITSELF)))
+            if t.state is TrialState.FAIL
+            else Told(t.number, t.params, Outcome.from_json(t.user_attrs[OUTCOME], f"{self.path}: trial {t.number}"))
+            for t in ended
         ]
-        lost = self._trials(TrialState.FAIL)
-        return found + [Told(t.number, t.params, None, bool(t.user_attrs.get(BY_ITSELF))) for t in lost]
 
     def close(self) -> None:
         """Lets go of the file, which then is one file again."""

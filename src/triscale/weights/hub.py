@@ -42,7 +42,7 @@ class HubConfig:
                 interpolation=interpolation if interpolation in ("bilinear", "bicubic") else usual.interpolation,
                 squash=self.values.get("crop_mode") == "squash",
             )
-        except (UserError, TypeError, ValueError):
+        except (UserError, TypeError, ValueError, OverflowError):  # the last for what is infinite
             return None
 
 
@@ -66,4 +66,7 @@ def _numbers(value: object) -> tuple[float, ...]:
     """The numbers of a list; none where it is no list of numbers."""
     if not isinstance(value, list) or not all(type(x) in (int, float) for x in value):
         return ()
-    return tuple(float(x) for x in value)
+    try:
+        return tuple(float(x) for x in value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return ()

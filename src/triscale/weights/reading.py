@@ -83,6 +83,8 @@ def read_foreign(path: Path) -> Foreign:
 
 def _is_checkpoint(path: Path) -> bool:
     """Whether it is one of the files of a TensorFlow checkpoint, or what their names begin with."""
+    if not path.name:  # of "." or "/", to which no ending can be added
+        return False
     parts = path.name == "checkpoint" or path.suffix in (".index", ".meta") or ".data-" in path.name
     return parts or path.with_name(f"{path.name}.index").is_file()
 
