@@ -131,8 +131,9 @@ def test_a_study_is_extended_by_seeds_and_arms_and_keeps_what_it_has(
     more = {"schema": 1, "arms": [{"name": "mine", "depth": 0, "width": 0.5, "resolution": 0.5}]}
     (tmp_path / "more.json").write_text(json.dumps(more))
     before = len(rows(studied))
-    words = ("--resume", "--out", studied, "--design", "five", "--arms", tmp_path / "more.json")
-    code, out, err = triscale("study", *words, "--seeds", 4, "--epochs", 1, "--no-again", "--json")
+    # What is not named stays as it was: the design, and how much a trial trains.
+    words = ("--resume", "--out", studied, "--arms", tmp_path / "more.json", "--seeds", 4, "--no-again")
+    code, out, err = triscale("study", *words, "--json")
     assert code == 0, err
     values = json.loads(out)
     assert {name for arm in values["factors"][0]["arms"] for name in arm["names"]} >= {"mine", "compound"}

@@ -87,10 +87,10 @@ def command(
     cluster, said = trials.cluster(executor, address), trials.said(context)
     seconds = None if time is None else parse_seconds(time, "--time")
     from triscale.cli.study_watching import StudyWatcher
-    from triscale.studies import Asked, begin_study, make_designs, resume_study
+    from triscale.studies import Asked, begin_study, extended, make_designs, resume_study
     from triscale.training import find_recipe
 
-    def asked() -> "Asked":
+    def asked(usual_seeds: int | None = None, usual_epochs: int | None = None) -> "Asked":
         named, more = make_designs(design, tuple(arms or ()))
         return Asked(
             baseline=baseline,
@@ -98,10 +98,10 @@ def command(
             time=seconds,
             design=named,
             arms=more,
-            seeds=seeds,
+            seeds=usual_seeds if seeds is None else seeds,
             again=again,
             images=images,
-            epochs=epochs,
+            epochs=usual_epochs if epochs is None else epochs,
             macs=None if macs is None else parse_count(macs, "--macs"),
             resolution=arguments.resolution(resolution),
             recipe=None if recipe is None else find_recipe(recipe),
@@ -114,7 +114,9 @@ def command(
 
     with StudyWatcher(output) as watcher, trials.telling_how_to_go_on("study", out, watcher):
         if resume:
-            anew = asked() if said - trials.ABOUT_THE_SITTING else None
+            anew = None
+            if said - trials.ABOUT_THE_SITTING:
+                anew = asked() if seconds is not None else extended(out, asked)
             studied = resume_study(
                 out, data=data, asked=anew, given=said, workers=workers, cluster=cluster, listener=watcher
             )

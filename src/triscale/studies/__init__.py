@@ -9,7 +9,7 @@ from triscale.studies.planning import Line
 from triscale.studies.power import detectable
 from triscale.studies.setup import Choice, Setup
 from triscale.studies.study import Studied
-from triscale.studies.studying import begin_study, resume_study, study
+from triscale.studies.studying import begin_study, extended, resume_study, study
 from triscale.studies.surface import Surface, fit_surface
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "begin_study",
     "compare_arms",
     "detectable",
+    "extended",
     "find_design",
     "fit_surface",
     "make_designs",

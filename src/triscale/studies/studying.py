@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -17,7 +18,7 @@ from triscale.studies.asked import Asked, check_same, make_designs
 from triscale.studies.designs import Design
 from triscale.studies.listening import StudyListener
 from triscale.studies.preparing import prepare_study
-from triscale.studies.setup import Setup
+from triscale.studies.setup import Choice, Setup
 from triscale.studies.study import Sitting, Studied, begin, go_through, opened
 from triscale.studies.writing import write_study
 from triscale.training import find_recipe
@@ -124,18 +125,15 @@ def resume_study(
     """
     check_workers(workers)
     listener, run = listener or StudyListener(), RunDirectory.open(out)
-    settings, source = run.settings(), f"{run.path}/run.json"
-    before = settings.get("asked", {})
-    if before.get("verb") != "study":
-        verb = before.get("verb", "fit")
-        raise UserError(f"{run.path}: is no study; go on with: triscale {verb} --resume --out {run.path}")
+    settings, setup = _begun(run)
     if asked is not None:
-        check_same(asked, before, given, run.path)
+        check_same(asked, settings["asked"] | {"epochs": setup.fidelity.epochs}, given, run.path)
     anew = None if settings.get("choice") is not None and asked is None else asked
     if anew is None and settings.get("choice") is None:
         raise UserError(f"{run.path}: was ended before its design was chosen; say --time, or --seeds and --epochs")
-    setup = Setup.from_json(settings.get("setup", {}), source)
-    images = read_again(settings.get("data"), source, seed=setup.seed, place=data, progress=listener.reading)
+    images = read_again(
+        settings.get("data"), f"{run.path}/run.json", seed=setup.seed, place=data, progress=listener.reading
+    )
     with opened(run) as ledger:
         pool = make_executor(images, workers or setup.workers, setup.how.threads, cluster, most=workers)
         try:
@@ -143,6 +141,32 @@ def resume_study(
             return write_study(go_through(Sitting(run, settings, setup, ledger, pool, listener), anew))
         finally:
             pool.close()
+
+
+def extended(out: str | Path, asked: Callable[[int | None, int | None], Asked]) -> Asked:
+    """What is asked of the study there, without a time: what is not named stays as it was. asked: by seeds and epochs,
+    where they are not named. Raises `UserError` where there is no study."""
+    run = RunDirectory.open(out)
+    settings, setup = _begun(run)
+    if settings.get("choice") is None:  # ended before its design was chosen: there is nothing to extend yet
+        return asked(None, None)
+    choice = Choice.from_json(settings["choice"], f"{run.path}/run.json")
+    found = asked(choice.seeds, setup.fidelity.epochs)
+    design = found.design
+    if design is None:
+        design = choice.design
+        for one in found.arms:
+            design = design.with_arms(one.arms)
+    return replace(found, design=design, again=choice.twice if found.again is None else found.again)
+
+
+def _begun(run: RunDirectory) -> tuple[dict[str, Any], Setup]:
+    """run.json of a study and what its trials share."""
+    settings = run.settings()
+    verb = settings.get("asked", {}).get("verb", "fit")
+    if verb != "study":
+        raise UserError(f"{run.path}: is no study; go on with: triscale {verb} --resume --out {run.path}")
+    return settings, Setup.from_json(settings.get("setup", {}), f"{run.path}/run.json")
 
 
 @contextmanager
