@@ -157,9 +157,8 @@ class _Search:
             for _ in range(max(1, each)):
                 self._again(alive[: evaluations - self.made], rounds)
             if rounds == 1:
-                return self._again(alive[: min(rest, evaluations - self.made)], rounds)
+                self._again(alive[: min(rest, evaluations - self.made)], rounds)
             alive = self._order(alive)[: max(FINALISTS, (len(alive) + 1) // 2)]
-        return None
 
     def _again(self, alive: Sequence[Codes], round_: int) -> None:
         for codes in alive:
