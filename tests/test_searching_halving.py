@@ -15,7 +15,7 @@ from tiny import TINY
 
 from triscale.arch import Architecture
 from triscale.costing import cost
-from triscale.errors import TriscaleError, UserError
+from triscale.errors import HopelessError, TriscaleError, UserError
 from triscale.searching.calibrating import calibrate
 from triscale.searching.costs import Costs
 from triscale.searching.halving import ETA, FEWEST, FINALISTS, LOOKS, SEEDS, Search
@@ -27,7 +27,7 @@ from triscale.searching.strategies import STRATEGIES, find_strategy
 from triscale.searching.values import curve, learned, search_values
 from triscale.searching.writing import name_winner
 from triscale.training import Recipe
-from triscale.trials import Done, How, Ledger, Probe, Progress, Trial, run_asked
+from triscale.trials import Cause, Done, Failure, How, Ledger, Probe, Progress, Trial, run_asked
 
 REFERENCE = replace(TINY, head=replace(TINY.head, classes=3), resolution=(12, 12), name="small")
 SETUP = Setup(
@@ -75,7 +75,7 @@ class Formula:
         total = cost(trial.architecture).macs
         took = self.seconds * trial.recipe.epochs
         outcome = replace(MADE, selection=accuracy(trial), macs=total, seconds=took)
-        return [Done(ticket, outcome=outcome)]
+        return [Done(ticket, outcome)]
 
     def progress(self) -> dict[int, float]:
         return {}
@@ -323,7 +323,7 @@ class Failing(Formula):
         ticket, trial = self._running[-1]
         if trial.architecture != SETUP.entry(None, 9, 0, "").trial.architecture and int(trial.key[0], 16) < 4:
             self._running.pop()
-            return [Done(ticket, failed="its loss is not finite")]
+            return [Done(ticket, Failure(Cause.TRIAL, "its loss is not finite"))]
         return super().wait(seconds)
 
 
@@ -350,9 +350,9 @@ def test_a_candidate_that_cannot_be_trained_is_left_out_and_not_tried_again(stra
 class Lethal(Formula):
     """Some trials end their worker, whenever they are begun."""
 
-    def __init__(self, deadly: Callable[[Trial], bool], by_itself: bool = False) -> None:
+    def __init__(self, deadly: Callable[[Trial], bool], cause: Cause = Cause.WORKER) -> None:
         super().__init__()
-        self.deadly, self.by_itself = deadly, by_itself
+        self.deadly, self.cause = deadly, cause
 
     def wait(self, seconds: float) -> list[Done]:
         ticket, trial = self._running[-1]
@@ -360,7 +360,7 @@ class Lethal(Formula):
             return super().wait(seconds)
         self._running.pop()
         why = "not enough memory"
-        return [Done(ticket, failed=why) if self.by_itself else Done(ticket, lost=why)]
+        return [Done(ticket, Failure(self.cause, why))]
 
 
 def test_a_candidate_that_ends_three_workers_is_left_out_as_one_that_cannot_be_trained(tmp_path: Path) -> None:
@@ -373,14 +373,34 @@ def test_a_candidate_that_ends_three_workers_is_left_out_as_one_that_cannot_be_t
     assert not name_winner(search, {}).failed
 
 
-@pytest.mark.parametrize("by_itself", [True, False])
-def test_where_nothing_can_be_trained_the_search_ends_and_says_why(by_itself: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cause", [Cause.TRIAL, Cause.WORKER])
+def test_where_nothing_can_be_trained_the_search_ends_and_says_why(cause: Cause, tmp_path: Path) -> None:
     with pytest.raises(TriscaleError, match=r"8 trials in a row .* candidate 7, 1 epoch, seed 0: not enough memory"):
-        sit(tmp_path / "ledger.db", Lethal(lambda _: True, by_itself))
+        sit(tmp_path / "ledger.db", Lethal(lambda _: True, cause))
+
+
+def test_what_the_surroundings_do_to_a_trial_is_never_held_against_it(tmp_path: Path) -> None:
+    pool = Lethal(lambda trial: len(pool.began) > 5, cause=Cause.SURROUNDINGS)
+    with pytest.raises(TriscaleError, match="candidate 4, 1 epoch, seed 0: not enough memory") as caught:
+        sit(tmp_path / "ledger.db", pool)
+    assert not isinstance(caught.value, HopelessError), "once it is mended the search goes on"
+    assert len(pool.began) == 5 + 3
+    pool = Formula()
+    search = sit(tmp_path / "ledger.db", pool)
+    assert pool.began[0].architecture == search.candidates[list(search.candidates)[4]].network
+    assert not any(one.failed for one in search.candidates.values())
+
+
+def test_why_a_candidate_failed_is_known_in_later_sittings(tmp_path: Path) -> None:
+    pool, chosen = Failing(), Chosen()
+    with pytest.raises(StopError):
+        sit(tmp_path / "ledger.db", pool, stop=12, chosen=chosen)
+    search = sit(tmp_path / "ledger.db", Formula(), chosen=chosen)
+    assert {one.failed for one in search.candidates.values()} == {"", "its loss is not finite"}
 
 
 def test_finalists_are_judged_without_a_reference_that_cannot_be_trained(tmp_path: Path) -> None:
-    pool = Lethal(lambda trial: trial.architecture.stages == REFERENCE.stages and trial.seed == 1, by_itself=True)
+    pool = Lethal(lambda trial: trial.architecture.stages == REFERENCE.stages and trial.seed == 1, cause=Cause.TRIAL)
     search = sit(tmp_path / "ledger.db", pool)
     assert search.reference.failed
     winner = name_winner(search, {})

@@ -11,7 +11,20 @@ from small_trials import LONG, MADE, SHORT, a_trial, carry_out, entry, found, tr
 from triscale.data import Data
 from triscale.errors import TriscaleError
 from triscale.training import Checkpoints, Step, StoppedError
-from triscale.trials import Done, Ledger, Pictures, Probe, Progress, Trial, Workers, driving, run_trial, run_trials
+from triscale.trials import (
+    Cause,
+    Done,
+    Failure,
+    Ledger,
+    Pictures,
+    Probe,
+    Progress,
+    Trial,
+    Workers,
+    driving,
+    run_trial,
+    run_trials,
+)
 from triscale.trials.keeping import CHECKPOINTS, EpochEnds, place_of
 from triscale.trials.running import Stopping
 
@@ -152,11 +165,11 @@ class Scripted:
 
 
 def failed(ticket: int) -> Done:
-    return Done(ticket, failed="its loss is not finite")
+    return Done(ticket, Failure(Cause.TRIAL, "its loss is not finite"))
 
 
 def made(ticket: int) -> Done:
-    return Done(ticket, outcome=MADE)
+    return Done(ticket, MADE)
 
 
 def test_what_a_failed_trial_left_goes_with_it(ledger: Ledger, tmp_path: Path) -> None:

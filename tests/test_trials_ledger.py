@@ -11,8 +11,10 @@ from small_trials import MADE, SMALL, a_trial, carry_out, entry, unheard
 
 from triscale.errors import TriscaleError, UserError
 from triscale.trials import (
+    Cause,
     Done,
     Entry,
+    Failure,
     Ledger,
     Probe,
     Progress,
@@ -42,7 +44,7 @@ class Fake:
 
     def __init__(self, slots: int = 2, ends: Callable[[int, Trial], Done] | None = None) -> None:
         self.slots = slots
-        self.ends = ends or (lambda ticket, trial: Done(ticket, outcome=MADE))
+        self.ends = ends or (lambda ticket, trial: Done(ticket, MADE))
         self.submitted: list[Trial] = []
         self.running: list[Done] = []
 
@@ -259,7 +261,7 @@ def test_a_trial_whose_worker_dies_is_begun_again_twice(opened: Opened) -> None:
     deaths = iter([True, True, False])
 
     def ends(ticket: int, trial: Trial) -> Done:
-        return Done(ticket, lost="its worker died") if next(deaths) else Done(ticket, outcome=MADE)
+        return Done(ticket, Failure(Cause.WORKER, "its worker died")) if next(deaths) else Done(ticket, MADE)
 
     pool = Fake(ends=ends)
     done = carry_out(opened(), pool, some_entries(1))
@@ -268,12 +270,12 @@ def test_a_trial_whose_worker_dies_is_begun_again_twice(opened: Opened) -> None:
     assert [row["why"] for row in opened().rows()] == ["its worker died", "its worker died", None]
 
 
-@pytest.mark.parametrize(("how", "times"), [("lost", 3), ("failed", 1)])
+@pytest.mark.parametrize(("cause", "times"), [(Cause.WORKER, 3), (Cause.SURROUNDINGS, 3), (Cause.TRIAL, 1)])
 def test_a_trial_that_cannot_be_done_is_named_and_what_is_finished_is_kept(
-    how: str, times: int, opened: Opened
+    cause: Cause, times: int, opened: Opened
 ) -> None:
     def ends(ticket: int, trial: Trial) -> Done:
-        return Done(ticket, **{how: "no luck"}) if trial.seed == 1 else Done(ticket, outcome=MADE)
+        return Done(ticket, Failure(cause, "no luck") if trial.seed == 1 else MADE)
 
     pool = Fake(slots=3, ends=ends)
     with pytest.raises(TriscaleError, match="trial small, seed 1: no luck"):

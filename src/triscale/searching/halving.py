@@ -11,7 +11,7 @@ from itertools import pairwise
 from random import Random
 from statistics import fmean
 from time import monotonic
-from typing import Any
+from typing import Any, TypeGuard
 
 from triscale.arch import Architecture
 from triscale.errors import UserError
@@ -20,7 +20,7 @@ from triscale.searching.networks import plainest
 from triscale.searching.setup import REFERENCE, Setup
 from triscale.searching.space import Codes
 from triscale.searching.strategies import Known, Scored, Strategy, fresh
-from triscale.trials import Entry, Outcome, Told
+from triscale.trials import Cause, Entry, Failure, Outcome, Told
 
 ETA = 3  # one of so many goes on to the next rung
 FINALISTS, SEEDS = 5, 3
@@ -102,10 +102,10 @@ class Search:
         for row in told:
             candidate = self._of(self.setup.codes(row.parameters))
             run = int(row.parameters["epochs"]), int(row.parameters["seed"])
-            if row.outcome is not None:
-                self._learn(candidate, run, row.outcome)
-            elif row.failed and candidate is not self.reference:
-                self._fail(candidate, "failed in an earlier sitting")
+            if isinstance(row.came, Outcome):
+                self._learn(candidate, run, row.came)
+            elif _hopeless(row.came) and candidate is not self.reference:
+                self._fail(candidate, row.came.why)
             elif run not in candidate.outcomes and (candidate, run) not in self._again:
                 self._again.append((candidate, run))
         self._again = [(one, run) for one, run in self._again if not one.failed and run not in one.outcomes]
@@ -311,3 +311,7 @@ class Search:
         pace = self._pace
         done = self._took / pace
         return done / max(1e-9, done + ahead), pace * ahead / setup.workers
+
+
+def _hopeless(came: Failure | None) -> TypeGuard[Failure]:
+    return came is not None and came.cause is Cause.TRIAL

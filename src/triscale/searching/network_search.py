@@ -13,7 +13,7 @@ import torch
 from triscale.arch import Architecture
 from triscale.data import Data, check_apart, data_values, read, read_again
 from triscale.errors import UserError
-from triscale.plain import from_plain, to_plain
+from triscale.plain import from_plain
 from triscale.runs import RunDirectory
 from triscale.searching.asked import Asked
 from triscale.searching.calibrating import FACTOR, calibrate
@@ -29,21 +29,9 @@ from triscale.searching.writing import Searched, others, write_page, write_searc
 from triscale.studies.studying import carriers, check_workers, make_executor
 from triscale.training import describe, find_recipe
 from triscale.training.machine import find_device
-from triscale.trials import LEDGER, Executor, Ledger, Progress, Told, run_asked
+from triscale.trials import LEDGER, Executor, Ledger, Progress, Timer, Told, run_asked, time_values
 
 PAGE_EVERY, PAGE_SHARE = 60.0, 100  # seconds between two pages; and so many times what one takes
-
-
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """What a sitting took. seconds: of all of it; busy: of those in which trials ran. trials: that it carried out;
-    fresh: their seconds, added up. slots: how many at once."""
-
-    seconds: float
-    busy: float
-    trials: int
-    fresh: float
-    slots: int
 
 
 def search_network(
@@ -240,17 +228,22 @@ class _Sitting:
     pool: Executor
     listener: SearchListener
     started: float
-    before: float = 0.0  # seconds that earlier sittings spent on trials
-    busy: float = 0.0
+    timer: Timer = field(init=False)
     paged: float = field(default_factory=clock.monotonic)
     page_took: float = 0.0
 
     def go_through(self) -> Searched:
         """To the end, from wherever the ledger stands."""
         self.ledger.requeue()
-        rows = self.ledger.told()
-        self.before = sum(row.outcome.seconds for row in rows if row.outcome is not None) / self.setup.workers
-        begun = clock.monotonic()
+        self.timer = Timer(self.ledger, self.pool.slots, self.started)
+        with self.timer.working():
+            search = self._search()
+        self.timer.keep()
+        spent = self.ledger.sittings()
+        trials, trained = sum(one.trials for one in spent), sum(one.fresh for one in spent)
+        return write_search(self.run, search, time_values(spent, trials, trained))
+
+    def _search(self) -> Search:
         self._calibrate()
         told = [_as_reference(row) for row in self.ledger.told() if row.parameters.get(FACTOR, 1.0) == 1.0]
         device = torch.device(self.setup.how.device)
@@ -258,25 +251,25 @@ class _Sitting:
         search = Search(self.setup, find_strategy(self.setup.strategy), costs, self._left, self._choose)
         search.calibrated = self.settings.get("calibrated")
         search.restore(told, _finalists(self.settings, f"{self.run.path}/run.json"))
-        known = len(search.ends)
 
         def heard(progress: Progress) -> None:
+            self.timer.tick()
             self.listener.progress(progress, search.standing)
             self._page(search)
 
-        try:
-            run_asked(self.ledger, self.pool, search, heard)
-        finally:
-            self.busy = clock.monotonic() - begun
-            self.settings["sittings"] = [to_plain(one) for one in self._spent(search, known)]
-            self.run.write_settings(self.settings)
-        return write_search(self.run, search, time_values(self._spent(search, known), len(search.ends)))
+        run_asked(self.ledger, self.pool, search, heard)
+        return search
 
     def _calibrate(self) -> None:
         """Where it is asked for: w by measurement, frozen before the first candidate."""
         if not self.settings["asked"].get("calibrate") or self.settings.get("calibrated") is not None:
             return
-        found = calibrate(self.setup, self.ledger, self.pool, self.listener.calibrating)
+
+        def heard(progress: Progress) -> None:
+            self.timer.tick()
+            self.listener.calibrating(progress)
+
+        found = calibrate(self.setup, self.ledger, self.pool, heard)
         objective = replace(self.setup.objective, exponent=max(-10.0, min(0.0, found.exponent)))
         self.setup = replace(self.setup, objective=objective)
         self.settings |= {"calibrated": found.to_json(), "setup": self.setup.to_json()}
@@ -284,28 +277,14 @@ class _Sitting:
         self.listener.calibrated(found)
 
     def _left(self) -> float:
-        """Seconds of the asked time; what earlier sittings spent counts by their trials, for one that was killed could
-        not say how long it took."""
+        """Seconds of the asked time, which is that of all sittings."""
         if self.setup.time is None:
             return float("inf")
-        return 0.95 * self.setup.time - self.before - (clock.monotonic() - self.started)
+        return 0.95 * self.setup.time - self.timer.earlier - (clock.monotonic() - self.started)
 
     def _choose(self, finalists: Sequence[Codes]) -> None:
         self.settings["finalists"] = [list(codes) for codes in finalists]
         self.run.write_settings(self.settings)
-
-    def _spent(self, search: Search, known: int) -> tuple[Spent, ...]:
-        """What all sittings took, this one so far included. A repeated call does not count it twice."""
-        source = f"{self.run.path}/run.json"
-        said = self.settings.get("sittings", [])
-        if self._said is None:
-            self._said = [from_plain(Spent, one, source, "sittings") for one in said]
-        new = search.ends[known:]
-        fresh = sum(one.outcomes[run].seconds for one, run in new)
-        seconds = clock.monotonic() - self.started
-        return *self._said, Spent(seconds, self.busy, len(new), fresh, self.pool.slots)
-
-    _said: list[Spent] | None = None
 
     def _page(self, search: Search) -> None:
         """What is known so far, where it is time to say so."""
@@ -320,17 +299,3 @@ class _Sitting:
 def _as_reference(row: Told) -> Told:
     """A trial of the calibration at the limit itself is one of the reference, and counts as its final run."""
     return replace(row, parameters={name: value for name, value in row.parameters.items() if name != FACTOR})
-
-
-def time_values(spent: Sequence[Spent], trials: int) -> dict[str, Any]:
-    """Of all sittings that ended by themselves; no shares where a killed one carried out trials too."""
-    seconds, counted = sum(one.seconds for one in spent), sum(one.trials for one in spent)
-    room, whole = sum(one.seconds * one.slots for one in spent), counted >= trials and seconds > 0
-    return {
-        "seconds": seconds,
-        "trials": trials,
-        "trained": sum(one.fresh for one in spent),
-        "workers": spent[-1].slots,
-        "share_of_trials": sum(one.fresh for one in spent) / room if whole else None,
-        "share_without_trials": 1 - sum(one.busy for one in spent) / seconds if whole else None,
-    }

@@ -29,26 +29,14 @@ from triscale.studies.planning import (
 from triscale.studies.setup import Choice, Setup
 from triscale.studies.values import partial_values
 from triscale.training import describe
-from triscale.trials import LEDGER, Entry, Executor, Ledger, Outcome, Progress, run_trials
+from triscale.trials import LEDGER, Entry, Executor, Ledger, Outcome, Progress, Spent, Timer, run_trials
 
 PAGE_EVERY, PAGE_SHARE = 60.0, 100  # seconds between two pages; and so many times what one takes
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """What a sitting took. seconds: of all of it; busy: of those in which trials ran. trials: that it carried out;
-    fresh: their seconds, added up. slots: how many at once."""
-
-    seconds: float
-    busy: float
-    trials: int
-    fresh: float
-    slots: int
-
-
 @dataclass(frozen=True, eq=False)
 class Studied:
-    """A finished study. spent: of every sitting that ended by itself. trials, trained: of all trials that count, with
+    """A finished study. spent: of every sitting. trials, trained: of all trials that count, with
     their seconds. values: what study.json holds."""
 
     run: RunDirectory
@@ -73,8 +61,7 @@ class Sitting:
     listener: StudyListener
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
-    fresh: dict[str, float] = field(default_factory=dict)
-    busy: float = 0.0
+    timer: Timer = field(init=False)
     choice: Choice | None = None
     grown: list[Grown] = field(default_factory=list)
     shown: "Shown" = field(default_factory=lambda: Shown())
@@ -86,27 +73,18 @@ class Sitting:
 
     def carry_out(self, stage: str, entries: Sequence[Entry], expected: Mapping[str, float]) -> None:
         """Trials that are not in the ledger yet."""
-
-        before = set(self.ledger.finished())
+        known = self.ledger.finished()
+        self.outcomes |= {key: known[key] for key in expected if key in known}
 
         def told(progress: Progress) -> None:
+            self.timer.tick()
             self.listener.progress(stage, progress)
             if progress.last is not None:
                 self.outcomes[progress.key] = progress.last[1]
             self._show()
 
-        begun = time.monotonic()
-        self.outcomes |= run_trials(self.ledger, self.executor, entries, dict(expected), told)
-        self.busy += time.monotonic() - begun
-        wanted = {entry.trial.key for entry in entries} - before
-        self.fresh |= {key: self.outcomes[key].seconds for key in wanted}
-
-    def spent(self) -> tuple[Spent, ...]:
-        """What all sittings took, this one so far included."""
-        source = f"{self.run.path}/run.json"
-        before = [from_plain(Spent, one, source, "sittings") for one in self.settings.get("sittings", [])]
-        seconds, fresh = time.monotonic() - self.started, sum(self.fresh.values())
-        return *before, Spent(seconds, self.busy, len(self.fresh), fresh, self.executor.slots)
+        with self.timer.working():
+            self.outcomes |= run_trials(self.ledger, self.executor, entries, dict(expected), told)
 
     def _show(self) -> None:
         """What is known so far, where it is time to say so: the page is as dear as some steps of a trial."""
@@ -160,17 +138,10 @@ def begin(run: RunDirectory, images: Data, setup: Setup, asked: Asked) -> dict[s
 
 
 def go_through(sitting: Sitting, asked: Asked | None) -> Studied:
-    """All stages; however they end, run.json says what the sitting took."""
-    try:
-        return _stages(sitting, asked)
-    finally:
-        sitting.freeze(sittings=[to_plain(one) for one in sitting.spent()])
-
-
-def _stages(sitting: Sitting, asked: Asked | None) -> Studied:
     """All stages, from wherever the ledger stands: the baseline's runs, the choice, the arms, the best of them again,
     what follows from it. asked: what decides the choice, where it was not made before or is to be made anew."""
     sitting.ledger.requeue()
+    sitting.timer = Timer(sitting.ledger, sitting.executor.slots, sitting.started)
     _note_room(sitting)
     _baseline(sitting, BASELINE_SEEDS)
     choice = sitting.choice = _choice(sitting, asked)
@@ -185,12 +156,13 @@ def _stages(sitting: Sitting, asked: Asked | None) -> Studied:
     used = {entry.trial.key for one in grown for entry in _entries(sitting.setup, one, choice.seeds)}
     used |= {sitting.setup.trial(sitting.setup.baseline, seed).key for seed in range(max(3, choice.seeds))}
     trained = sum(sitting.outcomes[key].seconds for key in used)
+    sitting.timer.keep()
     return Studied(
         sitting.run,
         sitting.setup,
         choice,
         found,
-        spent=sitting.spent(),
+        spent=sitting.ledger.sittings(),
         trials=len(used),
         trained=trained,
     )
@@ -229,7 +201,7 @@ def _choice(sitting: Sitting, asked: Asked | None) -> Choice:
     noise = stdev(run.selection for run in runs)
     rungs = rungs_of(asked)
     found = lines(rungs, effort, setup.fidelity, sitting.executor.slots, noise)
-    apart = time.monotonic() - sitting.started - sitting.busy  # reading, timing networks
+    apart = time.monotonic() - sitting.started - sitting.timer.busy  # reading, timing networks
     chosen = 0 if asked.time is None else choose(found, asked.time - apart, apart)
     sitting.listener.ladder(found, chosen, noise)
     rung = found[chosen].rung

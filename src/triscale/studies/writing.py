@@ -25,6 +25,7 @@ from triscale.studies.values import (
     shared_values,
     surface_values,
 )
+from triscale.trials import time_values
 
 RESULT, BASELINE = "study.json", "baseline.json"
 COEFFICIENTS, FASTEST = "coefficients.json", "coefficients-fastest.json"
@@ -74,22 +75,7 @@ def study_values(studied: Studied, latencies: Latencies) -> dict[str, Any]:
             "fitted": None if found.fit is None else _fitted(found.fit, setup),
             "fastest": _fastest(found, latencies),
         },
-        "time": _time(studied),
-    }
-
-
-def _time(studied: Studied) -> dict[str, Any]:
-    """Of all sittings that ended by themselves; no shares where a killed one carried out trials too."""
-    spent = studied.spent
-    seconds, counted = sum(one.seconds for one in spent), sum(one.trials for one in spent)
-    room, whole = sum(one.seconds * one.slots for one in spent), counted >= studied.trials and seconds > 0
-    return {
-        "seconds": seconds,
-        "trials": studied.trials,
-        "trained": studied.trained,
-        "workers": spent[-1].slots,
-        "share_of_trials": sum(one.fresh for one in spent) / room if whole else None,
-        "share_without_trials": 1 - sum(one.busy for one in spent) / seconds if whole else None,
+        "time": time_values(studied.spent, studied.trials, studied.trained),
     }
 
 

@@ -3,24 +3,30 @@
 from triscale.trials.cluster import Cluster
 from triscale.trials.driving import Asking, Progress, run_asked, run_trials
 from triscale.trials.executors import Done, Executor
-from triscale.trials.ledger import LEDGER, Entry, Ledger, Told
+from triscale.trials.failing import Cause, Failure
+from triscale.trials.ledger import LEDGER, Entry, Ledger, Spent, Told
 from triscale.trials.running import Pictures, Probe, as_machine, passes, run_trial, stratified
+from triscale.trials.sittings import Timer, time_values
 from triscale.trials.trial import How, Outcome, Trial, pack, unpack
 from triscale.trials.workers import Workers
 
 __all__ = [
     "LEDGER",
     "Asking",
+    "Cause",
     "Cluster",
     "Done",
     "Entry",
     "Executor",
+    "Failure",
     "How",
     "Ledger",
     "Outcome",
     "Pictures",
     "Probe",
     "Progress",
+    "Spent",
+    "Timer",
     "Told",
     "Trial",
     "Workers",
@@ -31,5 +37,6 @@ __all__ = [
     "run_trial",
     "run_trials",
     "stratified",
+    "time_values",
     "unpack",
 ]

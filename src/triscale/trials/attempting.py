@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from triscale.errors import TriscaleError, is_out_of_memory
+from triscale.errors import TriscaleError, UserError, is_out_of_memory
 from triscale.training import StoppedError, Watch, steady_allocator
+from triscale.trials.failing import Cause, Failure
 from triscale.trials.keeping import keeper_in
 from triscale.trials.running import Pictures, Probe, run_trial, seconds_per_image
 from triscale.trials.trial import Outcome, Trial
@@ -28,12 +29,12 @@ def settle() -> None:
 
 def attempt(
     asked: Trial | Probe, pictures: Pictures, watch: Watch, place: Path | None = None
-) -> Outcome | Pace | str | None:
+) -> Outcome | Pace | Failure | None:
     """What was asked for, why there is none, or nothing where the driver has gone. place: a folder in which a trial
     leaves what another attempt goes on from.
 
-    Whatever goes wrong would go wrong again: a trial depends on nothing but its values, so that no other process need
-    try it.
+    What goes wrong would go wrong again, for a trial depends on nothing but its values; unless what all of them need is
+    missing: the images, a disk.
     """
     try:
         if isinstance(asked, Probe):
@@ -41,10 +42,19 @@ def attempt(
         return run_trial(asked, pictures, watch, None if place is None else keeper_in(place))
     except (StoppedError, ConnectionError):
         return None
+    except UserError as error:
+        return Failure(Cause.SURROUNDINGS, str(error))
     except TriscaleError as error:
-        return str(error)
+        return Failure(Cause.TRIAL, str(error))
     except Exception as error:
         if is_out_of_memory(error):
-            return "not enough memory for a step of it"
+            return Failure(Cause.TRIAL, "not enough memory for a step of it")
+        if isinstance(error, OSError):
+            return Failure(Cause.SURROUNDINGS, _of_the_system(error))
         traceback.print_exc()  # a fault of this program: everything that helps to find it
-        return f"{type(error).__name__}: {error}"
+        return Failure(Cause.TRIAL, f"{type(error).__name__}: {error}")
+
+
+def _of_the_system(error: OSError) -> str:
+    why = error.strerror or str(error)
+    return f"{error.filename}: {why}" if error.filename else why

@@ -20,6 +20,7 @@ from triscale.data import Data
 from triscale.errors import TriscaleError, UserError
 from triscale.trials.attempting import Pace, attempt, settle
 from triscale.trials.executors import Done
+from triscale.trials.failing import Cause, Failure
 from triscale.trials.running import Pictures, Probe, Stopping
 from triscale.trials.shipping import shipped
 from triscale.trials.trial import How, Outcome, Trial
@@ -147,7 +148,7 @@ class Cluster:
                 raise TriscaleError(f"{missing}; add such a node, and begin again")
         said = self._said(task)
         if not isinstance(said, Pace):
-            why = said if isinstance(said, str) else "its node died"
+            why = said.why if isinstance(said, Failure) else "its node died"
             raise TriscaleError(f"a training step of {probe.architecture.name} cannot be measured: {why}")
         return said.seconds
 
@@ -193,11 +194,9 @@ class Cluster:
 
     def _ended(self, task: "Task") -> Done:
         ticket, said = self._running.pop(task), self._said(task)
-        if isinstance(said, Outcome):
-            return Done(ticket, outcome=said)
-        if isinstance(said, str):
-            return Done(ticket, failed=said)
-        return Done(ticket, lost=f"its node died too often: {_in_a_line(said)}")
+        if isinstance(said, Outcome | Failure):
+            return Done(ticket, said)
+        return Done(ticket, Failure(Cause.WORKER, f"its node died too often: {_in_a_line(said)}"))
 
     def _said(self, task: "Task") -> object:
         """The task's answer; what Ray says instead where it has none."""
@@ -206,16 +205,19 @@ class Cluster:
             return self._ray.get(task)
         except errors.RayTaskError as error:
             cause = error.cause
-            return cause if isinstance(cause, errors.RayError) else f"{type(cause).__name__}: {cause}"
+            if isinstance(cause, errors.RayError):
+                return cause
+            return Failure(Cause.TRIAL, f"{type(cause).__name__}: {cause}")
         except errors.RayError as error:
             return error
 
 
-def _carry_out(asked: Trial | Probe, images: list["Task"]) -> Outcome | Pace | str | None:
+def _carry_out(asked: Trial | Probe, images: list["Task"]) -> Outcome | Pace | Failure | None:
     """The task, on a node."""
     here = version("triscale")
     if isinstance(asked, Trial) and asked.version != here:
-        return f"{socket.gethostname()} has Triscale {here}, not {asked.version}; install the same on every node"
+        why = f"{socket.gethostname()} has Triscale {here}, not {asked.version}; install the same on every node"
+        return Failure(Cause.SURROUNDINGS, why)
     settle()
     return attempt(asked, _pictures(images[0]), Stopping(lambda: False))
 

@@ -1,17 +1,18 @@
 """The driver: wanted trials go to whoever carries them out, outcomes into the ledger."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Protocol
 
 from triscale.errors import HopelessError, TriscaleError
-from triscale.trials.executors import Done, Executor
+from triscale.trials.executors import Executor
+from triscale.trials.failing import Cause, Failure
 from triscale.trials.keeping import forget, forget_finished, place_of
 from triscale.trials.ledger import Entry, Ledger
 from triscale.trials.trial import Outcome
 
-ATTEMPTS = 3  # of a trial whose worker died
+ATTEMPTS = 3  # of a trial that another attempt may help
 IN_A_ROW = 8  # trials that come to nothing: then it is not for what they are
 LOOKED = 1.0  # seconds between two looks at how far it is
 
@@ -85,10 +86,19 @@ def run_trials(
     while state.waiting or state.running:
         while state.waiting and len(state.running) < executor.slots:
             state.begin()
-        for done in sorted(executor.wait(LOOKED), key=lambda done: done.outcome is None):
-            state.end(done)  # a failure ends the set: what is finished is kept before
+        for ticket, came in _ended(executor):
+            if isinstance(came, Outcome):
+                state.finish(ticket, came)
+            else:
+                state.fail(ticket, came)
         state.tell()
     return state.found
+
+
+def _ended(executor: Executor) -> Iterator[tuple[int, Outcome | Failure]]:
+    """Ticket and what came of it. Outcomes first: a failure may end the set, and what is finished is kept before."""
+    done = sorted(executor.wait(LOOKED), key=lambda done: isinstance(done.came, Failure))
+    return ((one.ticket, one.came) for one in done)
 
 
 class Asking(Protocol):
@@ -101,15 +111,15 @@ class Asking(Protocol):
         """What came out of one that it asked for."""
 
     def failed(self, entry: Entry, why: str) -> bool:
-        """One fails by itself. Whether the others go on without it."""
+        """One cannot be carried out. Whether the others go on without it."""
 
 
 def run_asked(ledger: Ledger, executor: Executor, asking: Asking, told: Told) -> None:
     """Carries out what is asked for, one trial after the other in every slot, until nothing is and nothing runs.
 
-    One that ends its worker three times comes to nothing as one that fails does; so many in a row end the set, for then
-    the images, the recipe or the machine are at fault. `Progress.wanted` counts what was asked for so far. Raises as
-    `run_trials` does.
+    One that ends its worker three times comes to nothing as one that fails by itself does; so many in a row end the
+    set, for then the recipe or the machine are at fault. What the surroundings do to a trial is never held against it.
+    `Progress.wanted` counts what was asked for so far. Raises as `run_trials` does.
     """
     forget_finished(ledger.path, ledger.finished())
     state, in_a_row = _State(ledger, executor, {}, Effort({}), told, 0), 0
@@ -119,23 +129,27 @@ def run_asked(ledger: Ledger, executor: Executor, asking: Asking, told: Told) ->
             state.begin()
         if not state.running:
             return
-        for done in sorted(executor.wait(LOOKED), key=lambda done: done.outcome is None):
-            entry, why = state.running[done.ticket], state.hopeless(done)
-            if why is not None:
-                in_a_row += 1
-                if in_a_row < IN_A_ROW and asking.failed(entry, why):
-                    state.leave(done, why)
-                    continue
-                if in_a_row >= IN_A_ROW:
-                    why = f"{IN_A_ROW} trials in a row came to nothing, the last of them: {entry.label}: {why}"
-                    state.leave(done, why)
-                    raise TriscaleError(why)
-            state.end(done)
-            if done.outcome is not None:
+        for ticket, came in _ended(executor):
+            entry = state.running[ticket]
+            if isinstance(came, Outcome):
                 in_a_row = 0
-                asking.ended(entry, done.outcome)
-            elif entry.trial.key in state.waiting:  # its worker died: before anything else it is begun again
-                state.begin()
+                state.finish(ticket, came)
+                asking.ended(entry, came)
+            elif state.helped(entry, came):
+                state.fail(ticket, came)
+                state.begin()  # before anything else
+            elif came.cause is Cause.SURROUNDINGS:
+                state.fail(ticket, came)
+            else:
+                in_a_row += 1
+                if in_a_row >= IN_A_ROW:
+                    why = f"{IN_A_ROW} trials in a row came to nothing, the last of them: {entry.label}: {came.why}"
+                    state.leave(ticket, why)
+                    raise TriscaleError(why)
+                if asking.failed(entry, came.why):
+                    state.leave(ticket, came.why)
+                else:
+                    state.fail(ticket, came)
         state.tell()
 
 
@@ -173,37 +187,38 @@ class _State:
         self.running[number] = entry
         self.executor.submit(number, entry.trial, place_of(self.ledger.path, key))
 
-    def end(self, done: Done) -> None:
-        entry = self.running.pop(done.ticket)
+    def finish(self, number: int, outcome: Outcome) -> None:
+        entry = self.running.pop(number)
         key = entry.trial.key
-        if done.outcome is not None:
-            self.ledger.finish(done.ticket, done.outcome)
-            forget(place_of(self.ledger.path, key))
-            self.found[key], self.last, self.newest = done.outcome, (entry.label, done.outcome), key
-            self.effort.finished(key, done.outcome.seconds)
+        self.ledger.finish(number, outcome)
+        forget(place_of(self.ledger.path, key))
+        self.found[key], self.last, self.newest = outcome, (entry.label, outcome), key
+        self.effort.finished(key, outcome.seconds)
+
+    def helped(self, entry: Entry, failure: Failure) -> bool:
+        """Whether another attempt may help."""
+        return failure.cause is not Cause.TRIAL and self.attempts[entry.trial.key] < ATTEMPTS
+
+    def fail(self, number: int, failure: Failure) -> None:
+        """The trial waits again where another attempt may help. Raises `TriscaleError` where none does, which ends the
+        set."""
+        entry = self.running.pop(number)
+        self.ledger.fail(number, failure)
+        if self.helped(entry, failure):
+            self.ledger.want([entry])
+            self.waiting[entry.trial.key] = entry
             return
-        why = done.failed or done.lost or ""
-        self.ledger.fail(done.ticket, why, by_itself=done.failed is not None)
-        if done.failed is not None:
-            forget(place_of(self.ledger.path, key))
-        if done.failed is not None:
-            raise HopelessError(f"trial {entry.label}: {why}")
-        if self.attempts[key] >= ATTEMPTS:
-            raise TriscaleError(f"trial {entry.label}: {why}")
-        self.ledger.want([entry])
-        self.waiting[key] = entry
+        why = f"trial {entry.label}: {failure.why}"
+        if failure.cause is Cause.TRIAL:
+            forget(place_of(self.ledger.path, entry.trial.key))
+            raise HopelessError(why)
+        raise TriscaleError(why)
 
-    def hopeless(self, done: Done) -> str | None:
-        """Why it would come to nothing again: by itself, or since it ended as many workers as may be."""
-        if done.failed is None and self.attempts[self.running[done.ticket].trial.key] >= ATTEMPTS:
-            return done.lost
-        return done.failed
-
-    def leave(self, done: Done, why: str) -> None:
-        """A trial that fails is left out of the set."""
-        entry = self.running.pop(done.ticket)
+    def leave(self, number: int, why: str) -> None:
+        """The set goes on without a trial that cannot be carried out."""
+        entry = self.running.pop(number)
         forget(place_of(self.ledger.path, entry.trial.key))
-        self.ledger.fail(done.ticket, why, by_itself=True)
+        self.ledger.fail(number, Failure(Cause.TRIAL, why))
         self.total -= 1
 
     def tell(self) -> None:

@@ -5,18 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from triscale.trials.failing import Failure
 from triscale.trials.running import Probe
 from triscale.trials.trial import Outcome, Trial
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A submitted trial that ended. lost: its worker died, so that another one may do it; failed: why it cannot be."""
+    """A submitted trial that ended, and what came of it."""
 
     ticket: int
-    outcome: Outcome | None = None
-    lost: str | None = None
-    failed: str | None = None
+    came: Outcome | Failure
 
 
 class Executor(Protocol):

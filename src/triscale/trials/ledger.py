@@ -19,11 +19,13 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from triscale.errors import UserError
+from triscale.plain import from_plain
+from triscale.trials.failing import Cause, Failure
 from triscale.trials.trial import Outcome, Trial
 
 LEDGER = "ledger.db"
 LOCKED = 60  # seconds to wait for somebody who reads
-INPUTS, OUTCOME, WHY, KEY, BY_ITSELF = "trial", "outcome", "why", "key", "by_itself"
+INPUTS, OUTCOME, WHY, KEY, CAUSE, SITTING = "trial", "outcome", "why", "key", "cause", "sitting"
 PARAMETER = FloatDistribution(0.0, 1e10)  # of whatever is told to Optuna: shares, factors, seeds
 
 
@@ -38,13 +40,24 @@ class Entry:
 
 @dataclass(frozen=True)
 class Told:
-    """What the ledger knows of a trial that was begun. number: counts as trials begin. outcome: None where it came to
-    nothing; failed: by itself, so that it would again."""
+    """What the ledger knows of a trial that was begun. number: counts as trials begin. came: None where nobody could
+    say, since the driver ended."""
 
     number: int
     parameters: Mapping[str, float]
-    outcome: Outcome | None
-    failed: bool = False
+    came: Outcome | Failure | None
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a sitting took. seconds: of all of it; busy: of those in which trials ran. trials: that it carried out;
+    fresh: their seconds, added up. slots: how many at once."""
+
+    seconds: float
+    busy: float
+    trials: int
+    fresh: float
+    slots: int
 
 
 class Ledger:
@@ -70,6 +83,8 @@ class Ledger:
                 raise
             raise UserError(f"{path}: not a ledger of this version ({type(error).__name__})") from None
         self.path = path
+        self._sitting: int | None = None
+        self._slots = 0
 
     def requeue(self) -> int:
         """What a driver that is gone left running is closed as failed; tells how many. Who wants them queues them."""
@@ -113,6 +128,8 @@ class Ledger:
             trial = self._study.ask()
             entry = entries.get(trial.user_attrs.get(KEY, ""))
             if entry is not None:
+                if self._sitting is not None:
+                    trial.set_user_attr(SITTING, self._sitting)
                 return trial.number, entry
             self._study.tell(trial.number, state=TrialState.FAIL)
         return None
@@ -123,11 +140,11 @@ class Ledger:
         trial.set_user_attr(OUTCOME, outcome.to_json())
         self._study.tell(number, outcome.selection)
 
-    def fail(self, number: int, why: str, *, by_itself: bool = False) -> None:
-        """It came to nothing; by itself, as it would again, or since its worker died."""
+    def fail(self, number: int, failure: Failure) -> None:
+        """It came to nothing."""
         trial = optuna.trial.Trial(self._study, self._id(number))
-        trial.set_user_attr(WHY, why)
-        trial.set_user_attr(BY_ITSELF, by_itself)
+        trial.set_user_attr(WHY, failure.why)
+        trial.set_user_attr(CAUSE, failure.cause.value)
         self._study.tell(number, state=TrialState.FAIL)
 
     def counts(self) -> dict[str, int]:
@@ -156,16 +173,41 @@ class Ledger:
         ended = [t for t in self._trials(TrialState.COMPLETE) if OUTCOME in t.user_attrs]
         ended += self._trials(TrialState.FAIL)
         ended.sort(key=lambda trial: (trial.datetime_complete, trial.number))
-        return [
-            Told(t.number, t.params, None, bool(t.user_attrs.get(BY_ITSELF)))
-            if t.state is TrialState.FAIL
-            else Told(t.number, t.params, Outcome.from_json(t.user_attrs[OUTCOME], f"{self.path}: trial {t.number}"))
-            for t in ended
-        ]
+        return [Told(trial.number, trial.params, self._came(trial)) for trial in ended]
+
+    def sit(self, slots: int) -> None:
+        """A sitting begins: what is begun from now on is of it."""
+        self._sitting = len(self.sittings())
+        self._slots = slots
+        self.spend(0.0, 0.0)
+
+    def spend(self, seconds: float, busy: float) -> None:
+        """What the sitting took so far, in place of what was said before."""
+        times = {"seconds": seconds, "busy": busy, "slots": self._slots}
+        self._study.set_user_attr(f"{SITTING} {self._sitting}", times)
+
+    def sittings(self) -> tuple[Spent, ...]:
+        """What every one took, also one that was killed, until shortly before. Raises `UserError`."""
+        said = self._study.user_attrs
+        rows = [said[f"{SITTING} {n}"] for n in range(sum(name.startswith(f"{SITTING} ") for name in said))]
+        fresh: list[list[float]] = [[] for _ in rows]
+        for trial in self._trials(TrialState.COMPLETE):
+            if isinstance(came := self._came(trial), Outcome) and SITTING in trial.user_attrs:
+                fresh[trial.user_attrs[SITTING]].append(came.seconds)
+        return tuple(
+            from_plain(Spent, row | {"trials": len(of_it), "fresh": sum(of_it)}, f"{self.path}", f"sitting {n}")
+            for n, (row, of_it) in enumerate(zip(rows, fresh, strict=True))
+        )
 
     def close(self) -> None:
         """Lets go of the file, which then is one file again."""
         self._engine.dispose()
+
+    def _came(self, trial: FrozenTrial) -> Outcome | Failure | None:
+        said = trial.user_attrs
+        if trial.state is TrialState.COMPLETE and OUTCOME in said:
+            return Outcome.from_json(said[OUTCOME], f"{self.path}: trial {trial.number}")
+        return Failure(Cause(said[CAUSE]), str(said.get(WHY, ""))) if said.get(CAUSE) in list(Cause) else None
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=states)

@@ -19,8 +19,9 @@ from triscale.errors import TriscaleError
 from triscale.training import Step
 from triscale.trials.attempting import Pace, attempt, settle
 from triscale.trials.executors import Done
+from triscale.trials.failing import Cause, Failure
 from triscale.trials.running import Pictures, Probe, Stopping
-from triscale.trials.trial import Outcome, Trial
+from triscale.trials.trial import Trial
 
 TOLD = 1.0  # seconds between two messages of how far a trial is
 
@@ -88,9 +89,9 @@ class Workers:
                 try:
                     said = worker.line.recv()
                 except (EOFError, OSError):
-                    said = "its worker died"
+                    said = Failure(Cause.WORKER, "its worker died")
                 if not isinstance(said, Pace):
-                    raise TriscaleError(f"a training step of {probe.architecture.name} cannot be measured: {said}")
+                    raise TriscaleError(f"a training step of {probe.architecture.name} cannot be measured: {said.why}")
                 found.append(said.seconds)
         return found
 
@@ -132,9 +133,7 @@ class Workers:
             return None
         assert worker.ticket is not None
         ticket, worker.ticket = worker.ticket, None
-        if isinstance(said, Outcome):
-            return Done(ticket, outcome=said)
-        return Done(ticket, failed=str(said))
+        return Done(ticket, said)
 
     def _replace(self, place: int) -> Done | None:
         worker = self._workers[place]
@@ -143,7 +142,7 @@ class Workers:
         self._workers[place] = self._start()
         if worker.ticket is None:
             return None
-        return Done(worker.ticket, lost=_how_it_ended(worker.process.exitcode))
+        return Done(worker.ticket, Failure(Cause.WORKER, _how_it_ended(worker.process.exitcode)))
 
 
 @contextmanager
