@@ -21,12 +21,12 @@ from triscale.exporting import FORMATS, export, opened, quantizing, saturating
 from triscale.exporting import export as export_function
 from triscale.exporting import formats as table
 from triscale.exporting.checking import by_pytorch
-from triscale.exporting.export import _run_of as run_of
 from triscale.exporting.formats import SAFE
 from triscale.exporting.rewriting import LARGEST
 from triscale.fitting import Fitted
 from triscale.models import Model, load
 from triscale.runs import write_whole
+from triscale.weights import run_meant
 
 OPENED = tuple(name for name in FORMATS if name != "torch")
 
@@ -141,9 +141,9 @@ def test_a_run_named_like_a_network_of_the_zoo_is_not_taken_for_it(
         place = tmp_path / name
         place.parent.mkdir(exist_ok=True)
         place.symlink_to(fitted.run.path)
-        assert run_of(name) is None
+        assert run_meant(name) is None
         for path in (place, f"./{name}"):
-            found = run_of(path)
+            found = run_meant(path)
             assert found is not None
             assert found.path == Path(path)
 

@@ -175,7 +175,18 @@ def test_python_calls_it_by_the_same_words() -> None:
             ("--macs", "5M", "--params", "1M", "--time", "1h", "--objective", "paper"),
             "weighs one cost, not macs and params; name one",
         ),
-        (("--macs", "5M", "--time", "1h", "--exponent", "1"), "--exponent 1: from -10 to 0; the paper's is -0.07"),
+        (
+            ("--macs", "5M", "--time", "1h", "--objective", "paper", "--exponent", "1"),
+            "--exponent 1: from -10 to 0; the paper's is -0.07",
+        ),
+        (
+            ("--macs", "5M", "--time", "1h", "--exponent", "-0.1"),
+            "--exponent -0.1: is the w of the objectives paper and abs; say --objective paper too",
+        ),
+        (
+            ("--macs", "5M", "--time", "1h", "--objective", "paper", "--exponent", "-0.1", "--calibrate"),
+            "--exponent -0.1: --calibrate measures it; leave one of the two out",
+        ),
         (("--macs", "5M", "--time", "1h", "--calibrate"), "say --objective paper too"),
         (("--macs", "5M", "--candidates", "3"), "--candidates 3: at least 8; fewer are no search"),
         (

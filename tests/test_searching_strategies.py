@@ -313,5 +313,5 @@ def test_a_strategy_is_found_by_name_and_made_anew_each_time() -> None:
 
 
 def test_a_strategy_that_is_none_is_told_the_names() -> None:
-    with pytest.raises(UserError, match="--strategy 'tpes': is none; take evolution, random, tpe"):
+    with pytest.raises(UserError, match="strategy 'tpes': is none; take evolution, random, tpe, or a Strategy"):
         find_strategy("tpes")

@@ -45,7 +45,9 @@ def command(
     objective: Annotated[
         str, typer.Option(help="What is best: constraint, hard, abs or paper (accuracy × (cost/limit)^w).")
     ] = "constraint",
-    exponent: Annotated[float, typer.Option(help="w of the objectives paper and abs.")] = -0.07,
+    exponent: Annotated[
+        float | None, typer.Option(help="w of the objectives paper and abs.", show_default="-0.07")
+    ] = None,
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Measure the w of the objective paper on these images first.")
     ] = False,

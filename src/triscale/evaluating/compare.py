@@ -21,6 +21,7 @@ from triscale.evaluating.matching import aligned, check_classes, numbered, why_a
 from triscale.evaluating.predictions import predict_images
 from triscale.evaluating.table import Table, is_table
 from triscale.runs import RunDirectory
+from triscale.weights import run_meant
 
 if TYPE_CHECKING:
     from triscale.models import Model
@@ -106,7 +107,7 @@ def _evaluated(
             raise UserError(f"{one}: a table holds answers and no model to run on other images; name the run")
     ready = [learned(one) for one in models]
     check_classes(ready[0].classes, ready[1].classes, (_name(models[0]), _name(models[1])))
-    runs = [run_of(Path(one)) if isinstance(one, str | Path) else None for one in models]
+    runs = [run_meant(one) if isinstance(one, str | Path) else None for one in models]
     how = on_bad or ("skip" if any(run and run.skips_bad() for run in runs) else "error")
     images = read(data, seed=None, on_bad=how, progress=progress)
     kept = [run.splits() if run else {} for run in runs]

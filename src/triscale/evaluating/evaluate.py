@@ -12,6 +12,7 @@ from triscale.evaluating.choosing import check_splits, choose, count_learned, re
 from triscale.evaluating.measures import Measures, measure
 from triscale.evaluating.predictions import Predictions, predict_images
 from triscale.evaluating.table import Table, is_table
+from triscale.weights import run_meant
 
 if TYPE_CHECKING:
     from triscale.models import Model
@@ -66,7 +67,7 @@ def evaluate(
     from triscale.training.machine import find_device
 
     model = learned(name)
-    run = None if isinstance(name, Model) else run_of(Path(name))
+    run = None if isinstance(name, Model) else run_meant(name)
     if data is None:
         if run is None:
             raise UserError(f"{name}: no run that says which images it was made from; name the images too")

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from triscale.arch import ZOO
 from triscale.engines.table import graph_of, weights_of
 from triscale.errors import TriscaleError, UserError
 from triscale.exporting.checking import RELATIVE, SAME, Agreement, Difference, by_pytorch, check, first_difference
@@ -17,7 +16,7 @@ from triscale.exporting.images import Seen, batches_from, batches_of, images_of
 from triscale.exporting.quantizing import MOST_LOST, Quantized, quantize
 from triscale.models import Model, learned
 from triscale.runs import RunDirectory, write_whole
-from triscale.weights import find_name
+from triscale.weights import run_meant
 
 Progress = Callable[[str, int, int], None]  # what is being done, how far, of how much
 
@@ -60,7 +59,7 @@ def export(
     if int8 and kind.engine is None:
         raise UserError(f"--int8: files of {kind.title} hold no int8 networks; take --to onnx or --to openvino")
     model = learned(name).cpu()
-    run = _run_of(name)
+    run = None if isinstance(name, Model) else run_meant(name)
     path = _place(kind, name, out, run, "-int8" if int8 else "")
     told = progress or (lambda what, done, of: None)
     place = None if images is None else Path(images)
@@ -109,14 +108,6 @@ def _quantized(
     data = images_of(run, place)
     assert kind.engine is not None
     return quantize(model, data.train, data.val, engine=kind.engine, most_lost=most_lost, progress=told)
-
-
-def _run_of(name: str | Path | Model) -> RunDirectory | None:
-    """The run that is meant; None where a name means published weights, as it does for `load`, whatever lies here."""
-    if isinstance(name, Model) or str(name) in ZOO or find_name(str(name)) or not Path(name).exists():
-        return None
-    place = Path(name) if Path(name).is_dir() else Path(name).parent
-    return RunDirectory(place) if RunDirectory(place).begun() else None
 
 
 def _place(kind: Format, name: str | Path | Model, out: str | Path | None, run: RunDirectory | None, more: str) -> Path:

@@ -15,12 +15,11 @@ from triscale.errors import UserError
 from triscale.kernels import status
 from triscale.models import Model, learned
 from triscale.runs import RunDirectory
-from triscale.runs.directory import SETTINGS
 from triscale.scaling import Rule, find_rule
 from triscale.scaling.budget import ANALYTIC, MEASURED, check_limits
 from triscale.training import Recipe
 from triscale.training.machine import find_device
-from triscale.weights import Provenance
+from triscale.weights import Provenance, run_meant
 from triscale.weights.reading import sha256_of
 
 CANDIDATES = ("efficientnet_b0", "efficientnet_lite0", "mobilenet_v2", "resnet18")
@@ -85,7 +84,7 @@ def make_wish(
     status()  # names a wrong setting of them
     Recipe(epochs=1 if epochs is None else epochs, batch=2 if batch is None else batch)
     started = None if weights is None else learned(weights)
-    source = None if isinstance(weights, Model) or weights is None else _run_of(Path(weights))
+    source = None if isinstance(weights, Model) or weights is None else run_meant(weights)
     return Wish(
         limits=asked,
         baselines=_baselines(baseline if started is None else started.architecture),
@@ -114,14 +113,6 @@ def _engine(name: str | None, device: torch.device) -> str | None:
     if name is not None and ENGINES[engine_for(device, name)].slow:
         raise UserError(f"--engine {name}: takes minutes before its first answer; take one of {quick}")
     return name
-
-
-def _run_of(path: Path) -> RunDirectory | None:
-    """The run whose model a path names: its directory, or the model file in it."""
-    place = path if path.is_dir() else path.parent
-    if not path.exists() or (path != place and path.name != MODEL_FILE):
-        return None
-    return RunDirectory(place) if (place / SETTINGS).is_file() else None
 
 
 def _started_from(weights: str | Path | Model | None, model: Model, source: RunDirectory | None) -> Provenance:

@@ -29,7 +29,7 @@ from triscale.reporting.search_words import (
 from triscale.reporting.templating import render
 from triscale.runs import write_whole
 from triscale.scaling.budget import label, show
-from triscale.units import format_count, format_seconds, parse_count
+from triscale.units import format_count, format_epochs, format_seconds, parse_count
 
 Values = Mapping[str, Any]
 Row = tuple[str, str]
@@ -81,7 +81,7 @@ def _searched(values: Values) -> list[Row]:
     """What was asked, and what became of it."""
     space, rungs, tried = values["space"], values["rungs"], values["candidates"]
     ended = [sum(one["rung"] >= place for one in tried) for place in range(len(rungs))]
-    reached = ", ".join(f"{count:,} of {_epochs(epochs)}" for count, epochs in zip(ended, rungs, strict=True))
+    reached = ", ".join(f"{count:,} of {format_epochs(epochs)}" for count, epochs in zip(ended, rungs, strict=True))
     networks = f"{large(space['points'])} points, {large(space['networks'])} different networks"
     judged, found = values["selection_images"], values["calibrated"]
     measured = ""
@@ -97,10 +97,6 @@ def _searched(values: Values) -> list[Row]:
         ("images", f"{values['images']:,} to train on, the same for every trial; {judged:,} to validate by"),
         *_time(values["time"], values["workers"]),
     ]
-
-
-def _epochs(count: int) -> str:
-    return f"{count:,} {'epoch' if count == 1 else 'epochs'}"
 
 
 def _time(time: Values | None, workers: int) -> list[Row]:
@@ -192,7 +188,7 @@ def _learned(values: Values) -> dict[str, Any]:
     choices = [(f"{one['choice']}: {100 * one['explained']:.0f} %", _worths(one)) for one in drawn]
     half = (len(choices) + 1) // 2
     weighed = values["objective"]["kind"] != "constraint"
-    title = f"mean {'worth' if weighed else 'validation accuracy'} after {_epochs(values['rungs'][0])}"
+    title = f"mean {'worth' if weighed else 'validation accuracy'} after {format_epochs(values['rungs'][0])}"
     seen = seen_of([one for _, each in choices for one in each]) if choices else (0.0, 1.0)
     plots = [Markup(learned(each, seen, title)) for each in (choices[:half], choices[half:]) if each]
     return {"plots": plots, "title": title, "rows": known, "said": said}

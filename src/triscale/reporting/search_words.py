@@ -7,7 +7,7 @@ from typing import Any
 from triscale.reporting.study_words import difference
 from triscale.scaling.budget import show
 from triscale.stats import FEWEST_APART
-from triscale.units import format_count
+from triscale.units import format_count, format_epochs
 
 Values = Mapping[str, Any]
 
@@ -100,7 +100,7 @@ def _so_far(values: Values) -> Answer:
     epochs, last = values["rungs"][first["rung"]], values["rungs"][-1]
     claim = f"of the validation images named right by {first['label']}, which leads so far at {_costs(values, first)}"
     lead = f"{tried:,} {'candidate has' if tried == 1 else 'candidates have'} ended a training. "
-    lead += f"The leader has had {_epochs(epochs)}" + (f" of {last}." if epochs < last else ", a full training.")
+    lead += f"The leader has had {format_epochs(epochs)}" + (f" of {last}." if epochs < last else ", a full training.")
     return Answer(_percent(highest(first)), claim, lead, tuple(lines))
 
 
@@ -146,7 +146,7 @@ def _measured(values: Values, one: Values, which: str) -> str:
     if one["accuracy"] is None:
         return f"{which}: no full training, {_costs(values, one)}."
     trainings = len(longest(one))
-    epochs = _epochs(values["rungs"][-1])
+    epochs = format_epochs(values["rungs"][-1])
     if len(one["accuracy"]) == 1:
         said = f"{_percent(one['accuracy'][0])} in one full training of {epochs}, which tells nothing of the noise"
     else:
@@ -284,10 +284,6 @@ def large(count: float) -> str:
         return f"{count:,.0f}"
     digits, power = f"{count:.1e}".split("e+")
     return f"{digits} × 10{str(int(power)).translate(_SIGNS)}"
-
-
-def _epochs(count: int) -> str:
-    return f"{count:,} {'epoch' if count == 1 else 'epochs'}"
 
 
 def _percent(share: float) -> str:

@@ -11,7 +11,7 @@ from triscale.kernels import status
 from triscale.plain import to_plain
 from triscale.searching.halving import FEWEST
 from triscale.searching.networks import SPACES, space_file
-from triscale.searching.objectives import EXPONENT, KINDS, Objective
+from triscale.searching.objectives import EXPONENT, KINDS, WEIGHING, Objective
 from triscale.searching.strategies import STRATEGIES
 from triscale.training import NamedRecipe, Recipe, find_recipe
 from triscale.training.machine import find_device
@@ -27,7 +27,7 @@ class Asked:
     reference: str | Path | Architecture | None = None
     space: str | Path = "around"
     objective: str = "constraint"
-    exponent: float = EXPONENT
+    exponent: float | None = None
     calibrate: bool = False
     strategy: str = "evolution"
     time: float | None = None
@@ -47,6 +47,12 @@ class Asked:
         self.wanted()
         if self.calibrate and self.objective != "paper":
             raise UserError("--calibrate measures the w of the paper's objective; say --objective paper too")
+        if self.exponent is not None and self.objective not in WEIGHING:
+            raise UserError(
+                f"--exponent {self.exponent:g}: is the w of the objectives paper and abs; say --objective paper too"
+            )
+        if self.exponent is not None and self.calibrate:
+            raise UserError(f"--exponent {self.exponent:g}: --calibrate measures it; leave one of the two out")
         if self.strategy not in STRATEGIES:
             raise UserError(f"--strategy {self.strategy!r}: is none; take {', '.join(STRATEGIES)}")
         if self.time is None and self.candidates is None:
@@ -74,7 +80,7 @@ class Asked:
         """The objective. Raises `UserError`."""
         if self.objective not in KINDS:
             raise UserError(f"--objective {self.objective!r}: is none; take {', '.join(KINDS)}")
-        return Objective(self.limits, self.objective, self.exponent)
+        return Objective(self.limits, self.objective, EXPONENT if self.exponent is None else self.exponent)
 
     @property
     def published(self) -> bool:
@@ -103,7 +109,7 @@ class Asked:
             "reference": None if (named := self.network) is None else to_dict(named),
             "space": str(self.space) if str(self.space) in SPACES else space_file(self.space).to_dict(),
             "objective": self.objective,
-            "exponent": self.exponent,
+            "exponent": EXPONENT if self.exponent is None else self.exponent,
             "calibrate": self.calibrate,
             "strategy": self.strategy,
             "images": self.images,

@@ -20,7 +20,6 @@ from triscale.searching.calibrating import FACTOR, calibrate
 from triscale.searching.costs import Costs
 from triscale.searching.halving import FEWEST, Search
 from triscale.searching.listening import SearchListener
-from triscale.searching.objectives import EXPONENT
 from triscale.searching.preparing import prepare_search
 from triscale.searching.setup import Setup
 from triscale.searching.space import Codes
@@ -49,7 +48,7 @@ def search_network(
     reference: str | Path | Architecture | None = None,
     space: str | Path = "around",
     objective: str = "constraint",
-    exponent: float = EXPONENT,
+    exponent: float | None = None,
     calibrate: bool = False,
     strategy: str = "evolution",
     images: int | None = None,
@@ -70,7 +69,7 @@ def search_network(
     data: class folders, a manifest or IDX files. out: a new or empty directory. macs, params, activations, size,
     latency, memory: the limits, at least one; see `fit`. time: seconds for all of it; candidates: how many are tried;
     one of both. reference: what the space lies around, scaled to the limits. space: one of `SPACES` or a JSON file.
-    objective: one of `KINDS`, with `exponent` as w; calibrate: w is
+    objective: one of `KINDS`; exponent: its w, the paper's by default; calibrate: w is
     measured. strategy: one of `STRATEGIES`. images, epochs: of a full training.
     cluster: the address of a Ray cluster, "" for one that is begun here. beside: other searches for the page. Test
     images are never looked at. Trials run in processes of their own: a script calls this under

@@ -9,6 +9,7 @@ from triscale.scaling.budget import check_limits
 
 Kind = Literal["constraint", "hard", "abs", "paper"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+WEIGHING: tuple[Kind, ...] = ("abs", "paper")  # cost against accuracy, by an exponent
 ABOUT: Mapping[str, str] = {
     "constraint": "the best accuracy with every cost under its limit",
     "hard": "accuracy, times limit/cost where the cost is above the limit (MnasNet, equation 2 with α = 0, β = -1)",

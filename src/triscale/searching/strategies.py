@@ -150,7 +150,7 @@ def find_strategy(name: str | Strategy) -> Strategy:
     if not isinstance(name, str):
         return name
     if name not in STRATEGIES:
-        raise UserError(f"--strategy {name!r}: is none; take {', '.join(STRATEGIES)}")
+        raise UserError(f"strategy {name!r}: is none; take {', '.join(STRATEGIES)}, or a Strategy of your own")
     return STRATEGIES[name]()
 
 
