@@ -3,8 +3,10 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-# Written last by an installation: what is older than the pins is installed again.
+# Written last by an installation: what is older than the pins, or than what it compiles, is installed again.
 INSTALLED := $(VENV)/.installed
+NATIVE := src/triscale/kernels/native
+COMPILED := $(wildcard $(addprefix $(NATIVE)/,CMakeLists.txt *.cpp *.h inference/*.cpp inference/*.h))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo install test test-slow lint docs peers clean
@@ -14,7 +16,7 @@ help:  ## this list
 
 install: $(INSTALLED)  ## make .venv and install everything into it
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt $(COMPILED)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Triscale needs Python 3.11 or newer; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)

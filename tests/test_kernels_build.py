@@ -5,7 +5,9 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
@@ -20,6 +22,12 @@ NATIVE = ROOT / "src/triscale/kernels/native"
 BACKEND = "scikit-build-core"
 
 pytestmark = pytest.mark.slow
+
+LEFTOVERS = (
+    "triscale_kernels.so", "CMakeCache.txt", "CMakeInit.txt", "CMakeFiles/rules.ninja", "build.ninja", "Makefile",
+    "cmake_install.cmake", "install_manifest.txt", ".ninja_log", ".ninja_deps", ".skbuild-info.json",
+    "__pycache__/x.cpython-311.pyc",
+)  # fmt: skip
 
 USED = """
 import torch
@@ -64,13 +72,26 @@ def builder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What git would give to others: no library that was compiled before."""
+    """A checkout in which somebody has worked: with a library that was compiled before, of another interface."""
     place = tmp_path_factory.mktemp("sources")
     for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(ROOT / name, place)
-    built = shutil.ignore_patterns("*.so", "CMakeFiles", "CMakeCache.txt", "*.ninja", "__pycache__")
+    native = NATIVE.relative_to(ROOT)
+
+    def built(folder: str, names: list[str]) -> list[str]:
+        top = Path(folder) == NATIVE
+        return [name for name in names if name == "__pycache__" or (top and not own(Path(name)))]
+
     shutil.copytree(ROOT / "src", place / "src", ignore=built)
+    for name in LEFTOVERS:
+        (place / native / name).parent.mkdir(exist_ok=True)
+        (place / native / name).write_text(f"{ROOT}: from before")
     return place
+
+
+def own(file: Path) -> bool:
+    """Whether it is a source of the kernels, rather than what CMake leaves beside them."""
+    return file.suffix in (".cpp", ".h") or file.name in ("CMakeLists.txt", "inference")
 
 
 def installed(wheel: Path, place: Path) -> Path:
@@ -84,6 +105,33 @@ def installed(wheel: Path, place: Path) -> Path:
     return python
 
 
+def test_a_source_distribution_holds_the_sources_and_nothing_that_was_built(
+    builder: Path, sources: Path, tmp_path: Path
+) -> None:
+    run(builder, "-c", f"import scikit_build_core.build as b; b.build_sdist({str(tmp_path)!r})", cwd=sources)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        found = {Path(*Path(name).parts[1:]) for name in tar.getnames()}
+    files = {path.relative_to(sources) for path in sources.rglob("*") if path.is_file()}
+    left = {NATIVE.relative_to(ROOT) / name for name in LEFTOVERS}
+    assert left <= files
+    assert found == files - left | {Path("PKG-INFO")}
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no checkout")
+def test_a_source_distribution_of_a_checkout_is_what_is_tracked(builder: Path, tmp_path: Path) -> None:
+    run("git", "clone", "--quiet", ROOT, tmp_path / "clone")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path / "clone")
+    for place in ("runs", "site", ".venv/lib", "src/triscale/__pycache__"):
+        (tmp_path / "clone" / place).mkdir(parents=True)
+        (tmp_path / "clone" / place / "x").write_text("no source")
+    run(builder, "-c", f"import scikit_build_core.build as b; b.build_sdist({str(tmp_path)!r})", cwd=tmp_path / "clone")
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        found = {str(Path(*Path(name).parts[1:])) for name in tar.getnames()}
+    assert found == {*run("git", "ls-files", cwd=tmp_path / "clone").stdout.splitlines(), "PKG-INFO"}
+
+
 @pytest.mark.skipif(shutil.which("c++") is None and shutil.which("g++") is None, reason="no C++ compiler here")
 def test_a_wheel_carries_the_kernels_and_needs_no_compiler(builder: Path, sources: Path, tmp_path: Path) -> None:
     run(builder, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path, sources)
@@ -95,8 +143,9 @@ def test_a_wheel_carries_the_kernels_and_needs_no_compiler(builder: Path, source
     files = run(python, "-m", "pip", "show", "-f", "triscale", cwd=tmp_path).stdout
     for name in ("triscale_kernels.so", "report.html.j2", "catalogue.json", "named/quick.json", "imagenet.txt"):
         assert name in files
-    for name in ("CMakeLists", "kernels.cpp", "layers.cpp", "CMakeCache"):
-        assert name not in files
+    with zipfile.ZipFile(wheel) as archive:
+        native = [name for name in archive.namelist() if "kernels/native/" in name]
+    assert native == ["triscale/kernels/native/triscale_kernels.so"]
 
 
 def test_without_a_compiler_the_package_installs_trains_and_says_so_once(
@@ -108,6 +157,8 @@ def test_without_a_compiler_the_package_installs_trains_and_says_so_once(
     build = (builder, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path, sources)
     run(*build, PATH=str(tmp_path / "bin"))
     (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        assert not [name for name in archive.namelist() if "kernels/native/" in name]
     python = installed(wheel, tmp_path / "clean")
     done = run(python, "-c", USED + "network.use(['stem.conv.norm'])", cwd=tmp_path)
     assert done.stdout.startswith("None ")
@@ -143,6 +194,28 @@ for turn in range({turns}):
     y.float().sum().backward()
 print("sound", status().isa)
 """
+
+# Of GCC 9.
+OLD = """#!/bin/sh
+for word; do
+  case "$word" in -mavx512bf16|-mavx512fp16) echo "error: unrecognized command line option '$word'" >&2; exit 1;; esac
+done
+exec g++ "$@"
+"""
+
+
+@pytest.mark.skipif(shutil.which("g++") is None or shutil.which("cmake") is None, reason="needs cmake and g++")
+def test_a_compiler_that_knows_no_bf16_compiles_the_kernels(tmp_path: Path) -> None:
+    (tmp_path / "g++-9").write_text(OLD)
+    (tmp_path / "g++-9").chmod(0o755)
+    place = tmp_path / "build"
+    # Not optimised: that takes a compiler minutes.
+    options = f"-DCMAKE_CXX_COMPILER={tmp_path / 'g++-9'}", "-DCMAKE_CXX_FLAGS_RELEASE=-O0"
+    run("cmake", "-S", NATIVE, "-B", place, *options)
+    run("cmake", "--build", place, "-j", os.cpu_count())
+    code = DRIVER.format(source=str(ROOT / "src"), library=str(place / "triscale_kernels.so"), turns=10)
+    assert run(sys.executable, "-c", code).stdout.startswith("sound ")
+
 
 ENGINE = """
 import sys, random

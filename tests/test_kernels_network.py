@@ -229,6 +229,50 @@ def test_a_second_derivative_is_an_error_and_never_zero() -> None:
             ask(maps.sum() + grad.square().sum())
 
 
+def test_a_step_on_the_meta_device_computes_shapes() -> None:
+    with torch.device("meta"):
+        network = Network(short()).train()
+        x = torch.empty(4, 3, 32, 32, requires_grad=True)
+    network.use(network.with_kernels())
+    logits = network(x)
+    logits.sum().backward()
+    assert (logits.shape, logits.is_meta) == ((4, 10), True)
+    found = [tensor.grad for tensor in (x, *network.parameters())]
+    assert all(grad is not None and grad.is_meta for grad in found)
+
+
+def test_normalisation_that_is_told_to_track_nothing_keeps_its_averages() -> None:
+    network = build(short()).train()
+    network.use(network.with_kernels())
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.track_running_stats = False
+    before = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    network(images(network.architecture))
+    assert all(torch.equal(buffer, before[name]) for name, buffer in network.named_buffers())
+
+
+def test_normalisation_without_weight_and_bias_trains_as_by_pytorch() -> None:
+    found = []
+    for own in (False, True):
+        network = build(short())
+        names = tuple(network.with_kernels())
+        for module in network.stages.modules():
+            if hasattr(module, "norm"):
+                module.norm = nn.BatchNorm2d(module.norm.num_features, affine=False)
+        assert {name for name in names if name.endswith("norm")} - network.with_kernels().keys()
+        network.use(network.with_kernels() if own else ())
+        found.append(trained(network, images(network.architecture), lambda network: network))
+    assert distance(found[1], found[0]) <= 1e-5
+
+
+def test_normalisation_may_lose_its_weight_and_bias_after_kernels_are_in_use() -> None:
+    network = build(short()).train()
+    network.use(network.with_kernels())
+    network.stages[0][0].depthwise.norm = nn.BatchNorm2d(network.stages[0][0].depthwise.norm.num_features, affine=False)
+    assert network(images(network.architecture)).isfinite().all()
+
+
 def test_an_empty_batch_leaves_the_averages_as_they_are() -> None:
     network = build(short()).train()
     network.use(network.with_kernels())

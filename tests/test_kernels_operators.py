@@ -10,11 +10,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
-from kernel_values import compiled, random, window
+from kernel_values import SINGLE, compiled, error, random, window
 from torch import Tensor, nn
 
 from triscale.kernels import compiled as calling
-from triscale.kernels import depthwise, norm, norm_depthwise, norm_excite, pointwise, squeeze_excite, status
+from triscale.kernels import depthwise, norm, norm_depthwise, norm_excite, pointwise, squeeze_excite, status, twins
 from triscale.kernels.library import ACTIVATIONS
 from triscale.nn.layers import joined
 
@@ -156,6 +156,50 @@ def test_the_number_of_threads_changes_no_bit(threads: Callable[[int], None]) ->
             results.append(found)
         for others in results[1:]:
             assert all(map(torch.equal, results[0], others))
+
+
+@compiled
+@pytest.mark.parametrize(
+    ("n", "channels", "squeezed", "side"),
+    [(128, 144, 6, 7), (128, 24, 3, 4), (256, 240, 10, 4), (256, 1152, 48, 1), (128, 333, 300, 2)],
+)
+def test_nor_does_it_in_the_small_layers_of_squeeze_excite(
+    n: int, channels: int, squeezed: int, side: int, threads: Callable[[int], None]
+) -> None:
+    """Where PyTorch computes them, it cuts such products, and functions of so many values, by the number of threads."""
+    x = random(n, channels, side, side).contiguous(memory_format=torch.channels_last).requires_grad_()
+    layers = random(squeezed, channels), random(squeezed), random(channels, squeezed), random(channels)
+    scale, bias = random(channels).abs() + 0.5, random(channels)
+    leaves = [one.requires_grad_() for one in (x, *layers)]
+    results = []
+    for count in (1, 2, 3, 4):
+        threads(count)
+        found: list[Tensor] = []
+        for y in (squeeze_excite(x, *layers, "silu"), norm_excite(x, scale, bias, 1e-3, "silu", layers)[0]):
+            found += [y, *torch.autograd.grad(y, leaves, torch.cos(y.detach()))]
+        results.append(found)
+    for others in results[1:]:
+        assert all(map(torch.equal, results[0], others))
+
+
+@compiled
+@pytest.mark.parametrize(("n", "channels", "squeezed"), [(1, 1, 1), (5, 33, 2), (128, 144, 6), (33, 672, 28)])
+def test_the_small_layers_of_squeeze_excite_are_their_twins(n: int, channels: int, squeezed: int) -> None:
+    pooled, dots = random(n, channels, seed=1), random(n, channels, seed=2)
+    reduce, expand = random(squeezed, channels) / channels**0.5, random(channels, squeezed) / squeezed**0.5
+    layers = reduce, random(squeezed), expand, random(channels)
+    found: list[Tensor] = []
+    wanted: list[Tensor] = []
+    passes: Any
+    for passes, values, to in ((calling, found, torch.float32), (twins, wanted, torch.float64)):
+        reduce, _, expand, _ = own = tuple(layer.to(to) for layer in layers)
+        hidden, gate = passes.gates(pooled.to(to), own, "silu")
+        grads = passes.gates_backward(dots.to(to), hidden, gate, reduce, expand, "silu", 9)
+        last = passes.layers_backward(pooled.to(to), hidden, *grads[:2], reduce, expand, "silu")
+        values += [hidden, gate, *grads, *last]
+    for one, other in zip(found, wanted, strict=True):
+        assert one.is_contiguous()
+        assert error(one, other) <= SINGLE
 
 
 @compiled

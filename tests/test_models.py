@@ -1,6 +1,7 @@
 import json
 import math
 import pickle
+import re
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,9 +17,12 @@ from sklearn.datasets import load_sample_image
 
 from triscale.arch import Architecture, Head, MBConv, Stage, Stem, to_json
 from triscale.arch.resolve import FOUND
-from triscale.data import Preprocess
+from triscale.data import Images, Preprocess
+from triscale.data.pictures import Memory
+from triscale.engines.memory import measure_memory
 from triscale.engines.native import available
 from triscale.errors import UserError
+from triscale.evaluating import predict_images
 from triscale.fitting import Fitted
 from triscale.models import Features, Model, features, load, predict
 from triscale.models.model import new
@@ -75,10 +79,33 @@ def test_a_model_predicts_names_with_probabilities(fitted: Fitted, digits: Path)
     assert {name for name, _ in answer} <= set(model.classes)
 
 
-def test_predicting_leaves_the_mode_as_it_was(digits: Path, fitted: Fitted) -> None:
+def gray(model: Model) -> Images:
+    pixels = np.full((1, *model.preprocess.resolution, model.preprocess.channels), 128, np.uint8)
+    return Images(np.zeros(1, np.int64), ("gray.png",), (bytes(32),), Memory(pixels))
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda model, picture: model.predict(picture),
+        lambda model, picture: features(model, picture),
+        lambda model, picture: list(predict(model, picture)),
+        lambda model, picture: predict_images(model, gray(model)),
+        lambda model, _: measure_memory(model, device=torch.device("cpu")),
+    ],
+)
+def test_predicting_leaves_every_parts_mode_as_it_was(
+    digits: Path, fitted: Fitted, monkeypatch: pytest.MonkeyPatch, ask: Callable[[Model, Path], object]
+) -> None:
+    monkeypatch.setattr("triscale.engines.logits.engine_for", lambda *_: "torch")
     model = load(fitted.run.path).train()
-    model.predict(digits / "digit-0" / "000.png")
-    assert model.training
+    for part in model.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):  # frozen, as in fine-tuning
+            part.eval()
+    before = [part.training for part in model.modules()]
+    ask(model, digits / "digit-0" / "000.png")
+    assert [part.training for part in model.modules()] == before
+    assert len(set(before)) == 2
 
 
 def test_random_weights_are_not_asked_for_answers(digits: Path) -> None:
@@ -99,6 +126,8 @@ def test_a_picture_that_cannot_be_read_does_not_hide_the_others(fitted: Fitted, 
 def test_no_class_at_all_is_refused_before_any_picture_is_asked_for(fitted: Fitted, digits: Path, top: int) -> None:
     with pytest.raises(UserError, match=f"--top {top}"):
         predict(fitted.run.path, digits, top=top)
+    with pytest.raises(UserError, match=f"--top {top}: at least one class is shown"):
+        fitted.model.predict(digits / "digit-0" / "000.png", top=top)
 
 
 @pytest.mark.parametrize("ask", [predict, features])
@@ -142,6 +171,8 @@ def _damaged(tmp_path: Path, kind: str) -> Path:
             metadata["classes"] = json.dumps(["cat"])
         elif kind == "no preprocessing":
             del metadata["preprocess"]
+        elif kind.startswith("deep "):
+            metadata[kind.removeprefix("deep ")] = "[" * 100_000
         elif kind == "another resolution":
             metadata["preprocess"] = metadata["preprocess"].replace("[32, 24]", "[100000, 100000]")
         elif kind == "a class twice":
@@ -153,6 +184,14 @@ def _damaged(tmp_path: Path, kind: str) -> Path:
             tensors = {name: tensor.half() for name, tensor in tensors.items()}
         elif kind == "not finite":
             tensors["head.classifier.bias"][0] = math.nan
+        elif kind == "a tensor missing":
+            del tensors["head.classifier.weight"]
+        elif kind == "a tensor too many":
+            tensors["head.classifier.scale"] = torch.zeros(3)
+        elif kind == "another shape":
+            tensors["head.classifier.weight"] = torch.zeros(3, 5)
+        elif kind == "another type":
+            tensors["head.classifier.weight"] = torch.zeros(3, 16, dtype=torch.int32)
         safetensors.torch.save_file(tensors, place, metadata)
     return place
 
@@ -173,6 +212,10 @@ def _damaged(tmp_path: Path, kind: str) -> Path:
         "a class twice",
         "half precision",
         "not finite",
+        "deep architecture",
+        "deep classes",
+        "deep preprocess",
+        "deep provenance",
     ],
 )
 def test_a_damaged_model_file_is_refused_in_one_line_that_names_it(tmp_path: Path, kind: str) -> None:
@@ -180,6 +223,22 @@ def test_a_damaged_model_file_is_refused_in_one_line_that_names_it(tmp_path: Pat
         load(_damaged(tmp_path, kind))
     assert "m.safetensors" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("a tensor missing", "head.classifier.weight is missing"),
+        ("a tensor too many", "head.classifier.scale is no tensor of the network"),
+        ("another shape", "head.classifier.weight is torch.float32 of (3, 5), not torch.float32 of (3, 16)"),
+        ("another type", "head.classifier.weight is torch.int32 of (3, 16), not torch.float32 of (3, 16)"),
+    ],
+)
+def test_a_file_with_a_wrong_tensor_is_refused_in_one_line_that_names_the_tensor(
+    tmp_path: Path, kind: str, reason: str
+) -> None:
+    with pytest.raises(UserError, match=re.escape(f"({reason})")):
+        load(_damaged(tmp_path, kind))
 
 
 def test_preprocessing_takes_paths_pictures_and_arrays_alike(tmp_path: Path) -> None:

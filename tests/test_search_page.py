@@ -506,3 +506,14 @@ def test_a_single_candidate_with_a_single_seed_makes_a_page() -> None:
     page = search_page(values)
     assert "+4.20 points to the reference, tiny_net at the same limits: of one seed" in text_of(page)
     assert Tables(page).of("seed 3")[1][:4] == ["candidate 4", "winner", "83.60 %", "83.60 %"]
+
+
+def test_seeds_that_judged_are_told_from_the_one_that_chose() -> None:
+    values = search()
+    assert "naming the best" not in said(values), "earlier versions did not correct"
+    for one in (values["reference"], *values["candidates"]):
+        for run in one["runs"]:
+            run["final"] = run["epochs"] == values["rungs"][-1] and run["seed"] > 0
+    text = said(values | {"judged": {"seeds": [1, 2], "out_of": 2}})
+    assert "over 2 seeds, with the noise of all finalists together and corrected for naming the best of 2" in text
+    assert "mean of 2 full trainings" in text

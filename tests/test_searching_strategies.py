@@ -143,6 +143,77 @@ def test_points_that_run_are_not_proposed_again_in_whatever_order_they_end(name:
     assert len({*begun}) == 24
 
 
+# --- a space so fine that draws find nothing ---
+
+FINE = Space.of({f"choice {place}": range(4) for place in range(40)})
+CENTRE = tuple([place % 4 for place in range(40)])
+
+
+def near_centre(codes: Codes) -> bool:
+    """Of the space's points one in 10¹⁴."""
+    return 0 < differing(codes, CENTRE) <= 8
+
+
+@pytest.fixture
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DRAWS", 500)
+    monkeypatch.setattr(module, "SCARCE", 1)
+
+
+@pytest.mark.usefixtures("few_draws")
+@pytest.mark.parametrize("name", NAMES)
+def test_where_draws_find_nothing_points_near_those_that_are_known_are_drawn(name: str) -> None:
+    strategy, history = STRATEGIES[name](), list[Scored]()
+    for place in range(25):
+        seen = {scored.codes for scored in history}
+
+        def new(codes: Codes, seen: set[Codes] = seen) -> bool:
+            return near_centre(codes) and codes not in seen
+
+        codes = fresh(strategy, FINE, Known(history), Random(place), new, start=lambda: CENTRE)
+        assert codes is not None
+        history.append(Scored(codes, worth(codes[:8])))
+    far = [differing(scored.codes, CENTRE) for scored in history]
+    assert far[0] <= module.STEPS  # nothing but the start was known
+    assert max(far) > module.STEPS  # it goes on from what was found
+
+
+@pytest.mark.usefixtures("few_draws")
+def test_points_near_what_was_tried_and_what_runs_are_drawn_without_a_start() -> None:
+    for known in (Known([Scored(CENTRE, 0.0)]), Known([], [CENTRE])):
+        found = [fresh(RandomChoice(), FINE, known, Random(seed), near_centre) for seed in range(20)]
+        assert {differing(codes, CENTRE) for codes in found if codes} == {1, 2, 3}
+    assert fresh(RandomChoice(), FINE, Known([]), Random(0), near_centre) is None
+
+
+@pytest.mark.usefixtures("few_draws")
+def test_where_nothing_near_may_be_tried_any_point_is_taken_in_the_end() -> None:
+    looked: list[Codes] = []
+
+    def late(codes: Codes) -> bool:
+        looked.append(codes)
+        return len(looked) > 1000
+
+    codes = fresh(RandomChoice(), FINE, Known([]), Random(0), late, start=lambda: CENTRE)
+    assert codes == looked[1000]
+    assert {differing(codes, CENTRE) for codes in looked[500:1000]} == {1, 2, 3}
+    assert differing(looked[1000], CENTRE) > 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_where_draws_find_a_point_none_is_looked_for_near_known_ones(name: str) -> None:
+    def start() -> Codes:
+        raise AssertionError("asked for")
+
+    for seed in range(5):
+        found = [
+            fresh(STRATEGIES[name](), EIGHT, Known([]), Random(seed), lambda codes: codes[0] == codes[1] == 2, **more)
+            for more in ({}, {"start": start})
+        ]
+        assert found[0] is not None
+        assert found[0] == found[1]
+
+
 # --- a strategy is a function of what is known ---
 
 

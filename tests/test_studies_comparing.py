@@ -196,3 +196,14 @@ def test_what_the_best_beats_it_beats_by_more_than_its_interval(size: tuple[int,
     beaten = [pair for pair in found.pairs if pair.corrected < 0.05]
     assume(beaten)
     assert all(pair.difference.low > 0 or pair.difference.high < 0 for pair in beaten)
+
+
+def test_an_interval_that_is_picked_as_the_best_of_several_still_holds() -> None:
+    rng, wrong, bare, times = np.random.default_rng(0), 0, 0, 2000
+    for _ in range(times):
+        y = rng.normal(size=(6, 3))  # the reference first; all are equal
+        sigma, df = noise(y)
+        best = y[1 + int(y[1:].mean(1).argmax())]
+        wrong += paired_seeds(best, y[0], sigma, df, out_of=5).low > 0
+        bare += paired_seeds(best, y[0], sigma, df).low > 0
+    assert wrong / times < 0.025 < 0.05 < bare / times

@@ -60,7 +60,9 @@ def command(
     ] = None,
     resolution: Annotated[
         str | None,
-        typer.Option(help="The reference's, in pixels: 28, or 24x32.", show_default="the images'"),
+        typer.Option(
+            help="The reference's, in pixels: 28, or 24x32.", show_default="the images', or that of your own reference"
+        ),
     ] = None,
     recipe: trials.Recipe = None,
     seed: arguments.Seed = 0,
@@ -173,7 +175,9 @@ def show(console: Console, values: Mapping[str, Any], report: Path) -> None:
         console.print("nothing better than the reference was found; network.json is the reference")
     elif gain is not None and len(gain) == 3:
         images, sure = gain[0] * values["selection_images"], ""
-        if gain[1] <= 0:
+        if gain[2] < 0:
+            sure = "; it won for what it costs"
+        elif gain[1] <= 0:
             sure = "; the interval contains zero: these seeds do not tell them apart"
         elif images < FEWEST_APART:
             sure = f"; that is {images:.1f} of {values['selection_images']:,} validation images, and may be chance"

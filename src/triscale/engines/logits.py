@@ -11,7 +11,7 @@ from triscale.engines.pytorch import DTYPES
 from triscale.engines.table import ENGINES, PRECISIONS, find_engine
 from triscale.errors import UserError
 from triscale.kernels import warn_if_missing
-from triscale.nn.network import Network
+from triscale.nn import Network, evaluating
 
 Logits = Callable[[Tensor], Tensor]
 
@@ -51,7 +51,8 @@ def running(
 
     engine: as for `engine_for`. The weights are those that the network has now. As many threads as PyTorch uses at the
     time. batch: images of every call, where they are always as many. Images may lie on any device; logits lie where the
-    network does. The network keeps its mode.
+    network does. Every part of the network
+    keeps its mode.
     """
     place = next(network.parameters()).device
     chosen = engine_for(place, engine, precision)
@@ -61,12 +62,8 @@ def running(
         with kind.open(network, precision=precision, threads=threads, batch=batch) as run:
             yield lambda x: torch.from_numpy(run(x.detach().cpu().contiguous().numpy()))
         return
-    mode = network.training
-    network.eval()
-    try:
+    with evaluating(network):
         yield lambda x: _by_pytorch(network, x.to(place), precision)
-    finally:
-        network.train(mode)
 
 
 @torch.inference_mode()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from triscale.nn.network import Network
+from triscale.nn import Network, evaluating
 
 
 @torch.inference_mode()
@@ -19,29 +19,30 @@ def measure_memory(network: Network, *, device: torch.device) -> int:
     """Bytes that PyTorch holds at the peak of running one image: weights, input, and all it allocates on the way.
 
     As the allocator saw it, so with the copies of weights that the library makes for its kernels; without the
-    interpreter and the libraries themselves. fp32, eager, channels last. The network is left on the device, in the mode
-    that it had.
+    interpreter and the libraries themselves. fp32, eager, channels last. The network is left on the device, every part
+    in the mode that it had.
     """
-    mode = network.training
-    network.to(device).eval()
+    network.to(device)
+    with evaluating(network):
+        return _measured(network, device)
+
+
+def _measured(network: Network, device: torch.device) -> int:
     shape = (1, network.architecture.channels, *network.architecture.resolution)
     x = torch.zeros(shape, device=device).contiguous(memory_format=torch.channels_last)
     network(x)  # what is allocated once and kept is no part of the peak
     held = _bytes([x, *network.parameters(), *network.buffers()])
-    try:
-        if device.type == "cuda":
-            before = torch.cuda.memory_allocated(device)
-            torch.cuda.reset_peak_memory_stats(device)
-            network(x)
-            return held + torch.cuda.max_memory_allocated(device) - before
-        with _silent(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-            network(x)
-        with tempfile.TemporaryDirectory(prefix="triscale-") as folder:
-            trace = Path(folder) / "trace.json"
-            profiler.export_chrome_trace(str(trace))
-            return held + _peak(trace)
-    finally:
-        network.train(mode)
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        network(x)
+        return held + torch.cuda.max_memory_allocated(device) - before
+    with _silent(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        network(x)
+    with tempfile.TemporaryDirectory(prefix="triscale-") as folder:
+        trace = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(trace))
+        return held + _peak(trace)
 
 
 def _bytes(tensors: list[Tensor]) -> int:

@@ -85,7 +85,7 @@ def predict_images(
     world: int = 1,
     logits: "Logits | None" = None,
 ) -> Predictions:
-    """What the model says of every image, in their order. The model keeps its mode.
+    """What the model says of every image, in their order. Every part of the model keeps its mode.
 
     logits: what computes them (see `engines.running`); PyTorch, in this precision, if None.
     Of ``world`` processes the one of this ``rank`` (from 0) takes the positions rank, rank + world, …: no image twice,
@@ -93,23 +93,19 @@ def predict_images(
     """
     import torch
 
+    from triscale.nn import evaluating
     from triscale.training.machine import autocast
 
     share = _share(images, rank, world)
     split = share.images if isinstance(share, Prepared) else share
     device = next(model.parameters()).device
-    mode = model.training
-    model.eval()
     found = np.zeros((len(split), len(model.classes)), np.float32)
-    try:
-        with torch.inference_mode():
-            for x, _, index in (part[:3] for part in Batches(share, model.preprocess, batch)):
-                seen = model.preprocess.normalise(x.to(device))
-                with autocast(device, precision):
-                    given = model(seen) if logits is None else logits(seen)
-                found[index.numpy()] = given.float().softmax(1).cpu().numpy()
-    finally:
-        model.train(mode)
+    with evaluating(model), torch.inference_mode():
+        for x, _, index in (part[:3] for part in Batches(share, model.preprocess, batch)):
+            seen = model.preprocess.normalise(x.to(device))
+            with autocast(device, precision):
+                given = model(seen) if logits is None else logits(seen)
+            found[index.numpy()] = given.float().softmax(1).cpu().numpy()
     return Predictions(split.names, split.labels, found, model.classes, split.digests)
 
 

@@ -1,14 +1,13 @@
 """Where in a picture a network finds its class: exact maps for pooled linear heads, Grad-CAM for everything else."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from triscale.errors import UserError
-from triscale.nn.network import Network
+from triscale.nn import Network, evaluating
 
 
 class Maps(NamedTuple):
@@ -75,18 +74,6 @@ def grad_cam(module: nn.Module, layer: nn.Module, x: Tensor, classes: Sequence[i
     with torch.no_grad():
         values = torch.einsum("nc,nchw->nhw", gradient.mean((2, 3)), outputs[0].detach()).relu()
     return Maps(values, logits.detach(), chosen)
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; afterwards every part has the mode that it had, not all of them the same."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
 
 
 def _chosen(logits: Tensor, classes: Sequence[int] | None) -> Tensor:

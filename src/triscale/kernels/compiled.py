@@ -1,14 +1,17 @@
 """Calls the compiled kernels on tensors. Every function wants what `fits`, and returns None where a kernel declined."""
 
 import ctypes
+from collections.abc import Callable
 from functools import cache
 
 import torch
 from torch import Tensor
 
+from triscale.kernels import twins
 from triscale.kernels.library import ACTIVATIONS, load
 
 _DECLINED, _NO_MEMORY = -2, -1
+_TOGETHER = 16384  # values that PyTorch leaves to one thread, whatever it does with them
 
 
 class _Depthwise(ctypes.Structure):
@@ -47,7 +50,7 @@ def fits(x: Tensor, *parameters: Tensor) -> bool:
         and x.dtype in (torch.float32, torch.bfloat16)
         and x.device.type == "cpu"
         and x.numel() > 0
-        and all(p.dtype == torch.float32 and p.device.type == "cpu" for p in parameters)
+        and all(p.dtype == torch.float32 and p.device.type == "cpu" and p.numel() > 0 for p in parameters)
     )
 
 
@@ -62,9 +65,10 @@ def _at(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-def _how(x: Tensor) -> tuple[bool, int]:
+def _how(*values: Tensor) -> tuple[bool, int]:
     """Whether values are bf16, and by how many threads: one, where more would only wait for each other."""
-    return x.dtype == torch.bfloat16, torch.get_num_threads() if x.numel() > 16384 else 1
+    threads = torch.get_num_threads() if max(map(Tensor.numel, values)) > 16384 else 1
+    return values[0].dtype == torch.bfloat16, threads
 
 
 def dense(x: Tensor) -> Tensor:
@@ -115,7 +119,7 @@ def pointwise(x: Tensor, weight: Tensor) -> Tensor:
     x, weight = dense(x), weight.contiguous()
     shape = x.shape[0], weight.shape[0], *x.shape[2:]
     y = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
-    _call("pointwise", *_matrices(x, weight), *_how(x), _at(x), _at(weight), _at(y))
+    _call("pointwise", *_matrices(x, weight), *_how(x, y), _at(x), _at(weight), _at(y))
     return y
 
 
@@ -123,7 +127,8 @@ def pointwise_backward(grad: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bo
     """`twins.pointwise_backward`."""
     grad, x, weight = dense(grad), dense(x), weight.contiguous()
     grad_x, grad_weight = like(x) if wanted[0] else None, torch.empty_like(weight) if wanted[1] else None
-    _call("pointwise_backward", *_matrices(x, weight), *_how(x), *map(_at, (grad, x, weight, grad_x, grad_weight)))
+    pointers = map(_at, (grad, x, weight, grad_x, grad_weight))
+    _call("pointwise_backward", *_matrices(x, weight), *_how(x, grad), *pointers)
     return x.new_empty(0) if grad_x is None else grad_x, weight.new_empty(0) if grad_weight is None else grad_weight
 
 
@@ -176,6 +181,67 @@ def dot(x: Tensor, grad: Tensor) -> Tensor:
     sums = x.new_empty(x.shape[:2], dtype=torch.float32)
     _call("dot", *_sizes(x), *_how(x), _at(x), _at(grad), _at(sums))
     return sums
+
+
+def _each(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """The function of every value. PyTorch's threads compute the last few of their share by other instructions, which
+    round otherwise: what it gets at once is little enough for one thread."""
+    if tensors[0].numel() <= _TOGETHER:
+        return function(*tensors)
+    parts = zip(*(torch.split(tensor.flatten(), _TOGETHER) for tensor in tensors), strict=True)
+    return torch.cat([function(*part) for part in parts]).view_as(tensors[0])
+
+
+def gates(pooled: Tensor, layers: tuple[Tensor, Tensor, Tensor, Tensor], activation: str) -> tuple[Tensor, Tensor]:
+    """`twins.gates`."""
+    reduce, reduce_bias, expand, expand_bias = layers
+    hidden = _linear(pooled, reduce) + reduce_bias
+    active = _each(lambda z: twins.activate(z, activation), hidden)
+    return hidden, _each(torch.sigmoid, _linear(active, expand) + expand_bias)
+
+
+def gates_backward(
+    dots: Tensor, hidden: Tensor, gate: Tensor, reduce: Tensor, expand: Tensor, activation: str, pixels: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`twins.gates_backward`."""
+    grad_gate = dots * (gate * (1 - gate))
+    grad_hidden = _grad_input(grad_gate, expand) * _each(lambda z: twins.slope(z, activation), hidden)
+    return grad_gate, grad_hidden, _grad_input(grad_hidden, reduce) / max(1, pixels)
+
+
+def layers_backward(
+    pooled: Tensor, hidden: Tensor, grad_gate: Tensor, grad_hidden: Tensor, reduce: Tensor, expand: Tensor,
+    activation: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """`twins.layers_backward`."""
+    active = _each(lambda z: twins.activate(z, activation), hidden)
+    return *_grad_layer(grad_hidden, pooled, reduce), *_grad_layer(grad_gate, active, expand)
+
+
+def _linear(x: Tensor, weight: Tensor) -> Tensor:
+    """(n, inputs) and (outputs, inputs) → (n, outputs): a 1×1 convolution of images of one pixel, because the bits of
+    PyTorch's products depend on the number of threads."""
+    x, weight = x.contiguous(), weight.contiguous()
+    y = x.new_empty((len(x), len(weight)))
+    _call("pointwise", *_matrices(x, weight), *_how(x, y), *map(_at, (x, weight, y)))
+    return y
+
+
+def _grad_input(grad: Tensor, weight: Tensor) -> Tensor:
+    """Of a linear layer: the gradient of what it got, (n, inputs)."""
+    grad, weight = grad.contiguous(), weight.contiguous()
+    found = grad.new_empty((len(grad), weight.shape[1]))
+    pointers = map(_at, (grad, None, weight, found, None))
+    _call("pointwise_backward", *_matrices(found, weight), *_how(grad, found), *pointers)
+    return found
+
+
+def _grad_layer(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Of a linear layer: the gradients of weight and bias."""
+    grad, x, found = grad.contiguous(), x.contiguous(), weight.new_empty(weight.shape)
+    _call("pointwise_backward", *_matrices(x, found), *_how(grad, x), *map(_at, (grad, x, None, None, found)))
+    columns = torch.split(grad, max(1, _TOGETHER // len(grad)), 1)
+    return found, torch.cat([some.sum(0) for some in columns])
 
 
 def norm_depthwise(

@@ -143,12 +143,14 @@ def _norm_excite_backward(
     check_norm(x, weight, bias, activation)
     check_grad(grad, x, x.shape)
     check_statistics(statistics, x)
+    check_grad(gate, pooled, x.shape[:2])
     check_gates(x, hidden, gate, reduce, expand)
-    passes: Any = compiled if compiled.fits(x, weight, bias, statistics, hidden, gate, reduce, expand) else twins
+    parameters = weight, bias, statistics, pooled, hidden, gate, reduce, expand
+    passes: Any = compiled if compiled.fits(x, *parameters) else twins
     grad_x, grad_weight, grad_bias, grad_gate, grad_hidden = passes.norm_excite_backward(
         grad, x, weight, bias, statistics, hidden, gate, reduce, expand, activation
     )
-    layers = twins.layers_backward(pooled, hidden, grad_gate, grad_hidden, reduce, expand, activation)
+    layers = passes.layers_backward(pooled, hidden, grad_gate, grad_hidden, reduce, expand, activation)
     return as_kernels_do(grad_x), grad_weight, grad_bias, *layers
 
 

@@ -259,7 +259,7 @@ def _excite(
     check_activation(activation)
     passes: Any = compiled if compiled.fits(x, reduce, reduce_bias, expand, expand_bias) else twins
     pooled = passes.pool(x)
-    hidden, gate = twins.gates(pooled, (reduce, reduce_bias, expand, expand_bias), activation)
+    hidden, gate = passes.gates(pooled, (reduce, reduce_bias, expand, expand_bias), activation)
     return as_kernels_do(passes.scale(x, gate, None)), pooled, hidden, gate
 
 
@@ -284,14 +284,14 @@ def _excite_backward(
     check_grad(gate, pooled, x.shape[:2])
     check_activation(activation)
     check_gates(x, hidden, gate, reduce, expand)
-    passes: Any = compiled if compiled.fits(x, pooled, reduce, expand) else twins
+    passes: Any = compiled if compiled.fits(x, pooled, hidden, gate, reduce, expand) else twins
     pixels = x.shape[2] * x.shape[3]
-    grad_gate, grad_hidden, terms = twins.gates_backward(
+    grad_gate, grad_hidden, terms = passes.gates_backward(
         passes.dot(x, grad), hidden, gate, reduce, expand, activation, pixels
     )
     # What flows back through the averages joins what flows through the scaling in one pass.
     grad_x = as_kernels_do(passes.scale(grad, gate, terms))
-    return grad_x, *twins.layers_backward(pooled, hidden, grad_gate, grad_hidden, reduce, expand, activation)
+    return grad_x, *passes.layers_backward(pooled, hidden, grad_gate, grad_hidden, reduce, expand, activation)
 
 
 def _excite_backward_fake(
@@ -352,7 +352,8 @@ only_once(_excite_backward_op)
 def cast(x: Tensor) -> Tensor:
     """As autocast does to what a convolution gets; parameters stay in fp32, kernels take them so."""
     device = x.device.type
-    if x.dtype == torch.float32 and torch.is_autocast_enabled(device):
+    known = torch.amp.is_autocast_available(device)  # of others, as of meta, it is an error to ask what is enabled
+    if x.dtype == torch.float32 and known and torch.is_autocast_enabled(device):
         return x.to(torch.get_autocast_dtype(device))
     return x
 

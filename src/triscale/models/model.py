@@ -16,7 +16,7 @@ from triscale.arch.resolve import MODEL_FILE, read_metadata, resolve
 from triscale.data import Preprocess
 from triscale.engines.table import PRECISIONS
 from triscale.errors import UserError
-from triscale.nn.network import Network, build
+from triscale.nn import Network, build, evaluating
 from triscale.runs import write_whole
 from triscale.weights import (
     Imported,
@@ -57,7 +57,7 @@ class Model(Network):
     def predict(self, image: Image.Image | str | Path, top: int = 5) -> list[tuple[str, float]]:
         """The `top` likeliest class names with their probabilities, for one picture.
 
-        Raises `UserError` for a model without learned weights.
+        Raises `UserError` for a model without learned weights, and for a top below 1.
         """
         if not self.trained:
             raise UserError(
@@ -69,15 +69,12 @@ class Model(Network):
     @torch.inference_mode()
     def name_classes(self, x: Tensor, top: int = 5) -> list[list[tuple[str, float]]]:
         """The same for a batch that is preprocessed already, (n, channels, h, w)."""
-        mode = self.training
-        self.eval()
-        try:
+        with evaluating(self):
             return self.name_logits(self(x.to(next(self.parameters()).device)).float(), top)
-        finally:
-            self.train(mode)
 
     def name_logits(self, logits: Tensor, top: int = 5) -> list[list[tuple[str, float]]]:
         """The same from logits, (n, classes)."""
+        check_top(top)
         values, indices = logits.softmax(1).topk(min(top, len(self.classes)))
         return [
             [(self.classes[i], p) for i, p in zip(places, shares, strict=True)]
@@ -101,6 +98,12 @@ class Model(Network):
         if self.provenance is not None:
             said["provenance"] = json.dumps(self.provenance.to_json(), ensure_ascii=False)
         return said
+
+
+def check_top(top: int) -> None:
+    """Raises `UserError` for a number of classes to show that shows none."""
+    if top < 1:
+        raise UserError(f"--top {top}: at least one class is shown")
 
 
 def _in_order(content: bytes) -> bytes:
@@ -228,13 +231,15 @@ class Said:
         except UserError as error:
             text = str(error)
             raise UserError(text if text.startswith(source) else f"{source}: {text}") from None
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise UserError(unreadable(source, error)) from None
 
 
 def unreadable(source: str, error: Exception) -> str:
     """What is told of a file that cannot be read, in one line."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if isinstance(error, RecursionError):
+        reason = "it is nested too deep"
     return f"{source}: not a model that this version can read ({reason}); copy or train it again"
 
 
@@ -254,6 +259,18 @@ def _classes(metadata: Mapping[str, str], architecture: Architecture, preprocess
     return tuple(classes)
 
 
+def _check_tensors(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Raises `ValueError` naming the first tensor that is missing, unknown, or of another shape or type than wanted."""
+    for name, one in wanted.items():
+        if name not in tensors:
+            raise ValueError(f"{name} is missing")
+        found = tensors[name]
+        if (found.shape, found.dtype) != (one.shape, one.dtype):
+            raise ValueError(f"{name} is {found.dtype} of {tuple(found.shape)}, not {one.dtype} of {tuple(one.shape)}")
+    if unknown := sorted(tensors.keys() - wanted.keys()):
+        raise ValueError(f"{unknown[0]} is no tensor of the network")
+
+
 def _load_file(path: Path) -> Model:
     said = Said.read(read_metadata(path), str(path))
     try:
@@ -263,6 +280,7 @@ def _load_file(path: Path) -> Model:
                 raise ValueError(f"{name} is not finite fp32")
         with torch.device("meta"):
             model = Model(said.architecture, said.classes, said.preprocess)
+        _check_tensors(tensors, model.state_dict())
         model.load_state_dict(tensors, assign=True)
     except (KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
         raise UserError(unreadable(str(path), error)) from None

@@ -19,7 +19,8 @@ from triscale.engines import running
 from triscale.engines.logits import engine_for
 from triscale.engines.native import available
 from triscale.errors import UserError
-from triscale.models.model import Model, load
+from triscale.models.model import Model, check_top, load
+from triscale.nn import evaluating
 from triscale.weights import default_weights, way_to
 
 BATCH = 64
@@ -75,11 +76,10 @@ def predict(
     pictures: files, folders (searched for pictures, in the order of their names), manifests or folders of IDX files.
     precision: fp32, or bf16 or fp16, where the processor multiplies it; if None, as for `answering`. progress: is told
     (pictures decoded, pictures), first (0, pictures), then after each of them. Raises `UserError` for a model without
-    learned weights, a path that does not exist, and a precision that is not here.
+    learned weights, a path that does not exist, a top below 1, and a precision that is not here.
     """
     ready = learned(model)
-    if top < 1:
-        raise UserError(f"--top {top}: at least one class is shown")
+    check_top(top)
     return _guesses(ready, _find(pictures), top, answering(ready, precision), progress or (lambda done, total: None))
 
 
@@ -144,12 +144,8 @@ def _averages(model: Model, stage: int, x: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def _run(model: Model, see: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    mode = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         return see(x.to(next(model.parameters()).device)).float().cpu()
-    finally:
-        model.train(mode)
 
 
 def _find(pictures: Pictures) -> list[_Picture]:

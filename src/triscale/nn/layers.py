@@ -100,9 +100,9 @@ def joined_excite(
 
 
 def _remember(layer: nn.BatchNorm2d, x: Tensor, statistics: Tensor) -> None:
-    """Moves the layer's averages as PyTorch's own does; by no images, not at all."""
+    """Moves the layer's averages as PyTorch's own does; by no images, and where it keeps none, not at all."""
     mean, variance, count = layer.running_mean, layer.running_var, layer.num_batches_tracked
-    if mean is None or variance is None or count is None:
+    if not layer.track_running_stats or mean is None or variance is None or count is None:
         return
     count.add_(1)
     if x.numel() == 0:

@@ -69,11 +69,13 @@ class ConvNorm(nn.Module):
 
     def with_kernels(self) -> dict[str, WithKernel]:
         """Its layers for which there is a kernel, by name."""
-        conv, kind = self.conv.with_kernel(), ("norm", self.norm.num_features, self.kind)
-        norm = WithKernel(
-            kind, self.norm, lambda x: self.activation(self.norm(x)), lambda x: joined(x, self.norm, self.kind)
-        )
-        return {"norm": norm} if conv is None else {"conv": conv, "norm": norm}
+        found = {"conv": conv} if (conv := self.conv.with_kernel()) is not None else {}
+        if self.norm.affine:
+            kind = ("norm", self.norm.num_features, self.kind)
+            found["norm"] = WithKernel(
+                kind, self.norm, lambda x: self.activation(self.norm(x)), lambda x: joined(x, self.norm, self.kind)
+            )
+        return found
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, inputs, h, w) → (n, outputs, ⌈h/stride⌉, ⌈w/stride⌉)."""
@@ -91,8 +93,9 @@ class ConvNorm(nn.Module):
     @property
     def joins(self) -> bool:
         """Whether normalisation and activation are a kernel's now."""
-        # Statistics that are computed anew for averaged weights are no training: this module is then in evaluation.
-        return self.own_norm and self.training and self.norm.training
+        # Statistics that are computed anew for averaged weights are no training: this module is then in evaluation. The
+        # kernel has a weight and a bias; where somebody put a normalisation without them, it is PyTorch's.
+        return self.own_norm and self.training and self.norm.training and self.norm.affine
 
     def finish(self, x: Tensor) -> Tensor:
         """Normalisation and activation of what `convolve` gave."""

@@ -70,6 +70,7 @@ def _view(values: Values, others: Sequence[Values]) -> dict[str, Any]:
         "terms": [(term, label(term)) for term in terms if term != "latency"],
         "show": show,
         "seeds": [values["seed"] + place for place in range(_seeds(values))],
+        "judged": values.get("judged"),
         "finalists": _finalists(values),
         "timed": any(one["latency"] is not None for one in every),
         "candidates": _candidates(values),
@@ -292,6 +293,7 @@ def _how(values: Values) -> list[Row]:
     optimizer, rate = recipe["optimizer"], recipe["rate"]
     last = values["seed"] + max(0, seeds - 1)
     used = "" if last == values["seed"] else f" to {last}"
+    final = "all" if values.get("judged") is None else "the others"
     return [
         ("epochs", " → ".join(f"{epochs:,}" for epochs in values["rungs"])),
         ("batch", str(recipe["batch"])),
@@ -304,7 +306,7 @@ def _how(values: Values) -> list[Row]:
         ("threads of a trial", str(how["threads"])),
         ("kernels", "Triscale's own, where a layer has one" if how["kernels"] else "PyTorch's"),
         ("workers", str(values["workers"])),
-        ("seeds", f"{values['seed']}{used}: rungs are trained with the first, finalists and the reference with all"),
+        ("seeds", f"{values['seed']}{used}: rungs take the first, finalists and the reference {final}"),
     ]
 
 

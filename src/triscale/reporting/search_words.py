@@ -87,9 +87,12 @@ def highest(one: Values) -> float:
 
 
 def longest(one: Values) -> list[float]:
-    """The accuracies of its longest trainings, seed by seed."""
+    """The accuracies of its longest trainings, seed by seed: of the final ones where there are any, as it is judged by
+    them and not by the one that chose it."""
     epochs = max((run["epochs"] for run in one["runs"]), default=0)
-    return [run["accuracy"] for run in one["runs"] if run["epochs"] == epochs]
+    runs = [run for run in one["runs"] if run["epochs"] == epochs]
+    final = [run for run in runs if run.get("final", True)]  # earlier versions judged by all of them
+    return [run["accuracy"] for run in final or runs]
 
 
 def _so_far(values: Values) -> Answer:
@@ -113,6 +116,9 @@ def _against(values: Values, name: str) -> str:
         return f"That is {100 * gain[0]:+.2f} points to {where}: of one seed, which tells nothing of the noise."
     apart, (_, low, high) = difference(*gain), gain
     how = f"paired over {_shared(values)} seeds, with the noise of all finalists together"
+    judged = values.get("judged")  # searches of earlier versions judged by the seed that chose the finalists, too
+    if judged is not None and judged["out_of"] > 1:
+        how += f" and corrected for naming the best of {judged['out_of']}"
     images = gain[0] * values["selection_images"]
     if low > 0 and images < FEWEST_APART:
         few = f"that is {images:.1f} of {values['selection_images']:,} validation images, and so few may be chance"
@@ -133,6 +139,8 @@ def _limits_of(values: Values, reference: Values) -> str:
 
 
 def _shared(values: Values) -> int:
+    if values.get("judged") is not None:
+        return len(values["judged"]["seeds"])
     top = values["rungs"][-1]
     seeds = [
         {run["seed"] for run in one["runs"] if run["epochs"] == top}
@@ -237,7 +245,7 @@ def _failed(values: Values) -> str | None:
 def _flatters(values: Values) -> str:
     return (
         f"It was chosen by these same validation images, as the best of {len(values['finalists'])} finalists and the "
-        "reference: its figure flatters, and so does its lead. The honest figure comes from triscale fit, on test "
+        "reference: its figure flatters a little. The honest figure comes from triscale fit, on test "
         "images, which this search never looked at."
     )
 

@@ -2,19 +2,22 @@
 
 import math
 import operator
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
-from statistics import fmean
+from statistics import fmean, mean
 from typing import Any, NamedTuple
 
-from triscale.errors import UserError
+from triscale.errors import OneLineWarning, UserError
 from triscale.searching.space import Codes, Space
-from triscale.searching.strategies import Known, Scored, Strategy, find_strategy, fresh
+from triscale.searching.strategies import STRATEGIES, Known, Scored, Strategy, find_strategy, fresh
 
 FINALISTS, SEEDS = 5, 3  # of the best so many are evaluated so often before one is named
 SHARE = 0.25  # of the evaluations, at most, that go into that
 WORST = -math.inf  # of an evaluation that came to nothing: not a number
+WALKED = 1_000_000  # points: a space of no more is gone through where draws find nothing, in seconds
+LOOKED = 300_000  # answers of `feasible` that are kept: 130 MB where a point has forty choices
 
 Choice = Mapping[str, Hashable]
 
@@ -35,12 +38,18 @@ class Evaluated:
     @property
     def value(self) -> float:
         """The mean of its evaluations."""
-        return fmean(self.values)
+        return _mean(self.values)
+
+    @property
+    def lost(self) -> float:
+        """The share of its evaluations that came to nothing."""
+        return self.values.count(WORST) / len(self.values)
 
 
 class Found(NamedTuple):
     """What a search found. history: ranked: points that stayed longest among those that were evaluated again stand
-    first, then by their mean value, then by their cost. best: the first of it. (Its value flatters where evaluations
+    first, then by their mean value, then by their cost; below all of these stand the points of which an evaluation came
+    to nothing, those first that lost the smallest share. best: the first of it. (Its value flatters where evaluations
     are noisy: it was chosen for the same values.)"""
 
     history: tuple[Evaluated, ...]
@@ -80,27 +89,62 @@ def search(
     """The ranked history, and the best, of so many evaluations of points of a discrete space.
 
     space: choice name → its values. evaluate: what a choice (name → value) is worth by a seed, larger is better; it may
-    be noisy, and None, NaN and infinity count as worst. What it raises ends the search, with a note of which choice it
-    was: let it return None for what came to nothing. evaluations: all of them, repeated ones too: in the end the best
-    five are evaluated twice more, as far as a quarter of the evaluations allows; the seeds are `seed`, `seed` + 1, and
-    so on. Where the space is used up before that, all that are left are shared out by halving: all points are evaluated
-    again equally often, then the better half of them, until the best five are (Karnin et al. 2013). feasible: whether a
-    choice may be tried; asked before it is evaluated, once of each choice, and where hardly any is feasible of half a
-    million before the search gives up. cost: of a choice, for the front and between equals. strategy: one of
-    `STRATEGIES`, or your own. No choice is tried twice until all have been. What is to outlast an interruption
-    `evaluate` has to keep: with the same seed and the same answers, the same choices are asked for in the same order.
-    Raises `UserError` where no choice is feasible, and for a value or a cost that is no number.
+    be noisy, and None, NaN and infinity count as worst. What it, `feasible` or `cost` raises ends the search, with a
+    note of which choice it was: let `evaluate` return None for what came to nothing. evaluations: all of them, repeated
+    ones too: in the end the best five are evaluated twice more, as far as a quarter of the evaluations allows (the next
+    best takes the place of one that then comes to nothing); the seeds are `seed`, `seed` + 1, and so on. Where the
+    space is used up before that, all that are left are shared out by halving: all points are evaluated again equally
+    often, then the better half of them, until the best five are (Karnin et al. 2013). feasible: whether a choice may be
+    tried; asked before it is evaluated, and once of each choice, as far as 300,000 answers are kept. Where hardly any
+    is feasible, half a million are drawn before the search gives up; a space of a million points or fewer is gone
+    through first, so that what is feasible in it is found. cost: of a choice, for the front and between equals; asked
+    before it is evaluated. strategy: one of `STRATEGIES`, or your own. No choice is tried twice until all have been.
+    What is to outlast an interruption `evaluate` has to keep: with the same seed and the same answers, the same choices
+    are asked for in the same order.
+    Raises `UserError` where no choice is feasible, for a strategy that is none, and for a value or a cost that is no
+    number. Warns where every evaluation came to nothing: the best is then no better than any other.
     """
     evaluations, seed = _whole(evaluations, "evaluations", 1), _whole(seed, "seed", None)
-    one = _Search(Space.of(space), evaluate, feasible, cost, find_strategy(strategy), seed)
+    one = _Search(Space.of(space), evaluate, feasible, cost, _strategy(strategy), seed)
     kept = min(FINALISTS * (SEEDS - 1), int(SHARE * evaluations) // FINALISTS * FINALISTS)
     while one.made < evaluations - kept and one.explore():
         pass
     if not one.points:
-        raise UserError("no choice of the space is feasible: none of those that were drawn; loosen the condition")
+        tried = f"its {one.space.size:,}" if one.space.size <= WALKED else "those that were drawn"
+        raise UserError(f"no choice of the space is feasible: none of {tried}; loosen the condition")
     one.settle(evaluations)
     ranked = one.ranked()
+    if ranked[0].lost == 1:
+        said = "every evaluation came to nothing (None, NaN or infinity): does evaluate return its value?"
+        warnings.warn(said, OneLineWarning, stacklevel=2)
     return Found(ranked, ranked[0])
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Their mean, also where their sum is no float any more."""
+    try:
+        return fmean(values)
+    except OverflowError:
+        return mean(values)  # in fractions: slower
+
+
+def _strategy(given: Any) -> Strategy:  # noqa: ANN401
+    """The strategy. Raises `UserError` for what is neither a name of one nor an object that proposes."""
+    if isinstance(given, type):
+        raise UserError(f"strategy must be an object, not the class {given.__name__}; give {given.__name__}(…)")
+    if not isinstance(given, str) and not callable(getattr(given, "propose", None)):
+        raise UserError(f"strategy {given!r:.60}: is none; take {', '.join(STRATEGIES)}, or a Strategy of your own")
+    return find_strategy(given)
+
+
+def _walk(space: Space, rng: Random) -> Iterator[Codes]:
+    """Every point once, in an order that chance decides."""
+    for number in rng.sample(range(space.size), space.size):
+        codes = []
+        for count in space.counts:
+            number, code = divmod(number, count)
+            codes.append(code)
+        yield tuple(codes)
 
 
 def _whole(value: Any, name: str, least: int | None) -> int:  # noqa: ANN401
@@ -128,24 +172,34 @@ class _Search:
     ) -> None:
         self.space, self.strategy, self.seed = space, strategy, seed
         self._evaluate, self._feasible, self._cost = evaluate, feasible, cost
-        self._rng = Random(seed)
+        self._rng = Random(seed if seed >= 0 else str(seed))  # of a number it takes the absolute value
+        self._walk: Iterator[Codes] | None = None  # through the whole space, once draws have found nothing
         self._looked: dict[Codes, bool] = {}
         self.points: dict[Codes, Evaluated] = {}
         self.history: list[Scored] = []
-        self.rounds: dict[Codes, int] = {}  # the last in which a point was evaluated again, counted down to 1
+        self.rounds: dict[Codes, int] = {}  # the last that a point stayed for, counted down to 1
         self.made = 0
 
     def explore(self) -> bool:
         """One more point; False where there is none."""
-        codes = fresh(self.strategy, self.space, Known(self.history), self._rng, self._admissible)
+        codes = self._next()
         if codes is None:
             return False
         choice = self.space.decode(codes)
-        cost = self._costs(choice)
+        cost = self._asked("cost before evaluation", self.made + 1, self._costs, choice)
         value = self._valued(choice, 0)
         self.points[codes] = Evaluated(choice, (value,), cost, len(self.points))
         self.history.append(Scored(codes, value))
         return True
+
+    def _next(self) -> Codes | None:
+        """What is tried next. Draws, of which one may come again, are not enough where hardly any point is left."""
+        if self._walk is None:
+            codes = fresh(self.strategy, self.space, Known(self.history), self._rng, self._admissible)
+            if codes is not None or self.space.size > WALKED:
+                return codes
+            self._walk = _walk(self.space, self._rng)
+        return next(filter(self._admissible, self._walk), None)
 
     def settle(self, evaluations: int) -> None:
         """All evaluations that are left, on points that are known: as many as they can be enough for are evaluated
@@ -153,32 +207,50 @@ class _Search:
         alive = self._order(self.points)[: max(FINALISTS, (evaluations - self.made) // (SEEDS - 1))]
         while self.made < evaluations:
             left, rounds = evaluations - self.made, 1 + max(0, math.ceil(math.log2(len(alive) / FINALISTS)))
-            each, rest = divmod(left // rounds if rounds > 1 else left, len(alive))
-            for _ in range(max(1, each)):
-                self._again(alive[: evaluations - self.made], rounds)
-            if rounds == 1:
-                self._again(alive[: min(rest, evaluations - self.made)], rounds)
-            alive = self._order(alive)[: max(FINALISTS, (len(alive) + 1) // 2)]
+            passes = max(1, left // rounds // len(alive)) if rounds > 1 else math.ceil(left / len(alive))
+            for _ in range(passes):
+                self._again(alive, evaluations - self.made, rounds)
+                alive = self._replaced(alive)
+            alive = self._order(self.points)[: max(FINALISTS, (len(alive) + 1) // 2)]
 
-    def _again(self, alive: Sequence[Codes], round_: int) -> None:
-        for codes in alive:
-            self.rounds[codes] = round_
+    def _again(self, alive: Sequence[Codes], most: int, round_: int) -> None:
+        """Each once more, the first `most` of them where they are more. The round counts once all had a turn in it:
+        whoever had none would stand below the others for no value of his."""
+        for codes in alive[:most]:
             point = self.points[codes]
             value = self._valued(point.choice, len(point.values))
             self.points[codes] = replace(point, values=(*point.values, value))
+        if all(self.rounds.get(codes) == round_ for codes in alive[most:]):
+            self.rounds.update(dict.fromkeys(alive[:most], round_))
+
+    def _replaced(self, alive: list[Codes]) -> list[Codes]:
+        """With the next best in the place of each that came to nothing, as long as there are others."""
+        if not any(self.points[codes].lost for codes in alive):
+            return alive
+        others = iter(self._order(codes for codes in self.points.keys() - alive if not self.points[codes].lost))
+        return [next(others, codes) if self.points[codes].lost else codes for codes in alive]
 
     def _order(self, some: Iterable[Codes]) -> list[Codes]:
         """From the best on."""
 
-        def rank(codes: Codes) -> tuple[float, float, float, int]:
+        def rank(codes: Codes) -> tuple[float, float, float, float, int]:
             point = self.points[codes]
-            return self.rounds.get(codes, math.inf), -point.value, point.cost or 0.0, point.order
+            return point.lost, self.rounds.get(codes, math.inf), -point.value, point.cost or 0.0, point.order
 
         return sorted(some, key=rank)
 
     def ranked(self) -> tuple[Evaluated, ...]:
         """All points, from the best on."""
         return tuple(self.points[codes] for codes in self._order(self.points))
+
+    def _asked(self, what: str, number: int, function: Callable[..., Any], choice: Choice, *seed: int) -> Any:  # noqa: ANN401
+        """What one of the caller's functions says of a choice."""
+        try:
+            return function(dict(choice), *seed)
+        except BaseException as error:  # Ctrl-C too: with the note people know how far it came
+            by = "".join(f" with seed {one}" for one in seed)
+            error.add_note(f"{what} {number} of the search: {dict(choice)}{by}")
+            raise
 
     def _costs(self, choice: Choice) -> float | None:
         if self._cost is None:
@@ -194,12 +266,7 @@ class _Search:
 
     def _valued(self, choice: Choice, repeat: int) -> float:
         self.made += 1
-        seed = self.seed + repeat
-        try:
-            found = self._evaluate(dict(choice), seed)
-        except BaseException as error:  # Ctrl-C too: with the note people know how far it came
-            error.add_note(f"evaluation {self.made} of the search: {dict(choice)} with seed {seed}")
-            raise
+        found = self._asked("evaluation", self.made, self._evaluate, choice, self.seed + repeat)
         if found is None:
             return WORST
         try:
@@ -217,6 +284,10 @@ class _Search:
             return False
         if self._feasible is None:
             return True
-        if codes not in self._looked:  # it may be dear to ask
-            self._looked[codes] = bool(self._feasible(self.space.decode(codes)))
-        return self._looked[codes]
+        known = self._looked.get(codes)  # it may be dear to ask
+        if known is None:
+            choice = self.space.decode(codes)
+            known = bool(self._asked("feasible before evaluation", self.made + 1, self._feasible, choice))
+            if len(self._looked) < LOOKED:
+                self._looked[codes] = known
+        return known

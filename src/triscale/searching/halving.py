@@ -1,5 +1,5 @@
 """A search in progress: which trial is next. Successive halving in three rungs (Li et al. 2018, asynchronous: of what
-ended in a rung the best third goes on to the next), then the best five with three seeds.
+ended in a rung the best third goes on to the next), then the best five with three seeds more.
 
 Everything follows from the ledger: a search that was killed is rebuilt from it and goes on.
 """
@@ -24,6 +24,7 @@ from triscale.trials import Cause, Entry, Failure, Outcome, Told
 
 ETA = 3  # one of so many goes on to the next rung
 FINALISTS, SEEDS = 5, 3
+FINAL = range(1, 1 + SEEDS)  # seeds of the final runs: by the first one, 0, the finalists were chosen
 FEWEST = 8  # candidates of a search: fewer are no search
 PATIENCE = 10.0  # seconds in which one more candidate is looked for although the time is over
 LOOKS = 200  # networks whose latency or memory is measured, at most, to find one that is within the limits
@@ -194,32 +195,37 @@ class Search:
         def stopped() -> bool:
             return self.costs.looks >= most or (self._left() <= 0 and monotonic() - begun > PATIENCE)
 
-        codes = fresh(self.strategy, self.setup.space.space, self.known(), rng, self._admissible, stopped)
+        def start() -> Codes | None:
+            return self.setup.space.nearest(self.setup.reference)
+
+        codes = fresh(self.strategy, self.setup.space.space, self.known(), rng, self.admissible, stopped, start)
         if codes is None:
             if not self.candidates:
                 low, high = self.setup.objective.band
-                which = "no network of the space was found" if stopped() else "the space has no network"
                 raise UserError(
-                    f"{which} that uses {low:.0%} to {high:.0%} of the limits; take another --reference or --space, or "
-                    "another limit"
+                    f"no network of the space was found that uses {low:.0%} to {high:.0%} of the limits; take another "
+                    "--reference or --space, or another limit"
                 )
             self._exhausted = True
             return None
         return self._candidate(codes), (self.setup.rungs[0], 0)
 
-    def _admissible(self, codes: Codes) -> bool:
+    def admissible(self, codes: Codes) -> bool:
+        """Whether a point may be a candidate: a new network, and within the limits."""
         if codes in self.candidates:
             return False
-        network = self.setup.network(codes)
-        return self.costs.admitted(network) is not None and plainest(network) not in self.networks
+        # Regularisation, which costs nothing that is counted or measured, would take longer than all the rest here.
+        if self.costs.admitted(self.setup.space.network(codes)) is None:
+            return False
+        return plainest(self.setup.network(codes)) not in self.networks
 
     def _candidate(self, codes: Codes | None, measured: Mapping[str, float] | None = None) -> Candidate:
         """measured: its costs that were measured in an earlier sitting; another measurement would be another number."""
         if codes is None:
             return self.reference
         if codes not in self.candidates:
-            network = self.setup.network(codes)
-            costs = self.costs.admitted(network) if measured is None else self.costs.known(network, measured)
+            network, bare = self.setup.network(codes), self.setup.space.network(codes)  # which `admissible` measured
+            costs = self.costs.admitted(bare) if measured is None else self.costs.known(network, measured)
             made = Candidate(codes, network, costs or self.costs.of(network), len(self.candidates))
             self.candidates[codes] = self.networks[plainest(network)] = made
         return self.candidates[codes]
@@ -264,7 +270,7 @@ class Search:
     def _final_runs(self, finalists: Sequence[Candidate]) -> Iterator[tuple[Candidate, Run]]:
         """The reference's too: a search that found nothing better has to say so."""
         able = [one for one in (*finalists, self.reference) if not one.failed]
-        return ((one, (self.setup.top, seed)) for seed in range(SEEDS) for one in able)
+        return ((one, (self.setup.top, seed)) for seed in FINAL for one in able)
 
     def _key(self, asked: tuple[Candidate, Run]) -> tuple[Codes | None, Run]:
         return asked[0].codes, asked[1]

@@ -2,7 +2,7 @@
 valid `Architecture`."""
 
 import math
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -26,7 +26,7 @@ from triscale.arch import (
     to_dict,
 )
 from triscale.arch.spec import MAX_CHANNELS, MAX_REPEATS
-from triscale.costing.convolutions import adds_input, projects_input
+from triscale.costing.convolutions import adds_input, projects_input, squeezed
 from triscale.errors import UserError
 from triscale.plain import from_plain, read_json, read_small, to_plain
 from triscale.searching.space import Codes, Space
@@ -40,8 +40,9 @@ INVERTED = ("mbconv", "fused_mbconv")  # the kinds that have an expansion and sq
 
 @dataclass(frozen=True, slots=True)
 class StageChoices:
-    """What may stand in a stage. channels: times the reference's, to the nearest multiple of its divisor. repeats:
-    added to the reference's, never below one block. Kinds without expansion and squeeze-excite ignore theirs."""
+    """What may stand in a stage. channels: times the reference's, to the nearest multiple of its divisor, but never
+    more than those for less than once, nor fewer for more. repeats: added to the reference's, never below one block.
+    Kinds without expansion and squeeze-excite ignore theirs."""
 
     kind: tuple[Kind, ...]
     kernel: tuple[int, ...]
@@ -120,6 +121,11 @@ class NetworkSpace:
         object.__setattr__(made, "name", name)
         return made
 
+    def at(self, scaled: Architecture) -> "NetworkSpace":
+        """The same choices around the reference at another scale. What a scale leaves of a stage, if only one block,
+        does not decide what may stand there."""
+        return replace(self, reference=scaled)
+
     @cached_property
     def networks(self) -> int:
         """How many different networks there are: fewer than points, for an expansion says nothing of blocks that have
@@ -175,9 +181,13 @@ class NetworkSpace:
         return block_of(kind, kernel, expansion, squeeze_excite, old.block.activation, reduction)
 
     def _channels(self, old: Stage, times: float) -> int:
+        if times == 1:
+            return old.channels
         divisor = self.reference.rounding.divisor
         channels = max(divisor, int(old.channels * times / divisor + 0.5) * divisor)
-        return min(MAX_CHANNELS, old.channels if times == 1 else channels)
+        # Where the reference has few channels for its divisor, the nearest multiple may lie on the other side of it.
+        towards = min if times < 1 else max
+        return min(MAX_CHANNELS, towards(old.channels, channels))
 
     def _repeats(self, old: Stage, added: int) -> int:
         return min(MAX_REPEATS, max(1, old.repeats + added))
@@ -239,8 +249,9 @@ def mnasnet(reference: Architecture) -> NetworkSpace:
     """The factorised space of MnasNet (Tan et al. 2019, arXiv 1807.11626, section 4.1) around any reference; in the
     paper around MobileNetV2: a convolution, a depthwise separable one or MBConv of expansion 3 or 6, kernels of 3 or 5,
     squeeze-excite or not, three kinds of shortcut, channels × 0.75, 1, 1.25, a block less or more. Stages of a single
-    block stay: five of MobileNetV2's seven are left, and 324⁵ = 3.6 × 10¹² different networks. (The paper counts 432 a
-    stage, and about 10¹³ in all: with squeeze-excite in blocks that have none here.)
+    block stay, unless there are no others: five of MobileNetV2's seven are left, and 324⁵ = 3.6 × 10¹² different
+    networks. (The paper counts 432 a stage, and about 10¹³ in all: with squeeze-excite in blocks that have none here.)
+    For a reference that was scaled see `at`: which stages stay is said by the network before.
     """
     choices = StageChoices(
         kind=("conv", "depthwise_separable", "mbconv"),
@@ -251,7 +262,8 @@ def mnasnet(reference: Architecture) -> NetworkSpace:
         channels=(0.75, 1.0, 1.25),
         repeats=(-1, 0, 1),
     )
-    stages = tuple(None if stage.repeats == 1 else choices for stage in reference.stages)
+    single = all(stage.repeats == 1 for stage in reference.stages)
+    stages = tuple(None if stage.repeats == 1 and not single else choices for stage in reference.stages)
     return NetworkSpace(reference, stages, f"mnasnet around {reference.name}"[:120])
 
 
@@ -292,14 +304,36 @@ def space_from_dict(values: object, source: str) -> NetworkSpace:
 
 
 def plainest(network: Architecture) -> Architecture:
-    """The one description of all networks that compute the same: it names a shortcut only where that adds something."""
+    """The one description of networks that compute the same: it names a shortcut only where that adds something, a
+    fused MBConv that is a convolution alone as that, and of ratios that squeeze to as many channels one."""
     stages, inputs = [], network.stem.channels
     for stage in network.stages:
         does = _shortcuts(stage, inputs)
         skip = next(skip for skip in get_args(Skip) if _shortcuts(replace(stage, skip=skip), inputs) == does)
-        stages.append(replace(stage, skip=skip))
+        stages.append(replace(stage, skip=skip, block=_plainest_block(stage, inputs)))
         inputs = stage.channels
     return replace(network, stages=tuple(stages))
+
+
+def _plainest_block(stage: Stage, inputs: int) -> Block:
+    block = stage.block
+    if not isinstance(block, MBConv | FusedMBConv):
+        return block
+    if block.squeeze_excite:
+        seen = {inputs, stage.channels} if stage.repeats > 1 else {inputs}
+        return replace(block, squeeze_excite=_plainest_ratio(block.squeeze_excite, seen))
+    alone = isinstance(block, FusedMBConv) and block.expansion == 1
+    return Conv(block.kernel, block.activation) if alone else block
+
+
+def _plainest_ratio(ratio: float, inputs: Collection[int]) -> float:
+    """The one ratio for all that squeeze so many input channels of blocks to the same numbers: the least that does,
+    where one of these is more than a single channel; that is never less."""
+    narrow = {count: squeezed(count, ratio) for count in inputs}
+    least = max((inside / count for count, inside in narrow.items() if inside > 1), default=1 / max(inputs))
+    if any(squeezed(count, least) < inside for count, inside in narrow.items()):
+        least = math.nextafter(least, 1)  # a product that is rounded down
+    return least if all(squeezed(count, least) == inside for count, inside in narrow.items()) else ratio
 
 
 def _shortcuts(stage: Stage, inputs: int) -> list[tuple[bool, bool]]:

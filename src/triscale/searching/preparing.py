@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import product, starmap
 from time import monotonic
 
 import torch
@@ -23,6 +23,7 @@ from triscale.searching.networks import SPACES, NetworkSpace, StageChoices, spac
 from triscale.searching.objectives import Objective
 from triscale.searching.references import usual
 from triscale.searching.setup import Setup
+from triscale.searching.space import Codes
 from triscale.studies.choosing import fastest_way
 from triscale.studies.planning import FEWEST_STEPS, PART, usable
 from triscale.studies.preparing import JUDGING, OVERHEAD
@@ -114,15 +115,23 @@ def _space(images: Data, asked: Asked, device: torch.device) -> NetworkSpace:
     named = asked.network or usual(str(asked.space), resolution or image_resolution(images))
     fitted = adapt(named, resolution=resolution, channels=channels, classes=classes)
     budget = measured_budget(asked.limits, device)
-    low, _ = asked.wanted().band
+    space, (low, _) = SPACES[str(asked.space)](fitted), asked.wanted().band
     if not asked.published and low <= budget.used(budget.values(fitted)) <= 1:
-        return SPACES[str(asked.space)](fitted)
+        return space
     try:  # with every pixel, up or down: the resolution is not the search's to choose
         scaled = replace(solve(fitted, RULES["slim"], budget).architecture, name=fitted.name)
     except TooSmallError as error:
-        height, width = fitted.resolution
-        raise UserError(f"{error}; or a --resolution below {height}×{width}") from None
-    return SPACES[str(asked.space)](regularised(scaled, fitted))
+        raise UserError(f"{error}; or {_fewer_pixels(fitted, images)}") from None
+    return space.at(regularised(scaled, fitted))
+
+
+def _fewer_pixels(reference: Architecture, images: Data) -> str:
+    """The way out where a reference is too large: a network of one's own keeps its pixels until it is told others."""
+    height, width = reference.resolution
+    theirs = image_resolution(images)
+    if theirs[0] * theirs[1] < height * width:
+        return f"--resolution {theirs[0]}x{theirs[1]}, as the images have; the reference keeps its {height}×{width}"
+    return f"a --resolution below {height}×{width}"
 
 
 def _check_reach(space: NetworkSpace, objective: Objective, device: torch.device, name: str) -> None:
@@ -141,23 +150,43 @@ def _check_reach(space: NetworkSpace, objective: Objective, device: torch.device
     if least > high or most < low:
         raise UserError(
             f"--space {name}: its networks use about {least:.0%} to {most:.0%} of the limits, and wanted are "
-            f"{low:.0%} to {high:.0%}; take another limit, or a space around a network of that size"
+            f"{low:.0%} to {high:.0%}; take another limit or --resolution, or a space around a network of that size"
         )
 
 
 def _extremes(space: NetworkSpace) -> tuple[Architecture, Architecture]:
     """The networks of the fewest and the most MACs, about: every stage is chosen as if it alone were free."""
-    counts, least, most = space.space.counts, list[int](), list[int]()
-    while len(least) < len(counts):
-        at, width = len(least), len(StageChoices.__slots__)
-        before, after = (0,) * at, (0,) * (len(counts) - at - width)
-        found = [
-            (cost(space.network((*before, *codes, *after))).macs, codes)
-            for codes in product(*map(range, counts[at : at + width]))
-        ]
-        least += min(found)[1]
-        most += max(found)[1]
+    width, least, most = len(StageChoices.__slots__), list[int](), list[int]()
+    for at in range(0, len(space.space.counts), width):
+        least += _extreme(space, at, min)
+        most += _extreme(space, at, max)
     return space.network(tuple(least)), space.network(tuple(most))
+
+
+# Once the kind and the channels of a stage are settled, which value of these costs most does not depend on those after
+# it. (The expansion's does on those before it: with that of 1 a fused MBConv is another convolution.)
+ONE_BY_ONE = ("repeats", "kernel", "skip", "squeeze_excite", "expansion")
+
+
+def _extreme(space: NetworkSpace, at: int, pick: Callable[..., tuple[int, Codes]]) -> Codes:
+    """The codes of the stage whose first code has the place `at`, with all others at their first values. Its points are
+    a product of seven choices, far too many to go through in a space that people write."""
+    names, counts = StageChoices.__slots__, space.space.counts
+    before, after = (0,) * at, (0,) * (len(counts) - at - len(names))
+
+    def macs(codes: Codes) -> tuple[int, Codes]:
+        return cost(space.network((*before, *codes, *after))).macs, codes
+
+    def settled(kind: int, channels: int) -> tuple[int, Codes]:
+        chosen = {"kind": kind, "channels": channels}
+        codes = tuple(chosen.get(name, 0) for name in names)
+        for place in map(names.index, ONE_BY_ONE):
+            tried = ((*codes[:place], code, *codes[place + 1 :]) for code in range(counts[at + place]))
+            codes = pick(map(macs, tried))[1]
+        return macs(codes)
+
+    kinds, channels = (range(counts[at + names.index(name)]) for name in ("kind", "channels"))
+    return pick(starmap(settled, product(kinds, channels)))[1]
 
 
 def _amount(passes: float, images: Data, asked: Asked, recipe: Recipe, judged: float) -> Amount:
@@ -209,5 +238,5 @@ def _passes(candidates: int, images: int, rungs: tuple[int, ...], judged: float)
     for epochs in rungs:
         found += count * (epochs * images + judged)
         count /= ETA
-    again = FINALISTS * (SEEDS - 1) + SEEDS
+    again = (FINALISTS + 1) * SEEDS
     return found + SPREAD * again * (rungs[-1] * images + judged)

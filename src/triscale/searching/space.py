@@ -31,8 +31,10 @@ class Space:
             if not values:
                 raise UserError(f"choice {name!r} has no values; give at least one, or leave it out")
             if len(set(values)) != len(values):
-                twice = next(value for place, value in enumerate(values) if value in values[:place])
-                raise UserError(f"choice {name!r} has the value {twice!r} twice; give each once")
+                place = next(place for place, value in enumerate(values) if value in values[:place])
+                twice, first = values[place], values[values.index(values[place])]
+                alike = "" if repr(first) == repr(twice) else f": {first!r} is equal to it"  # False is 0
+                raise UserError(f"choice {name!r} has the value {twice!r} twice{alike}; give each once")
 
     @classmethod
     def of(cls, choices: Mapping[str, Sequence[Hashable]]) -> "Space":
@@ -42,10 +44,14 @@ class Space:
         for name, values in choices.items():
             if isinstance(values, str | bytes) or not isinstance(values, Sequence):
                 raise UserError(f"choice {name!r}: its values must be a list, not {values!r:.60}")
-        try:
-            return cls(tuple(choices), tuple(tuple(values) for values in choices.values()))
-        except TypeError as error:  # a value that cannot be told from another by its hash
-            raise UserError(f"the values of a space must be texts, numbers or tuples ({error})") from None
+            try:
+                set(values)
+            except TypeError as error:  # a value that cannot be told from another by its hash
+                raise UserError(
+                    f"choice {name!r}: its values must be texts, numbers or tuples ({error}); "
+                    "of lists make tuples, and name anything else by a text"
+                ) from None
+        return cls(tuple(choices), tuple(tuple(values) for values in choices.values()))
 
     @cached_property
     def counts(self) -> tuple[int, ...]:

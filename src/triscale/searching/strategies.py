@@ -4,7 +4,7 @@ points may come back in any order. (TPE goes on too, but with other random numbe
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import chain, takewhile
 from random import Random
 from typing import Protocol
 
@@ -14,8 +14,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from triscale.errors import UserError
 from triscale.searching.space import Codes, Space
 
-DRAWS = 10_000  # proposals that are looked at for one that is admissible and new
+DRAWS = 10_000  # proposals that are looked at for one that is admissible and new; then as many near known points
 SCARCE = 50  # times as many at the end: of some spaces one point in thousands is within the limits
+STEPS = 3  # choices, at most, by which a point that is drawn near a known one differs from it
 NEAR = 50  # proposals near a parent that are turned down, before it is looked farther from it
 
 
@@ -49,7 +50,8 @@ class Strategy(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RandomChoice:
-    """Any point: the control that every other strategy has to beat."""
+    """Any point: the control that every other strategy has to beat. In a space so fine that `DRAWS` of its points hold
+    none within the limits, it is one near a known point, see `fresh`: there chance is not uniform."""
 
     def propose(self, space: Space, known: Known, rng: Random, turned_down: int) -> Codes:
         """See `Strategy`."""
@@ -161,11 +163,14 @@ def fresh(
     rng: Random,
     admissible: Callable[[Codes], bool],
     stopped: Callable[[], bool] = lambda: False,
+    start: Callable[[], Codes | None] = lambda: None,
 ) -> Codes | None:
     """A proposal that may be tried and is new, both of which `admissible` tells; None where none turns up, or `stopped`
     tells before that it has taken too long.
 
-    After `DRAWS` proposals any point is taken; of a space that is small all are looked at.
+    After `DRAWS` proposals any point is taken; of a space that is small all are looked at. Of others points near those
+    that are known are drawn first: the more choices a network has, the farther chance takes its cost from the limits,
+    while what differs little from one that is within them often is as well. start: such a point, before any was tried.
     """
 
     def going(_: object) -> bool:
@@ -178,5 +183,8 @@ def fresh(
     if space.size <= DRAWS:
         left = list(filter(admissible, takewhile(going, space.all())))
         return rng.choice(left) if left else None
+    first = start()
+    near = [*(() if first is None else (first,)), *(scored.codes for scored in known.history), *known.running]
+    walked = (space.mutate(rng.choice(near), rng, rng.randint(1, STEPS)) for _ in range(DRAWS if near else 0))
     drawn = (space.sample(rng) for _ in range(SCARCE * DRAWS))
-    return next(filter(admissible, takewhile(going, drawn)), None)
+    return next(filter(admissible, takewhile(going, chain(walked, drawn))), None)

@@ -15,10 +15,10 @@ from triscale.arch import to_dict
 from triscale.costing import cost
 from triscale.engines import Latency
 from triscale.plain import to_plain
-from triscale.searching.halving import SEEDS, Candidate, Run, Search
+from triscale.searching.halving import FINAL, Candidate, Run, Search
 from triscale.searching.setup import Setup
 from triscale.stats import Estimate
-from triscale.studies.comparing import compare_arms
+from triscale.studies.comparing import compare_arms, paired_seeds
 
 SCHEMA = 1
 CONFIDENCE = 0.95
@@ -31,33 +31,36 @@ Latencies = Mapping[int, Latency]
 class Judged:
     """What the final runs say, by the order of the network (-1: the reference), each (value, low, high) of 95 %.
 
-    means: of the accuracy, over further seeds too. gains: over the reference, paired by seed. The noise of a run is
-    estimated from all of them together (`studies.comparing`): three seeds of one network alone would be a guess.
+    seeds: those of the final runs, by which no finalist was chosen. means: of the accuracy, over further seeds too.
+    gains: over the reference, paired by seed; each interval holds although the best of them is named. The noise of a
+    run is estimated from all of them together (`studies.comparing`): three seeds of one network alone would be a guess.
     """
 
+    seeds: Sequence[int]
     means: Mapping[int, Estimate]
     gains: Mapping[int, Estimate]
+
+    def to_json(self) -> dict[str, Any] | None:
+        """Plain values: which seeds judged, and among how many gains the winner's was picked."""
+        return {"seeds": list(self.seeds), "out_of": len(self.gains)} if self.gains else None
 
 
 def judge(search: Search) -> Judged:
     """Of the finalists and the reference, as far as they were trained with the same seeds."""
     top = search.setup.top
-    seeds = [seed for seed in range(SEEDS) if (top, seed) in search.reference.outcomes]
+    seeds = [seed for seed in FINAL if (top, seed) in search.reference.outcomes]
     able = [one for one in search.finalists or [] if all((top, seed) in one.outcomes for seed in seeds)]
     if len(seeds) < 2 or not able:
-        return Judged({}, {})
+        return Judged((), {}, {})
     arms = [search.reference, *able]
     y = np.array([[one.outcomes[top, seed].selection for seed in seeds] for one in arms])
     found = compare_arms(y)
-    gains = {
-        arms[pair.second].order: Estimate(
-            -pair.difference.value, max(-1.0, -pair.difference.high), min(1.0, -pair.difference.low)
-        )
-        for pair in found.pairs
-        if pair.first == 0
-    }
+    gains = {}
+    for one, row in zip(able, y[1:], strict=True):
+        gain = paired_seeds(row, y[0], found.sigma, found.df, out_of=len(able))
+        gains[one.order] = Estimate(gain.value, max(-1.0, gain.low), min(1.0, gain.high))
     means = (Estimate(mean.value, max(0.0, mean.low), min(1.0, mean.high)) for mean in found.means)
-    return Judged({one.order: mean for one, mean in zip(arms, means, strict=True)}, gains)
+    return Judged(seeds, {one.order: mean for one, mean in zip(arms, means, strict=True)}, gains)
 
 
 def search_values(search: Search, latencies: Latencies, winner: Candidate | None, time: object) -> dict[str, Any]:
@@ -93,6 +96,7 @@ def search_values(search: Search, latencies: Latencies, winner: Candidate | None
         "failed": sum(bool(one.failed) for one in search.candidates.values()),
         "finalists": [one.order for one in finalists],
         "winner": None if winner is None else winner.order,
+        "judged": judged.to_json(),
         "gain": None if winner is None else _bounds(judged.gains.get(winner.order)),
         "curve": curve(search),
         "learned": learned(search),
@@ -123,7 +127,13 @@ def candidate_values(search: Search, one: Candidate, latencies: Latencies, judge
         "latency": None if latency is None else asdict(latency),
         "rung": one.rung(setup.rungs),
         "runs": [
-            {"epochs": epochs, "seed": seed, "accuracy": outcome.selection, "seconds": outcome.seconds}
+            {
+                "epochs": epochs,
+                "seed": seed,
+                "accuracy": outcome.selection,
+                "seconds": outcome.seconds,
+                "final": epochs == setup.top and seed in FINAL,
+            }
             for (epochs, seed), outcome in sorted(one.outcomes.items())
         ],
         "accuracy": _bounds(judged.means.get(one.order)) or _mean([one.outcomes[run].selection for run in full]),
@@ -133,8 +143,9 @@ def candidate_values(search: Search, one: Candidate, latencies: Latencies, judge
 
 
 def full_runs(search: Search, one: Candidate) -> list[Run]:
-    """Its full trainings, by seed."""
-    return sorted(run for run in one.outcomes if run[0] == search.setup.top)
+    """Its full trainings that it is judged by: the final ones; before there are any, that by which it was chosen."""
+    full = sorted(run for run in one.outcomes if run[0] == search.setup.top)
+    return [run for run in full if run[1] in FINAL] or full
 
 
 def _bounds(estimate: Estimate | None) -> list[float] | None:

@@ -99,11 +99,12 @@ def noise(y: Values) -> tuple[float, int]:
     return max(math.sqrt(float((rest**2).sum()) / df), ROUNDING * max(1.0, float(np.abs(y).max()))), df
 
 
-def paired_seeds(y_a: Values, y_b: Values, sigma: float, df: int) -> Estimate:
+def paired_seeds(y_a: Values, y_b: Values, sigma: float, df: int, *, out_of: int = 1) -> Estimate:
     """How much higher a's mean is than b's, with the t interval of 95 %. y_a, y_b: float64 [seeds], the same seeds in
-    the same order; sigma, df: as `noise` finds them."""
+    the same order; sigma, df: as `noise` finds them. out_of: differences among which this one is picked afterwards; the
+    interval is as much wider as lets it hold whichever that is (Bonferroni)."""
     value = float((np.asarray(y_a) - np.asarray(y_b)).mean())
-    half = float(stats.t.isf(LEVEL / 2, df)) * _error(sigma, len(y_a))
+    half = float(stats.t.isf(LEVEL / 2 / out_of, df)) * _error(sigma, len(y_a))
     return Estimate(value, value - half, value + half)
 
 

@@ -158,11 +158,11 @@ struct Seen {
   long first, count;
 };
 
-// Adds the weight's gradient from a unit to `sums`, (K·K, channels), for one vector of channels and GROUP rows of the
-// kernel from `first`, which all stay in registers. WIDTH outputs are taken at a time.
+// Adds the weight's gradient from a part of a unit to `sums`, (K·K, channels), for one vector of channels and GROUP rows of
+// the kernel from `first`, which all stay in registers. WIDTH outputs are taken at a time. image: the unit's first.
 template <int K, int S, int GROUP, int WIDTH, class L>
 TRISCALE_INLINE void weigh(const float* x, const Seen& seen, const float* grad, const Seen& grads, const Depthwise& s,
-                           const Unit& unit, int first, double* sums, long step, L lanes, long repeated) {
+                           long image, const Unit& part, int first, double* sums, long step, L lanes, long repeated) {
   constexpr int kSeen = (WIDTH - 1) * S + K;
   const int group = static_cast<int>(least(GROUP, K - first));
   Vec taps[GROUP][K];
@@ -189,20 +189,22 @@ TRISCALE_INLINE void weigh(const float* x, const Seen& seen, const float* grad, 
       }
     }
   };
-  for (long n = unit.image; n < unit.image + unit.images; n++) {
-    for (long o = unit.row; o < unit.row + unit.rows; o++) {
+  for (long n = part.image; n < part.image + part.images; n++) {
+    for (long o = part.row; o < part.row + part.rows; o++) {
       const long top = o * S - s.top + first;
       const uint32_t rows = inside_of(top, group, s.height);
       const bool all_rows = rows == inside_of(0, GROUP, GROUP);
       for (long start = 0; start < s.out_width; start += WIDTH) {
-        const float* from = grad + (((n - unit.image) * grads.count + o - grads.first) * s.out_width + start) * channels;
+        const float* from = grad + (((n - image) * grads.count + o - grads.first) * s.out_width + start) * channels;
         const long column = start * S - s.left;
         const uint32_t inside = inside_of(column, kSeen, s.width);
-        const long at = (((n - unit.image) * seen.count + top - seen.first) * s.width + column) * channels;
+        const long at = (((n - image) * seen.count + top - seen.first) * s.width + column) * channels;
         if (all_rows && start + WIDTH <= s.out_width && inside == inside_of(0, kSeen, kSeen)) {
           add(Number<1>{}, from, at, WIDTH, inside, rows);
         } else {
-          add(Number<0>{}, from, at, s.out_width - start, inside, rows);
+          // Columns that only outputs beyond the row would see are left out: their 0 times what is no number is none.
+          const long there = least(WIDTH, s.out_width - start);
+          add(Number<0>{}, from, at, there, inside & ((1u << ((there - 1) * S + K)) - 1), rows);
         }
       }
     }
@@ -218,6 +220,20 @@ TRISCALE_INLINE void weigh(const float* x, const Seen& seen, const float* grad, 
   }
 }
 
+// Calls call(part) for parts of a unit with few enough outputs to be summed in single precision, one after another.
+template <class Call>
+inline void each_part(const Unit& unit, long out_width, Call call) {
+  constexpr long kOutputs = 512;
+  const long rows = most(1, least(unit.rows, kOutputs / out_width));
+  const long images = rows < unit.rows ? 1 : most(1, kOutputs / (rows * out_width));
+  const long last_image = unit.image + unit.images, last_row = unit.row + unit.rows;
+  for (long n = unit.image; n < last_image; n += images) {
+    for (long row = unit.row; row < last_row; row += rows) {
+      call(Unit{n, least(images, last_image - n), row, least(rows, last_row - row)});
+    }
+  }
+}
+
 template <int K, int S>
 inline void weigh_unit(const Seen& seen, const Seen& grads, const Depthwise& s, const Unit& unit, double* sums) {
   // As many rows of the kernel as the registers hold beside four gradients and an input.
@@ -227,12 +243,15 @@ inline void weigh_unit(const Seen& seen, const Seen& grads, const Depthwise& s, 
   const long step = round_up(s.channels, kLanes);
   cover(s.channels, [&](long c, auto lanes, long repeated) {
     for (int first = 0; first < K; first += kGroup) {
-      if (s.out_width > 4) {
-        weigh<K, S, kGroup, kWide>(seen.rows + c, seen, grads.rows + c, grads, s, unit, first, sums + c, step, lanes,
-                                   repeated);
-      } else {
-        weigh<K, S, kGroup, 4>(seen.rows + c, seen, grads.rows + c, grads, s, unit, first, sums + c, step, lanes, repeated);
-      }
+      each_part(unit, s.out_width, [&](const Unit& part) {
+        if (s.out_width > 4) {
+          weigh<K, S, kGroup, kWide>(seen.rows + c, seen, grads.rows + c, grads, s, unit.image, part, first, sums + c, step,
+                                     lanes, repeated);
+        } else {
+          weigh<K, S, kGroup, 4>(seen.rows + c, seen, grads.rows + c, grads, s, unit.image, part, first, sums + c, step,
+                                 lanes, repeated);
+        }
+      });
     }
   });
 }

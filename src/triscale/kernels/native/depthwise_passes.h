@@ -148,36 +148,41 @@ struct NormSums {
   const Affine* affine;
   long period;
   float* single;
+  double* totals;
+  long waiting;  // values whose sums are in single precision still
 
-  // g = the gradient after the activation times its slopes, for one row; stored where the input's gradient will be.
+  // g = the gradient after the activation times its slopes, for one row; stored where the input's gradient will be, and
+  // summed as it is stored.
   template <class T>
-  void take(const float* grad, const float* slopes, const T* x, long n, T* out) const {
-    auto add = [&](auto count, long at, long c, auto lanes) {
+  void take(const float* grad, const float* slopes, const T* x, long n, T* out) {
+    in_groups(0, n, period, [&](auto count, long at, long c, auto lanes) {
+      const Vec mean = load(affine->mean + c, Full{});
       Vec sum = load(single + c, Full{}), product = load(single + period + c, Full{});
+      Pairs<decltype(count)::value> gradients, products;
       TRISCALE_UNROLL for (int i = 0; i < decltype(count)::value; i++) {
         const long here = at + i * period;
-        const Vec g = load(grad + here, lanes) * load(slopes + here, lanes);
-        store(out + here, g, lanes);
-        sum += g;
-        product += g * affine->away(load(x + here, lanes), c);
+        const Vec found = load(grad + here, lanes) * load(slopes + here, lanes), g = rounded<T>(found);
+        store(out + here, found, lanes);
+        gradients.add(i, g, sum);
+        products.add(i, g * (load(x + here, lanes) - mean), product);
       }
       store(single + c, sum, Full{});
       store(single + period + c, product, Full{});
-    };
-    // Several periods at once: sums that are loaded and stored for every vector would wait for each other.
-    constexpr int kAtOnce = 8;
-    long done = 0;
-    for (; done + kAtOnce * period <= n; done += kAtOnce * period) {
-      for (long c = 0; c < period; c += kLanes) add(Number<kAtOnce>{}, done + c, c, Full{});
-    }
-    walk(n - done, period, [&](long at, long c, auto lanes) { add(Number<1>{}, done + at, c, lanes); });
+    }, [&] {
+      if ((waiting += n) >= kSingle * period) settle();
+    });
+  }
+
+  void settle() {
+    drain(single, 2 * period, totals);
+    waiting = 0;
   }
 };
 
 // The input's gradients of a unit. `line`: room for a row, where they are not written as they are.
 template <int K, int S, class T>
 inline void inputs_of(const Seen& grads, const T* x, const Depthwise& s, const Unit& unit, const float* taps, long step,
-                      int block, const Seen& seen, const float* slopes, const NormSums* norm, float* line, T* grad_x) {
+                      int block, const Seen& seen, const float* slopes, NormSums* norm, float* line, T* grad_x) {
   const Plane plane{s.out_height - grads.first, s.out_width, s.channels};
   const long size = s.width * s.channels;
   long from, to;
@@ -236,7 +241,7 @@ int depthwise_backward_of(const Depthwise& s, int threads, const T* grad, const 
     float* room = line + round_up(line_size, kLanes);
     Rows<T> rows(s.height, line_size, x, making, input_rows, normed, room);
     Rows<T> grad_rows(s.out_height, grad_line, grad, widened, output_rows, false, room + made);
-    const NormSums norm{normed ? making->affine : nullptr, period, single};
+    NormSums norm{normed ? making->affine : nullptr, period, single, totals, 0};
     for (long i = cut.units * run / cut.runs; i < cut.units * (run + 1) / cut.runs; i++) {
       const Unit unit = cut.unit(s, i);
       long first, last, first_grad, last_grad;
@@ -249,8 +254,8 @@ int depthwise_backward_of(const Depthwise& s, int threads, const T* grad, const 
       if (grad_x != nullptr) {
         inputs_of<K, S>(grads, x, s, unit, taps, step, block, seen, rows.slopes(), normed ? &norm : nullptr, line, grad_x);
       }
-      drain(single, 2 * period, totals);
     }
+    norm.settle();
   });
   if (failure.code()) return failure.code();
   for (long i = 0; i < 2 * (normed ? s.channels : 0); i++) {

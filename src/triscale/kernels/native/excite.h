@@ -12,18 +12,18 @@ template <class Value>
 inline void sum_pixels(long pixels, long channels, float factor, float* out, Value value) {
   each_vector(channels, [&](long c, auto lanes) {
     double totals[kLanes] = {};
-    for (long start = 0; start < pixels; start += 512) {
-      // Two sums: an addition need not wait for the one before.
-      Vec even = all(0), odd = all(0);
-      const long end = least(pixels, start + 512);
+    constexpr long kPixels = 128;
+    for (long start = 0; start < pixels; start += kPixels) {
+      Vec sum = all(0);
+      const long end = least(pixels, start + kPixels);
       long p = start;
-      for (; p + 2 <= end; p += 2) {
-        even += value(p * channels + c, lanes);
-        odd += value((p + 1) * channels + c, lanes);
+      for (; p + kAtOnce <= end; p += kAtOnce) {
+        Pairs<kAtOnce> terms;
+        TRISCALE_UNROLL for (int i = 0; i < kAtOnce; i++) terms.add(i, value((p + i) * channels + c, lanes), sum);
       }
-      if (p < end) even += value(p * channels + c, lanes);
+      for (; p < end; p++) sum += value(p * channels + c, lanes);
       float values[kLanes];
-      store(values, even + odd, Full{});
+      store(values, sum, Full{});
       add_to(totals, values, kLanes);
     }
     float sums[kLanes];

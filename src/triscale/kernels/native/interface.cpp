@@ -5,7 +5,7 @@
 #include "inference/layer.h"
 
 #include <string.h>
-#if defined(TRISCALE_FP16)
+#if defined(TRISCALE_X86)
 #include <cpuid.h>
 #endif
 #if defined(TRISCALE_TILES) && defined(__linux__)
@@ -98,14 +98,15 @@ int list(Choice* choices) {
                 __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   choices[n++] = {"avx2", &avx2::kernels, &avx2::inference_kernels, avx2};
   choices[n++] = {"avx512", &avx512::kernels, &avx512::inference_kernels, avx512};
-  choices[n++] = {"avx512bf16", &avx512bf16::kernels, &avx512bf16::inference_kernels, avx512 && __builtin_cpu_supports("avx512bf16")};
+  // From here on the processor itself is asked: compilers differ in the names that they know.
+  unsigned a = 0, b, c, d = 0;
+  bool bf16 = avx512 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && a >> 5 & 1;
+  choices[n++] = {"avx512bf16", &avx512bf16::kernels, &avx512bf16::inference_kernels, bf16};
 #endif
 #if defined(TRISCALE_FP16)
-  // Asked of the processor itself: compilers differ in the names that they know.
-  unsigned a, b, c, d = 0;
-  bool fp16 = choices[n - 1].here && __get_cpuid_count(7, 0, &a, &b, &c, &d) && d >> 23 & 1;
+  bool fp16 = bf16 && __get_cpuid_count(7, 0, &a, &b, &c, &d) && d >> 23 & 1;
 #if defined(TRISCALE_FP16_ANYWHERE)
-  fp16 = choices[n - 1].here;  // for tests
+  fp16 = bf16;  // for tests
 #endif
   choices[n++] = {"avx512fp16", &avx512fp16::kernels, &avx512fp16::inference_kernels, fp16};
 #elif defined(TRISCALE_X86)

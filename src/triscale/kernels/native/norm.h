@@ -56,6 +56,30 @@ TRISCALE_INLINE void activate_and_slope(Vec z, Vec& active, Vec& slope_) {
   }
 }
 
+// Calls block(number of rows as a type, offset, offset in the period, lanes) for every vector of the values [from, to),
+// which begin with the first channel: in groups of rows, whose loads and long dependent chains overlap. Calls flush()
+// every kSingle rows and at the end.
+template <int GROUP = kAtOnce, class Block, class Flush>
+TRISCALE_INLINE void in_groups(long from, long to, long period, Block block, Flush flush) {
+  long at = from;
+  for (long rows = GROUP; at + GROUP * period <= to; at += GROUP * period, rows += GROUP) {
+    for (long c = 0; c < period; c += kLanes) block(Number<GROUP>{}, at + c, c, Full{});
+    if (rows % kSingle == 0) flush();
+  }
+  for (long c = 0; at + kLanes <= to; at += kLanes) {
+    block(Number<1>{}, at, c, Full{});
+    c = c + kLanes < period ? c + kLanes : 0;
+  }
+  if (at < to) block(Number<1>{}, at, (at - from) % period, First(to - at));
+  flush();
+}
+
+// Stores a vector of each row of a group. All at once: between the loads of one row and the next, stores make them wait.
+template <int N, class T, class L>
+TRISCALE_INLINE void store_rows(const Vec (&values)[N], T* out, long period, L lanes) {
+  TRISCALE_UNROLL for (int i = 0; i < N; i++) store(out + i * period, values[i], lanes);
+}
+
 // How a tensor is cut into periods, those into chunks (summed in single precision), and the chunks into runs (summed in
 // double, one after another). Depends on the shape alone: so do the bits of the result.
 struct Periods {
@@ -78,44 +102,29 @@ struct Periods {
     for (long i = 0; i < length; i++) out[i] = static_cast<float>(value(i % channels));
   }
 
-  // Calls block(number of rows as a type, first value, offset in the period, lanes) for every vector of a chunk: in
-  // groups of eight rows, whose loads and long dependent chains overlap; what is left of the tensor comes with the last.
+  // `in_groups` for a chunk; what is left of the tensor comes with the last.
+  template <class Block, class Flush>
+  void each(long chunk, Block block, Flush flush) const {
+    const long row = chunk * rows_at_once;
+    const long to = chunk < chunks - 1 ? (row + rows_at_once) * length : whole * length + rest;
+    in_groups(row * length, to, length, block, flush);
+  }
+
   template <class Block>
   void each(long chunk, Block block) const {
-    long row = chunk * rows_at_once;
-    const long end = least(whole, row + rows_at_once);
-    for (; row + 8 <= end; row += 8) {
-      for (long c = 0; c < length; c += kLanes) block(Number<8>{}, row * length + c, c, Full{});
-    }
-    for (; row < end; row++) {
-      for (long c = 0; c < length; c += kLanes) block(Number<1>{}, row * length + c, c, Full{});
-    }
-    if (chunk < chunks - 1) return;
-    for (long c = 0; c < rest; c += kLanes) {
-      block(Number<1>{}, whole * length + c, c, First(least(kLanes, rest - c)));
-    }
+    each(chunk, block, [] {});
   }
 };
 
-// Calls block(offset, offset in the period, lanes) for every vector of n values that begin with the first channel, and
-// flush() now and then and at the end: what is summed in single precision in between stays exact enough.
-template <class Block, class Flush>
-TRISCALE_INLINE void walk(long n, long period, Block block, Flush flush) {
-  long at = 0, c = 0, row = 0;
-  for (; at + kLanes <= n; at += kLanes) {
-    block(at, c, Full{});
-    c += kLanes;
-    if (c < period) continue;
-    c = 0;
-    if (++row % 512 == 0) flush();
-  }
-  if (at < n) block(at, c, First(n - at));
-  flush();
-}
-
+// Calls block(offset, offset in the period, lanes) for every vector of n values that begin with the first channel.
 template <class Block>
 TRISCALE_INLINE void walk(long n, long period, Block block) {
-  walk(n, period, block, [] {});
+  long at = 0, c = 0;
+  for (; at + kLanes <= n; at += kLanes) {
+    block(at, c, Full{});
+    c = c + kLanes < period ? c + kLanes : 0;
+  }
+  if (at < n) block(at, c, First(n - at));
 }
 
 // Adds values of a period to sums in double and clears them.
@@ -137,15 +146,14 @@ int two_sums(const Periods& p, int threads, double* out, Add add) {
     double* own = sums + run * size;
     float* single = partial + run * size;
     memset(own, 0, size * sizeof(double));
+    memset(single, 0, size * sizeof(float));
     for (long chunk = p.chunks * (run + 1) / p.runs; chunk-- > p.chunks * run / p.runs;) {
-      memset(single, 0, size * sizeof(float));
       p.each(chunk, [&](auto rows, long at, long c, auto lanes) {
         Vec first = load(single + c, Full{}), second = load(single + p.length + c, Full{});
         add(first, second, rows, at, c, lanes);
         store(single + c, first, Full{});
         store(single + p.length + c, second, Full{});
-      });
-      add_to(own, single, size);
+      }, [&] { drain(single, size, own); });
     }
   });
   for (long c = 0; c < p.channels; c++) {
@@ -200,10 +208,11 @@ int sums_around(const T* x, const Periods& p, const float* around, float* repeat
   p.repeat(repeated, [&](long c) { return around[c]; });
   return two_sums(p, threads, sums, [&](Vec& sum, Vec& squares, auto n, long at, long c, auto lanes) {
     const Vec pivot = load(repeated + c, Full{});
+    Pairs<decltype(n)::value> values, squared;
     TRISCALE_UNROLL for (int i = 0; i < decltype(n)::value; i++) {
       const Vec v = only(load(x + at + i * p.length, lanes) - pivot, lanes);
-      sum += v;
-      squares += v * v;
+      values.add(i, v, sum);
+      squared.add(i, v * v, squares);
     }
   });
 }
@@ -319,28 +328,32 @@ int norm_backward_of(long rows, long channels, int threads, const T* grad, const
   if (!scratch.ok()) return -1;
   double* sums = scratch.at<double>(0);
   const Affine affine(p, weight, bias, statistics, scratch.at<float>(2 * channels * sizeof(double)));
-  auto gradient = [&](long at, Vec away, long c, auto lanes) {
-    const Vec z = away * load(affine.factor + c, Full{}) + load(affine.bias + c, Full{});
-    // Where lanes are missing the gradient loads as 0.
-    return load(grad + at, lanes) * slope<ACT, T>(z);
-  };
-  // A slope that is dear is not computed twice: the gradient before the activation waits where its place will be.
+  // Where lanes are missing the gradient loads as 0.
+  auto gradient = [&](long at, Vec z, auto lanes) { return load(grad + at, lanes) * slope<ACT, T>(z); };
+  // A slope that is dear is not computed twice: the gradient before the activation waits where its place will be. It is
+  // summed as it waits: what rounding took of equal gradients would not cancel with their mean.
   constexpr bool kDear = ACT == kSilu || ACT == kHardswish;
   const bool kept = kDear && grad_x != nullptr;
   const int failed = two_sums(p, threads, sums, [&](Vec& sum, Vec& product, auto n, long at, long c, auto lanes) {
-    const Vec mean = load(affine.mean + c, Full{});
+    const Vec mean = load(affine.mean + c, Full{}), factor = load(affine.factor + c, Full{});
+    const Vec shift = load(affine.bias + c, Full{});
+    Pairs<decltype(n)::value> gradients, products;
+    Vec found[decltype(n)::value];
     TRISCALE_UNROLL for (int i = 0; i < decltype(n)::value; i++) {
       const long here = at + i * p.length;
-      const Vec away = load(x + here, lanes) - mean, g = gradient(here, away, c, lanes);
-      sum += g;
-      product += g * away;
-      if (kept) store(grad_x + here, g, lanes);
+      const Vec away = load(x + here, lanes) - mean;
+      found[i] = gradient(here, away * factor + shift, lanes);
+      const Vec g = kDear ? rounded<T>(found[i]) : found[i];
+      gradients.add(i, g, sum);
+      products.add(i, g * away, product);
     }
+    if (kept) store_rows(found, grad_x + at, p.length, lanes);
   });
   if (failed) return failed;
   return norm_gradients(p, rows, threads, affine, weight, statistics, sums, x, grad_x, grad_weight, grad_bias,
                         [&](long at, Vec away, long c, auto lanes) {
-                          return kDear ? load(grad_x + at, lanes) : gradient(at, away, c, lanes);
+                          if (kDear) return load(grad_x + at, lanes);
+                          return gradient(at, away * load(affine.factor + c, Full{}) + load(affine.bias + c, Full{}), lanes);
                         });
 }
 

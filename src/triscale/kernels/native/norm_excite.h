@@ -10,6 +10,10 @@ namespace triscale {
 namespace TRISCALE_ISA {
 namespace {
 
+// An image in fp32 may be too large for the cache: what comes from memory is read in the order in which it lies.
+template <class T>
+constexpr int kRows = sizeof(T) == sizeof(float) ? 1 : kAtOnce;
+
 // Sums for a period → sums for every channel.
 template <class Out>
 inline void fold(const double* sums, const Periods& p, Out* out) {
@@ -103,11 +107,19 @@ int norm_excite_of(const Excite& s, double epsilon, int threads, const T* x, con
     const T* image = x + n * values;
     T* out = y + n * values;
     const OwnRoom own(p, s, scratch.at<char>(n * own_size));
-    walk(values, p.length, [&](long at, long c, auto lanes) {
-      const Vec a = activate<ACT, T>(affine.away(load(image + at, lanes), c) * load(affine.factor + c, Full{}) +
-                                     load(affine.bias + c, Full{}));
-      store(out + at, a, lanes);
-      store(own.first + c, load(own.first + c, Full{}) + only(a, lanes), Full{});
+    in_groups<kRows<T>>(0, values, p.length, [&](auto rows, long at, long c, auto lanes) {
+      const Vec mean = load(affine.mean + c, Full{}), factor = load(affine.factor + c, Full{});
+      const Vec shift = load(affine.bias + c, Full{});
+      Vec sum = load(own.first + c, Full{});
+      Pairs<decltype(rows)::value> active;
+      Vec found[decltype(rows)::value];
+      TRISCALE_UNROLL for (int i = 0; i < decltype(rows)::value; i++) {
+        const long here = at + i * p.length;
+        found[i] = activate<ACT, T>((load(image + here, lanes) - mean) * factor + shift);
+        active.add(i, only(found[i], lanes), sum);
+      }
+      store_rows(found, out + at, p.length, lanes);
+      store(own.first + c, sum, Full{});
     }, [&] { drain(own.first, p.length, own.totals); });
     fold(own.totals, p, own.of_channels);
     for (long c = 0; c < s.channels; c++) {
@@ -154,14 +166,21 @@ int norm_excite_backward_of(const Excite& s, int threads, const T* grad, const T
     T* out = grad_x + n * values;
     const OwnRoom own(p, s, scratch.at<char>((s.images + 1) * sums_size + n * own_size));
     // What the gate gets; and the activation's slope, which waits where the gradient will be.
-    walk(values, p.length, [&](long at, long c, auto lanes) {
-      const Vec z = affine.away(load(image + at, lanes), c) * load(affine.factor + c, Full{}) +
-                    load(affine.bias + c, Full{});
-      Vec a, d;
-      activate_and_slope<ACT, T>(z, a, d);
-      store(out + at, d, lanes);
-      // Where lanes are missing the gradient loads as 0.
-      store(own.first + c, load(own.first + c, Full{}) + load(from + at, lanes) * a, Full{});
+    in_groups<kRows<T>>(0, values, p.length, [&](auto rows, long at, long c, auto lanes) {
+      const Vec mean = load(affine.mean + c, Full{}), factor = load(affine.factor + c, Full{});
+      const Vec shift = load(affine.bias + c, Full{});
+      Vec sum = load(own.first + c, Full{});
+      Pairs<decltype(rows)::value> products;
+      Vec slopes[decltype(rows)::value];
+      TRISCALE_UNROLL for (int i = 0; i < decltype(rows)::value; i++) {
+        const long here = at + i * p.length;
+        Vec a;
+        activate_and_slope<ACT, T>((load(image + here, lanes) - mean) * factor + shift, a, slopes[i]);
+        // Where lanes are missing the gradient loads as 0.
+        products.add(i, load(from + here, lanes) * a, sum);
+      }
+      store_rows(slopes, out + at, p.length, lanes);
+      store(own.first + c, sum, Full{});
     }, [&] { drain(own.first, p.length, own.totals); });
     fold(own.totals, p, own.of_channels);
     const float* open = gate + n * s.channels;
@@ -180,11 +199,22 @@ int norm_excite_backward_of(const Excite& s, int threads, const T* grad, const T
     repeat_channels(open, p, factors);
     repeat_channels(own.others, p, terms);
     memset(own.totals, 0, 2 * p.length * sizeof(double));
-    walk(values, p.length, [&](long at, long c, auto lanes) {
-      const Vec g = (load(from + at, lanes) * load(factors + c, Full{}) + load(terms + c, Full{})) * load(out + at, lanes);
-      store(out + at, g, lanes);
-      store(sums + c, load(sums + c, Full{}) + g, Full{});
-      store(sums + p.length + c, load(sums + p.length + c, Full{}) + g * affine.away(load(image + at, lanes), c), Full{});
+    in_groups<kRows<T>>(0, values, p.length, [&](auto rows, long at, long c, auto lanes) {
+      const Vec mean = load(affine.mean + c, Full{});
+      const Vec factor = load(factors + c, Full{}), term = load(terms + c, Full{});
+      Vec sum = load(sums + c, Full{}), product = load(sums + p.length + c, Full{});
+      Pairs<decltype(rows)::value> gradients, products;
+      Vec found[decltype(rows)::value];
+      TRISCALE_UNROLL for (int i = 0; i < decltype(rows)::value; i++) {
+        const long here = at + i * p.length;
+        found[i] = (load(from + here, lanes) * factor + term) * load(out + here, lanes);
+        const Vec g = rounded<T>(found[i]);
+        gradients.add(i, g, sum);
+        products.add(i, g * (load(image + here, lanes) - mean), product);
+      }
+      store_rows(found, out + at, p.length, lanes);
+      store(sums + c, sum, Full{});
+      store(sums + p.length + c, product, Full{});
     }, [&] { drain(sums, 2 * p.length, own.totals); });
     double* found = scratch.at<double>((n + 1) * sums_size);
     fold(own.totals, p, found);

@@ -165,6 +165,12 @@ TRISCALE_INLINE void store(Bf16* p, Vec v, First lanes) {
 }
 #endif
 
+// As T keeps it.
+template <class T>
+TRISCALE_INLINE Vec rounded(Vec v) {
+  return sizeof(T) == sizeof(float) ? v : widen(narrow(v));
+}
+
 // Calls block(offset, lanes) for every vector of n values: all of them full but perhaps the last.
 template <class Block>
 TRISCALE_INLINE void each_vector(long n, Block block) {
@@ -195,10 +201,51 @@ TRISCALE_INLINE void cover(long n, Block block) {
 }
 #endif
 
-// Adds what was summed in single precision to sums in double: n is a whole number of vectors.
+// Adds what was summed in single precision to sums in double.
 TRISCALE_INLINE void add_to(double* sums, const float* values, long n) {
-  for (long i = 0; i < n; i++) sums[i] += values[i];
+  constexpr long kDoubles = kLanes / 2;
+  typedef float Some __attribute__((vector_size(kDoubles * 4)));
+  typedef double Wide __attribute__((vector_size(kDoubles * 8)));
+  long i = 0;
+  for (; i + kDoubles <= n; i += kDoubles) {
+    Some more;
+    Wide sum;
+    memcpy(&more, values + i, sizeof more);
+    memcpy(&sum, sums + i, sizeof sum);
+    sum += __builtin_convertvector(more, Wide);
+    memcpy(sums + i, &sum, sizeof sum);
+  }
+  for (; i < n; i++) sums[i] += values[i];
 }
+
+constexpr int kAtOnce = 8;    // vectors that are added to each other before a sum takes them
+constexpr long kSingle = 32;  // rows that are summed in single precision before a sum in double takes them
+
+// Adds N vectors to a sum, 1 or kAtOnce: several in pairs first. One after another, equal values (zeros after an
+// activation, a background) would all be rounded to the same side, by an error that grows with their number.
+template <int N>
+class Pairs {
+  static_assert(N == 1 || N == kAtOnce, "");
+
+ public:
+  // v: number i of the N.
+  TRISCALE_INLINE void add(int i, Vec v, Vec& sum) {
+    if (N == 1) {
+      sum += v;
+    } else if ((i & 1) == 0) {
+      one_ = v;
+    } else if ((i & 2) == 0) {
+      two_ = one_ + v;
+    } else if ((i & 4) == 0) {
+      four_ = two_ + (one_ + v);
+    } else {
+      sum += four_ + (two_ + (one_ + v));
+    }
+  }
+
+ private:
+  Vec one_, two_, four_;  // what 1, 2 and 4 of them amount to, and wait for as many more
+};
 
 // 2^t, to 2e-7 of itself; for bf16, whose own step is 4e-3, to 8e-5.
 template <class T>

@@ -1,0 +1,102 @@
+"""Before the first trial: the space of what was asked, and what the least and the most of its networks take."""
+
+import json
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+from hypothesis import given, settings
+from test_searching_space import network_spaces
+
+from triscale.arch import Architecture, adapt, published, to_dict
+from triscale.costing import cost
+from triscale.data import Data
+from triscale.errors import UserError
+from triscale.searching import Asked, NetworkSpace, StageChoices, around, mnasnet
+from triscale.searching.preparing import _extremes, _space
+from triscale.searching.references import mini
+
+CPU = torch.device("cpu")
+
+
+def every_point(space: NetworkSpace) -> tuple[Architecture, Architecture]:
+    """The oracle: of each stage all points are gone through, with the others at their first."""
+    counts, width = space.space.counts, len(StageChoices.__slots__)
+    least, most = list[int](), list[int]()
+    for at in range(0, len(counts), width):
+        before, after = (0,) * at, (0,) * (len(counts) - at - width)
+        points = product(*map(range, counts[at : at + width]))
+        found = [(cost(space.network((*before, *codes, *after))).macs, codes) for codes in points]
+        least += min(found)[1]
+        most += max(found)[1]
+    return space.network(tuple(least)), space.network(tuple(most))
+
+
+@given(network_spaces(most=2))
+@settings(max_examples=40)
+def test_the_extremes_are_those_of_all_points(space: NetworkSpace) -> None:
+    assert _extremes(space) == every_point(space)
+
+
+@pytest.mark.parametrize("name", ["mini", "mobilenet_v1", "mnasnet_a1", "resnet18", "resnet50"])
+def test_the_extremes_of_the_shipped_spaces_are_those_of_all_points(name: str) -> None:
+    reference = mini() if name == "mini" else published(name)
+    some = replace(reference, stages=reference.stages[:2])
+    for space in (around(some), mnasnet(some)):
+        assert _extremes(space) == every_point(space)
+
+
+def test_a_space_of_many_values_is_not_gone_through_point_by_point() -> None:
+    """A stage has 13 million points: there is no memory to keep them."""
+    choices = StageChoices(
+        kind=("mbconv", "fused_mbconv", "basic", "conv"),
+        kernel=tuple(range(1, 33, 2)),
+        expansion=tuple(range(1, 17)),
+        squeeze_excite=tuple(place / 32 for place in range(33)),
+        skip=("identity", "none", "pool"),
+        channels=tuple(0.25 + place / 4 for place in range(8)),
+        repeats=tuple(range(-4, 12)),
+    )
+    space = NetworkSpace(mini(), (None, choices, None, choices))
+    smallest, largest = _extremes(space)
+    assert len(space._built) < 20_000
+    drawn = [cost(space.network(space.space.sample(Random(seed)))).macs for seed in range(50)]
+    assert cost(smallest).macs < min(drawn)
+    assert max(drawn) < cost(largest).macs
+
+
+@pytest.mark.parametrize(("macs", "reference"), [(1.2e6, None), (2e6, None), (1e6, "resnet18")])
+def test_mnasnets_space_keeps_its_choices_at_small_limits(data: Data, macs: float, reference: str | None) -> None:
+    asked = Asked({"macs": macs}, space="mnasnet", reference=reference, candidates=8)
+    space, named = _space(data, asked, CPU), published(reference or "mobilenet_v2")
+    assert [one is None for one in space.stages] == [stage.repeats == 1 for stage in named.stages]
+    assert space.networks > 10**8
+    assert 0.85 < cost(space.reference).macs / macs <= 1
+
+
+def test_the_space_around_a_reference_does_not_depend_on_its_scale(data: Data) -> None:
+    for name in ("efficientnet_b0", "mobilenet_v2", "resnet18"):
+        scaled = _space(data, Asked({"macs": 1.5e6}, reference=name, candidates=8), CPU)
+        assert scaled == around(scaled.reference)
+        assert scaled.name == around(scaled.reference).name
+
+
+def own(pixels: int, path: Path) -> Path:
+    network = adapt(published("mobilenet_v2"), resolution=(pixels, pixels), channels=1, classes=10)
+    path.write_text(json.dumps(to_dict(network)))
+    return path
+
+
+def test_a_reference_of_ones_own_that_is_too_large_is_told_the_pixels_of_the_images(data: Data, tmp_path: Path) -> None:
+    asked = Asked({"macs": 2e6}, reference=own(224, tmp_path / "mine.json"), candidates=8)
+    with pytest.raises(UserError, match="--resolution 16x16, as the images have; the reference keeps its 224×224"):
+        _space(data, asked, CPU)
+    assert _space(data, replace(asked, resolution=(16, 16)), CPU).reference.resolution == (16, 16)
+
+
+def test_a_reference_of_the_images_pixels_that_is_too_large_is_told_to_have_fewer(data: Data) -> None:
+    with pytest.raises(UserError, match="or a --resolution below 16×16"):
+        _space(data, Asked({"macs": 1e4}, candidates=8), CPU)
