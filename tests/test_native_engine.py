@@ -1,7 +1,9 @@
 """What the native engine promises: PyTorch's logits, the same bits from any threads, no crash when asked wrongly."""
 
+import copy
 import gc
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -170,6 +172,78 @@ def test_a_closed_engine_says_so() -> None:
         engine(IMAGES)
 
 
+class AlarmError(BaseException):
+    """A signal's handler raises it, wherever the program is."""
+
+
+def alarmed(*_: object) -> None:
+    raise AlarmError
+
+
+def test_an_interruption_anywhere_in_a_call_leaves_nothing_that_closing_would_wait_for() -> None:
+    before = signal.signal(signal.SIGALRM, alarmed)
+    try:
+        with Engine(tiny_plan(), threads=1) as engine:
+            for n in range(300):
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, 5e-4 + 1e-6 * (n % 50))
+                    while True:
+                        engine(IMAGES)
+                except AlarmError:
+                    assert not engine._calls
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_signal_is_handled_between_the_pieces_of_a_large_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "PIECE", 0.0)
+    with Engine(tiny_plan(), threads=1) as engine:
+        sizes, run = [], engine._run
+
+        def interrupted(handle: int, x: int, images: int, logits: int) -> int:
+            sizes.append(images)
+            if len(sizes) == 3:
+                signal.raise_signal(signal.SIGALRM)
+            return run(handle, x, images, logits)
+
+        engine._run = interrupted
+        before = signal.signal(signal.SIGALRM, alarmed)
+        try:
+            with pytest.raises(AlarmError):
+                engine(np.repeat(IMAGES, 50, 0))
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        assert sizes == [engine_module.EACH] * 3
+
+
+@pytest.mark.parametrize("piece", [0.0, 1e-5, 1e-4, 10.0])
+def test_the_pieces_of_a_call_give_the_bits_of_one_call_for_each_image(
+    piece: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "PIECE", piece)
+    x = pictures(TINY, 67)
+    with Engine(tiny_plan(), threads=2) as engine:
+        alone = np.concatenate([engine(x[n : n + 1]) for n in range(len(x))])
+        for _ in range(3):
+            assert engine(x).tobytes() == alone.tobytes()
+
+
+def test_a_plan_that_was_changed_after_its_check_is_refused() -> None:
+    for plan in (pickle.loads(pickle.dumps(tiny_plan())), copy.deepcopy(tiny_plan())):
+        assert np.array_equal(plan.layers, tiny_plan().layers)
+        plan.layers[-1, Layer._fields.index("outputs")] = 100_000
+        with pytest.raises(ValueError, match="the layers are not those of"):
+            Engine(plan)
+
+
+def test_an_engine_is_not_copied() -> None:
+    with Engine(tiny_plan()) as engine:
+        for copied in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError, match="cannot be copied; make another of the plan"):
+                copied(engine)
+
+
 def test_closing_waits_for_who_is_at_work() -> None:
     architecture = adapt(published("efficientnet_b0"), resolution=(64, 64), classes=10)
     plan, _ = planned(architecture)
@@ -224,7 +298,8 @@ def test_an_engine_of_another_process_is_refused(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
 def test_a_fork_does_not_wait_for_a_call_that_only_its_parent_will_end() -> None:
     with Engine(tiny_plan()) as engine:
-        engine._begin()  # what another thread is in the middle of
+        call = object()
+        engine._begin(call)  # what another thread is in the middle of
         child = os.fork()
         if child == 0:
             signal.alarm(30)
@@ -232,7 +307,7 @@ def test_a_fork_does_not_wait_for_a_call_that_only_its_parent_will_end() -> None
                 engine(IMAGES)
             engine.close()
             os._exit(0)
-        engine._end()
+        engine._calls.discard(call)
         assert os.waitpid(child, 0)[1] == 0
         assert engine(IMAGES).shape == (2, 4)
 
@@ -276,7 +351,7 @@ def test_no_layer_names_a_buffer_that_there_is_not(field: str, monkeypatch: pyte
     """Not even where its kind uses none."""
     plan = tiny_plan()
     buffers = plan.buffers
-    monkeypatch.setattr(Plan, "buffers", buffers)
+    monkeypatch.setattr(engine_module, "count_buffers", lambda layers: buffers)
     for row in range(len(plan.layers)):
         with pytest.raises(TriscaleError, match="no engine could be made: "):
             Engine(spoiled(plan, row, Layer._fields.index(field), buffers + 1000))

@@ -2,20 +2,24 @@
 
 import ctypes
 import os
+import time
 import weakref
-from threading import Condition
+from threading import Lock
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from triscale.cores import usable_cores
 from triscale.engines.native.library import Precision, available, library, number_of
-from triscale.engines.native.plan import Plan
+from triscale.engines.native.plan import Plan, count_buffers
 from triscale.errors import TriscaleError, UserError
 
 MOST = 1024  # threads, and streams
+PIECE = 0.25  # seconds that a call of the core takes, about: while it computes, Python handles no signal
+CLOSING = 0.001  # seconds between two looks whether calls still run
+EACH = 4  # images a thread in a piece, at least
 _MESSAGE = 256  # bytes of an error
 
 
@@ -43,18 +47,21 @@ class Engine:
         _check(threads, streams)
         cores = _cores() if pin else None
         native, error = library(), ctypes.create_string_buffer(_MESSAGE)
+        layers = plan.layers.copy()  # nobody else can change these
+        plan.check(layers)
         number = number_of(precision)
         handle = native.triscale_engine_create(
-            plan.layers.ctypes.data, len(plan.layers), plan.buffers, plan.blob.ctypes.data, plan.blob.size,
+            layers.ctypes.data, len(layers), count_buffers(layers), plan.blob.ctypes.data, plan.blob.size,
             number, threads, streams, error, _MESSAGE,
         )  # fmt: skip
         if not handle:
             raise TriscaleError(f"{plan.architecture.name}: no engine could be made: {error.value.decode()}")
         self.architecture, self.precision, self.threads, self.streams = plan.architecture, precision, threads, streams
-        self.layers, self._process = len(plan.layers), os.getpid()
+        self.layers, self._process = len(layers), os.getpid()
         self._run, self._profile = native.triscale_engine_run, native.triscale_engine_profile
         self._handle: int | None = handle
-        self._calls, self._changed = 0, Condition()
+        self._calls, self._lock = set[object](), Lock()
+        self._piece = EACH * threads
         self._exact: Engine | None = None
         self._again = (
             None
@@ -77,16 +84,26 @@ class Engine:
         logits = np.empty((images, self.architecture.classes), np.float32)
         if images == 0:
             return logits
-        handle = self._begin()
+        call = object()
         try:
-            failure = self._run(handle, x.ctypes.data, images, logits.ctypes.data)
-            if self._again is not None and not failure:
+            handle, done = self._begin(call), 0
+            while done < images:
+                done += self._compute(handle, x[done : done + self._piece], logits[done : done + self._piece])
+            if self._again is not None:
                 self._replace(x, logits, np.flatnonzero(~np.isfinite(logits).all(1)))
         finally:
-            self._end()
-        if failure:
-            raise MemoryError(f"{self.architecture.name}: not enough memory for {images} images")
+            self._calls.discard(call)  # at once: a signal may end whatever comes first in here
         return logits
+
+    def _compute(self, handle: int, x: npt.NDArray[np.float32], logits: npt.NDArray[np.float32]) -> int:
+        """Logits of so many images; by what they took the next piece is cut. An image's bits depend on no company."""
+        began = time.perf_counter()
+        if self._run(handle, x.ctypes.data, len(x), logits.ctypes.data):
+            raise MemoryError(f"{self.architecture.name}: not enough memory for {len(x)} images")
+        fit = PIECE * len(x) / max(1e-9, time.perf_counter() - began)
+        each = EACH * self.threads
+        self._piece = each * max(1, int(fit / each))
+        return len(x)
 
     def _replace(
         self, x: npt.NDArray[np.float32], logits: npt.NDArray[np.float32], wrong: npt.NDArray[np.int64]
@@ -94,7 +111,7 @@ class Engine:
         """The logits of those images by those in fp32."""
         if not len(wrong):
             return
-        with self._changed:
+        with self._lock:
             if self._exact is None and self._again is not None:
                 self._exact = self._again()
             exact = self._exact
@@ -110,19 +127,23 @@ class Engine:
         images = self._images(x)
         logits = np.empty((images, self.architecture.classes), np.float32)
         nanoseconds = np.empty((images, self.layers), np.int64)
-        handle = self._begin()
+        call = object()
         try:
-            self._profile(handle, x.ctypes.data, images, logits.ctypes.data, nanoseconds.ctypes.data)
+            handle = self._begin(call)
+            for at in range(images):
+                one = slice(at, at + 1)
+                self._profile(handle, x[one].ctypes.data, 1, logits[one].ctypes.data, nanoseconds[one].ctypes.data)
         finally:
-            self._end()
+            self._calls.discard(call)
         return logits, nanoseconds
 
     def close(self) -> None:
         """Gives threads and memory back, once all calls that have begun are done; a second time does nothing."""
         if os.getpid() == self._process:  # a fork has copied the lock and the calls, and none of their threads
-            with self._changed:
+            with self._lock:
                 self._handle = None
-                self._changed.wait_for(lambda: self._calls == 0)
+            while self._calls:
+                time.sleep(CLOSING)
         self._free()
         if self._exact is not None:
             self._exact.close()
@@ -148,19 +169,17 @@ class Engine:
             raise UserError('images lie in memory with gaps; take np.require(x, requirements=["C", "A"])')
         return len(x)
 
-    def _begin(self) -> int:
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an engine has threads and memory of its own and cannot be copied; make another of the plan")
+
+    def _begin(self, call: object) -> int:
         if os.getpid() != self._process:
             raise UserError(f"{self.architecture.name}: the engine is another process's; make one in this process")
-        with self._changed:
+        with self._lock:
             if self._handle is None:
                 raise UserError(f"{self.architecture.name}: the engine is closed; make another")
-            self._calls += 1
+            self._calls.add(call)
             return self._handle
-
-    def _end(self) -> None:
-        with self._changed:
-            self._calls -= 1
-            self._changed.notify_all()
 
 
 def _check(threads: int, streams: int) -> None:

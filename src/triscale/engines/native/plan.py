@@ -37,26 +37,29 @@ class Plan:
     blob: npt.NDArray[np.float32]
 
     def __post_init__(self) -> None:
-        if self.layers.dtype != np.int64 or self.layers.ndim != 2 or self.layers.shape[1] != len(Layer._fields):
-            raise ValueError(f"layers are int64 [n, {len(Layer._fields)}], not {self.layers.dtype} {self.layers.shape}")
-        if not len(self.layers):
-            raise ValueError("a plan has at least one layer")
-        if self.blob.dtype != np.float32 or self.blob.ndim != 1:
-            raise ValueError(f"the blob is float32 [n], not {self.blob.dtype} {self.blob.shape}")
-        if _images_and_logits(self.layers) != (
-            (*self.architecture.resolution, self.architecture.channels),
-            self.classes,
-        ):
-            raise ValueError(f"the layers are not those of {self.architecture.name}")
+        self.check(self.layers)
         for name in ("layers", "blob"):
             array = np.require(getattr(self, name), requirements=["C", "A"]).view()
             array.flags.writeable = False
             object.__setattr__(self, name, array)
 
+    def check(self, layers: npt.NDArray[np.int64]) -> None:
+        """Raises ValueError where the blob or these layers are none, or are not the architecture's. An engine asks of
+        its own copy of the layers: a plan that was copied or pickled can be written to."""
+        if layers.dtype != np.int64 or layers.ndim != 2 or layers.shape[1] != len(Layer._fields):
+            raise ValueError(f"layers are int64 [n, {len(Layer._fields)}], not {layers.dtype} {layers.shape}")
+        if not len(layers):
+            raise ValueError("a plan has at least one layer")
+        if self.blob.dtype != np.float32 or self.blob.ndim != 1:
+            raise ValueError(f"the blob is float32 [n], not {self.blob.dtype} {self.blob.shape}")
+        images = (*self.architecture.resolution, self.architecture.channels)
+        if _images_and_logits(layers) != (images, self.classes):
+            raise ValueError(f"the layers are not those of {self.architecture.name}")
+
     @property
     def buffers(self) -> int:
         """How many buffers the layers name."""
-        return int(self.layers[:, _BUFFERS].max()) + 1
+        return count_buffers(self.layers)
 
     @property
     def classes(self) -> int:
@@ -94,6 +97,11 @@ class Plan:
             return cls(from_dict(about["architecture"], str(path)), tensors["layers"], tensors["blob"])
         except (KeyError, ValueError, safetensors.SafetensorError) as error:
             raise UserError(f"{path}: no plan of a network ({error}); export the model again") from None
+
+
+def count_buffers(layers: npt.NDArray[np.int64]) -> int:
+    """How many buffers they name."""
+    return int(layers[:, _BUFFERS].max()) + 1
 
 
 def _images_and_logits(layers: npt.NDArray[np.int64]) -> tuple[tuple[int, ...], int]:
