@@ -15,12 +15,12 @@ from hypothesis import given
 from tiny import TINY
 
 from triscale.arch import to_json
-from triscale.benching import Bench, bench
+from triscale.benching import Bench, bench, measuring
 from triscale.benching.subjects import find_subject, lively
 from triscale.benching.turns import ratio, take_turns
 from triscale.engines.native import available
 from triscale.engines.table import find_engine
-from triscale.errors import UserError
+from triscale.errors import TriscaleError, UserError
 from triscale.exporting import export
 from triscale.fitting import Fitted
 from triscale.nn import build
@@ -108,6 +108,31 @@ def test_a_new_process_of_our_engine_brings_no_other(network: Path, tmp_path: Pa
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("}[]\n")
+
+
+@needs_engine
+def test_a_new_process_imports_nothing_of_where_one_works(
+    network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "random.py").write_text("raise RuntimeError('somebody else's')")
+    (tmp_path / "json.py").write_text("raise RuntimeError('somebody else's')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(measuring.__file__).parents[2]))
+    subject = find_subject(str(network))
+    way = subject.ways(peers=False, slow=False)[0][0]
+    file = measuring._files(subject, {"native"}, tmp_path)["native"]
+    assert measuring._start(way, file, 1)["whole"] > 0
+
+
+@needs_engine
+def test_what_a_new_process_died_of_is_one_line(network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    way = find_subject(str(network)).ways(peers=False, slow=False)[0][0]
+    with pytest.raises(TriscaleError, match=r"no first image, .* is lost: .*missing.*plan") as caught:
+        measuring._start(way, tmp_path / "missing.plan", 1)
+    assert "\n" not in str(caught.value)
+    monkeypatch.setattr(sys, "executable", "false")
+    with pytest.raises(TriscaleError, match="ended with 1 and said nothing"):
+        measuring._start(way, tmp_path / "missing.plan", 1)
 
 
 def test_an_exported_file_is_timed_by_the_engines_that_read_it(fitted: Fitted, tmp_path: Path) -> None:

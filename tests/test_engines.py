@@ -1,7 +1,11 @@
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.utils import prune
 
 from triscale.arch import adapt, published
 from triscale.engines import logits as choice
@@ -32,10 +36,10 @@ class Recorded(Network):
 
     def __init__(self, name: str, book: list[str]) -> None:
         super().__init__(adapt(published("resnet18"), resolution=(16, 16), classes=2))
-        self.name, self.book = name, book
+        self.name, self.write = name, book.append  # which copies of the network share
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.book.append(self.name)
+        self.write(self.name)
         assert not self.training
         return x
 
@@ -163,3 +167,143 @@ def test_a_network_that_computes_otherwise_runs_as_it_says() -> None:
     with running(Recorded("own", book).eval()) as logits:
         logits(torch.zeros(1, 3, 16, 16))
     assert book == ["own"]
+
+
+@pytest.mark.parametrize("engine", [None, "torch"])
+def test_what_becomes_of_a_network_meanwhile_changes_no_answer(engine: str | None) -> None:
+    network, x = small("efficientnet_b0").eval(), torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with running(network, engine=engine) as logits:
+        wanted = logits(x)
+        network.train()
+        assert torch.equal(logits(x), wanted)
+        with torch.no_grad():
+            network.head.classifier.bias += 1
+            network.stem.conv.norm.running_var *= 2
+        assert torch.equal(logits(x), wanted)
+    assert network.training
+
+
+def _hooked(network: Network) -> None:
+    network.head.classifier.register_forward_hook(lambda module, given, out: out * 2)
+
+
+def _hooked_before(network: Network) -> None:
+    network.stem.conv.conv.register_forward_pre_hook(lambda module, given: (given[0] + 1,))
+
+
+def _with_another_forward(network: Network) -> None:
+    before = network.forward
+    network.forward = lambda x: before(x) * 2  # type: ignore[method-assign]
+
+
+def _with_another_forward_inside(network: Network) -> None:
+    before = network.head.forward
+    network.head.forward = lambda x: before(x) * 2  # type: ignore[method-assign]
+
+
+def _with_another_activation(network: Network) -> None:
+    network.stages[0][0].depthwise.activation = nn.ReLU()
+
+
+def _with_another_epsilon(network: Network) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = 0.5
+
+
+def _with_another_stride(network: Network) -> None:
+    network.stem.conv.conv.stride = (2, 2)
+
+
+def _dilated(network: Network) -> None:
+    network.stages[1][1].depthwise.conv.dilation = (2, 2)
+    network.stages[1][1].depthwise.conv.padding = (2, 2)
+
+
+def _with_another_head(network: Network) -> None:
+    network.head.classifier = nn.Sequential(nn.Linear(1280, 8), nn.ReLU(), nn.Linear(8, 10))  # type: ignore[assignment]
+
+
+def _pruned(network: Network) -> None:
+    prune.l1_unstructured(network.head.classifier, "weight", 0.5)
+
+
+def _with_another_body(network: Network) -> None:
+    class Doubled(Network):
+        def _body(self, x: torch.Tensor) -> torch.Tensor:
+            return super()._body(x) * 2
+
+    network.__class__ = Doubled
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _hooked,
+        _hooked_before,
+        _with_another_forward,
+        _with_another_forward_inside,
+        _with_another_activation,
+        _with_another_epsilon,
+        _with_another_stride,
+        _dilated,
+        _with_another_head,
+        _pruned,
+        _with_another_body,
+    ],
+)
+def test_a_network_that_was_changed_answers_as_it_computes_now(change: Callable[[Network], None]) -> None:
+    network, x = small("efficientnet_b0").eval(), torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    change(network)
+    network.train()
+    with running(network) as logits:
+        found = logits(x)
+    assert all(module.training for module in network.modules())
+    with torch.inference_mode():
+        wanted = network.eval()(x)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5 * wanted.abs().max().item())
+
+
+@pytest.mark.skipif(choice.available().isa in (None, "baseline"), reason="our engine is not the one that answers here")
+@pytest.mark.parametrize("name", ["efficientnet_b0", "resnet18", "mnasnet_a1"])
+def test_what_training_changes_of_a_network_leaves_it_to_our_engine(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = small(name)
+    network.use(network.with_kernels().keys())
+    network.train()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None
+            module.eval()
+        elif isinstance(module, nn.Dropout):
+            module.p = 0.9
+        elif isinstance(module, nn.ReLU):
+            module.inplace = True
+    monkeypatch.setattr(choice, "_by_pytorch", None)
+    with running(network) as logits:
+        logits(torch.zeros(1, 3, 32, 32))
+
+
+def test_a_network_is_held_against_its_architecture_in_little_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    first = Network.__init__
+    architecture = adapt(published("efficientnet_b0"), resolution=(40, 40), classes=9)
+    network = build(architecture)
+    monkeypatch.setattr(Network, "__init__", lambda self, given: (made.append(given), first(self, given))[1])
+    for _ in range(3):
+        with running(network):
+            pass
+    assert made == [architecture]
+
+
+def test_images_of_a_type_that_numpy_lacks_are_refused_as_others_are() -> None:
+    if choice.available().isa is None:
+        pytest.skip("no native engine")
+    with running(small(), engine="native") as logits:
+        for kind in ("float16", "float64", "uint8", "bfloat16", "float8_e4m3fn"):
+            line = f"^images are a numpy array of float32, not an array of {kind}$"
+            with pytest.raises(UserError, match=line):
+                logits(torch.zeros(1, 3, 32, 32).to(getattr(torch, kind)))
+
+
+def test_of_no_networks_there_are_no_latencies() -> None:
+    assert measure_latency([], device=CPU) == []

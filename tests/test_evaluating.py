@@ -133,6 +133,9 @@ def test_out_writes_the_table_whole_and_it_measures_the_same(fitted: Fitted, tmp
         (["eval", "RUN", "--out", "RUN/predictions.csv"], ["exists"]),
         (["eval", "RUN/predictions.csv", "RUN"], ["run instead"]),
         (["eval", "missing.csv"], ["missing.csv", "cannot be read"]),
+        (["eval", "RUN/predictions.csv", "--precision", "banana"], ["--precision banana", "holds answers", "leave it"]),
+        (["eval", "RUN/predictions.csv", "--precision", "bf16"], ["--precision bf16", "holds answers", "leave it out"]),
+        (["eval", "RUN/predictions.csv", "--device", "cpu"], ["--device cpu", "holds answers", "leave it out"]),
         (["eval", "RUN/splits.csv"], ["splits.csv", "name,split,sha256"]),
     ],
     ids=lambda value: " ".join(value),
@@ -151,7 +154,23 @@ def test_a_mistake_is_one_line_and_exit_code_two(
     code, _, err = triscale(*words)
     assert code == 2
     assert all(text in err for text in named)
+    assert err.count("\n") == 1
     assert fitted.run.predictions.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [({"precision": "banana"}, "--precision banana: is none of fp32"), ({"device": "banana"}, "--device 'banana'")],
+)
+def test_device_and_precision_are_looked_at_before_any_image(
+    fitted: Fitted, monkeypatch: pytest.MonkeyPatch, asked: dict[str, str], named: str
+) -> None:
+    def read(*_: object, **__: object) -> None:
+        raise AssertionError("images were read")
+
+    monkeypatch.setattr(sys.modules["triscale.evaluating.evaluate"], "read", read)  # a function has the name too
+    with pytest.raises(UserError, match=named):
+        evaluate(fitted.run.path, **asked)
 
 
 def test_an_older_table_says_what_it_lacks_and_gives_the_rest(tmp_path: Path, triscale) -> None:  # noqa: ANN001

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
+import safetensors.torch
 import torch
 
 from triscale.arch.resolve import read_metadata
@@ -131,6 +132,15 @@ def _whole_numbers(file: Path) -> None:
     safetensors.numpy.save_file(tensors, file, read_metadata(file))
 
 
+def _of_type(kind: torch.dtype) -> Callable[[Path], None]:
+    def harm(file: Path) -> None:
+        tensors = safetensors.torch.load_file(file)
+        tensors["head.classifier.bias"] = tensors["head.classifier.bias"].to(kind)
+        safetensors.torch.save_file(tensors, file, read_metadata(file))
+
+    return harm
+
+
 @pytest.mark.parametrize(
     ("harm", "says"),
     [
@@ -143,6 +153,8 @@ def _whole_numbers(file: Path) -> None:
         (_without_a_tensor, "is missing among the weights"),
         (_not_finite, "values that are not finite"),
         (_whole_numbers, "is of int32"),
+        (_of_type(torch.bfloat16), "'head.classifier.bias' is of (BF16|bfloat16)"),  # which onnx teaches numpy
+        (_of_type(torch.float8_e4m3fn), r"not a model .* \('head\.classifier\.bias' is of F8_E4M3\); copy or train"),
     ],
 )
 def test_a_file_that_is_no_whole_model_is_named_in_one_line(

@@ -21,7 +21,7 @@ from triscale.engines.native import Plan, available, compile_plan, measure_limit
 from triscale.engines.native.profile import Profile, profile
 from triscale.engines.native.program import list_layers
 from triscale.engines.table import graph_of, weights_of
-from triscale.errors import UserError
+from triscale.errors import TriscaleError, UserError
 from triscale.models import Model
 from triscale.stats import Spread
 from triscale.training import steady_allocator
@@ -150,11 +150,9 @@ def _starts(subject: Subject, ways: tuple[Way, ...], threads: int, times: int, t
         files = _files(subject, {way.engine.name for way in wanted}, Path(place))
         for number in range(times + 1):
             for way in wanted:
-                words = (way.engine.name, way.precision, str(files[way.engine.name]), str(threads))
-                command = [sys.executable, "-m", "triscale.benching.starting", *words]
-                done = subprocess.run(command, capture_output=True, text=True, check=True)
+                started = _start(way, files[way.engine.name], threads)
                 if number:  # the first brings the files into memory
-                    found[way.name].append(json.loads(done.stdout))
+                    found[way.name].append(started)
             told("new processes", number + 1, times + 1)
     return {
         key: Started(
@@ -163,6 +161,21 @@ def _starts(subject: Subject, ways: tuple[Way, ...], threads: int, times: int, t
         )
         for key, rows in found.items()
     }
+
+
+def _start(way: Way, file: Path, threads: int) -> dict[str, float]:
+    """What a new process says of its first image."""
+    # -P: whoever has a random.py where they work does not mean it to be Python's.
+    module = ["-P", "-m", "triscale.benching.starting"]
+    words = (way.engine.name, way.precision, str(file), str(threads))
+    done = subprocess.run([sys.executable, *module, *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"it ended with {done.returncode} and said nothing"]
+        raise TriscaleError(
+            f"{way.name}: a new process came to no first image, and what was timed before is lost: {said[-1].strip()}"
+        )
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
 
 
 def _files(subject: Subject, engines: set[str], folder: Path) -> dict[str, Path]:

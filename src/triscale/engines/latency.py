@@ -48,6 +48,8 @@ def measure_latency(
     Raises `UserError` for an engine that is not here.
     """
     threads, chosen = torch.get_num_threads(), engine_for(device, engine, precision)
+    if not networks:
+        return []
     with _ready(networks, device, chosen, precision) as ready:
         inputs = [_input(network, device) for network in networks]
         for logits, x in zip(ready, inputs, strict=True):

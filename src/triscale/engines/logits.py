@@ -1,11 +1,16 @@
 """A network's logits, by the fastest engine that is here, or by one that was named."""
 
+import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import lru_cache
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from triscale.arch import Architecture
 from triscale.engines.native import available
 from triscale.engines.pytorch import DTYPES
 from triscale.engines.table import ENGINES, PRECISIONS, find_engine
@@ -14,6 +19,12 @@ from triscale.kernels import warn_if_missing
 from triscale.nn import Network, evaluating
 
 Logits = Callable[[Tensor], Tensor]
+Meaning = tuple[tuple[str, type[nn.Module], tuple[object, ...]], ...]
+# What decides, besides types and weights, what the modules of a network compute in evaluation mode.
+_DECISIVE = (
+    "kernel_size", "stride", "padding", "padding_mode", "dilation", "groups", "dynamic",
+    "eps", "pool", "pooled", "steps", "min_val", "max_val",
+)  # fmt: skip
 
 
 def engine_for(device: torch.device, name: str | None = None, precision: str = "fp32") -> str:
@@ -49,21 +60,67 @@ def running(
 ) -> Iterator[Logits]:
     """What gives the logits (n, classes) of images that are preprocessed, fp32 (n, channels, h, w).
 
-    engine: as for `engine_for`. The weights are those that the network has now. As many threads as PyTorch uses at the
-    time. batch: images of every call, where they are always as many. Images may lie on any device; logits lie where the
-    network does. Every part of the network
-    keeps its mode.
+    engine: as for `engine_for`; PyTorch where the network computes otherwise than its architecture says: a class with a
+    `forward` of its own, hooks, parts that were exchanged. The weights are those that the network has now. As many
+    threads as PyTorch uses at the time. batch: images of every call, where they are always as many. Images may lie on
+    any device; logits lie where the network does. Every part of the network keeps its mode.
     """
     place = next(network.parameters()).device
     chosen = engine_for(place, engine, precision)
-    own = type(network).forward is Network.forward  # a class of somebody's own computes what it likes
-    if chosen != "torch" and own:
+    described = _is_described(network)
+    if chosen != "torch" and described:
         kind, threads = find_engine(chosen, precision), torch.get_num_threads()
         with kind.open(network, precision=precision, threads=threads, batch=batch) as run:
-            yield lambda x: torch.from_numpy(run(x.detach().cpu().contiguous().numpy()))
+            yield lambda x: torch.from_numpy(run(_array(x)))
         return
-    with evaluating(network):
-        yield lambda x: _by_pytorch(network, x.to(place), precision)
+    kept = _copy(network).eval()
+    # What somebody put in place of a `forward` may hold on to the network itself, which a copy of it then calls.
+    with nullcontext() if described else evaluating(network):
+        yield lambda x: _by_pytorch(kept, x.to(place), precision)
+
+
+def _is_described(network: Network) -> bool:
+    """Whether its architecture says all of what it computes, but for the weights."""
+    if any(getattr(type(network), name) is not getattr(Network, name) for name in ("forward", "_body")):
+        return False
+    for module in network.modules():
+        if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
+            return False
+    return _meaning(network) == _meaning_of(network.architecture)
+
+
+def _meaning(network: Network) -> Meaning:
+    """Of each module its name, its type, and what it was told; but for the network itself, which may be a model."""
+    return tuple(
+        (name, type(module), tuple(vars(module).get(word) for word in _DECISIVE))
+        for name, module in network.named_modules(remove_duplicate=False)
+        if name
+    )
+
+
+@lru_cache(maxsize=16)  # making the modules takes ten times as long as looking at them
+def _meaning_of(architecture: Architecture) -> Meaning:
+    """Of the network that the architecture means."""
+    with torch.device("meta"):
+        return _meaning(Network(architecture))
+
+
+def _copy(network: Network) -> Network:
+    """With the weights of now, whatever becomes of the network."""
+    # Tensors that follow from others, as those of pruned layers, are no leaves, which PyTorch does not copy by itself.
+    held = (value for module in network.modules() for value in vars(module).values() if isinstance(value, Tensor))
+    return copy.deepcopy(network, {id(value): value.detach().clone() for value in held if not value.is_leaf})
+
+
+def _array(x: Tensor) -> npt.NDArray[np.float32]:
+    """Images as our engine and others' take them, which say what is wrong with other types."""
+    here = x.detach().cpu().contiguous()
+    try:
+        found: npt.NDArray[np.float32] = here.numpy()
+    except TypeError:  # numpy has no such type
+        kind = str(x.dtype).removeprefix("torch.")
+        raise UserError(f"images are a numpy array of float32, not an array of {kind}") from None
+    return found
 
 
 @torch.inference_mode()

@@ -58,14 +58,17 @@ def evaluate(
     data that the run was made from, the images that the run held out. Of anything else, all images. Without `data`,
     what the run was made from; without `on_bad`, as the run did. Classes are matched by name. Raises `UserError` where
     the model was never trained, an image's class is not among the model's, a run does not say what it held out, or a
-    table is damaged or named together with images.
+    table is damaged or named together with images, a device or a half precision.
     """
     if isinstance(name, str | Path) and is_table(Path(name)):
-        return _stored(Path(name), data)
+        return _stored(Path(name), data, device, precision)
     from triscale.engines import running
+    from triscale.engines.logits import engine_for
     from triscale.models import Model, learned
     from triscale.training.machine import find_device
 
+    place = find_device(device)
+    engine_for(place, precision=precision)  # which says what is wrong with it before images are read
     model = learned(name)
     run = None if isinstance(name, Model) else run_meant(name)
     if data is None:
@@ -76,7 +79,7 @@ def evaluate(
     kept = run.splits() if run else {}
     check_splits(name, run, kept, Path(data))
     chosen, which = choose(images, [kept])
-    with running(model.to(find_device(device)), precision=precision) as logits:
+    with running(model.to(place), precision=precision) as logits:
         predictions = predict_images(model, relabelled(images, chosen, model), logits=logits)
     seen = count_learned(predictions.table, kept)
     held_out = sum(split == "test" for split, _ in kept.values())
@@ -84,7 +87,12 @@ def evaluate(
     return Evaluation(predictions.table, images.path, which, missing, seen, len(images.skipped), predictions)
 
 
-def _stored(path: Path, data: str | Path | None) -> Evaluation:
+def _stored(path: Path, data: str | Path | None, device: str | None, precision: str) -> Evaluation:
+    for option, value in (("device", device), ("precision", None if precision == "fp32" else precision)):
+        if value is not None:
+            raise UserError(
+                f"--{option} {value}: {path} holds answers, and nothing is computed; leave it out, or name the run"
+            )
     if data is not None:
         raise UserError(f"{path}: a table holds the answers of a model and none of its weights; name the run instead")
     table, run = stored_table(path), run_of(path)

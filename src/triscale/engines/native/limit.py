@@ -3,7 +3,9 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+from triscale.engines.native.engine import MOST
 from triscale.engines.native.library import Precision, library, number_of
+from triscale.errors import UserError
 
 LEAST = 0.02  # seconds of a measurement
 
@@ -13,8 +15,10 @@ def measure_limit(precision: Precision = "fp32", threads: int = 1) -> float:
 
     No network comes up to it: the engine's own product is what is timed.
     The fastest of three turns: whatever else is at work slows a turn down.
-    Raises `UserError` for a precision that is not there.
+    Raises `UserError` for a precision that is not there, and for a number of threads that no engine takes.
     """
+    if type(threads) is not int or not 1 <= threads <= MOST:
+        raise UserError(f"threads must be a whole number from 1 to {MOST:,}, not {threads!r}")
     native, number = library(), number_of(precision)
     repeats, start = 1_000, time.perf_counter()
     native.triscale_engine_limit(number, repeats)

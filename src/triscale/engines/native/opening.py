@@ -65,7 +65,7 @@ def _read(file: Path) -> tuple[Architecture, dict[str, npt.NDArray[Any]], Precis
             precision: Precision = metadata.get("precision", "fp32")
             if precision not in get_args(Precision):
                 raise ValueError(f"precision {precision}")
-            return architecture, {name: content.get_tensor(name) for name in content.keys()}, precision  # noqa: SIM118
+            return architecture, {name: _tensor(content, name) for name in content.keys()}, precision  # noqa: SIM118
     except FileNotFoundError:
         raise UserError(f"{file}: there is no such file; name a finished run, or a model file") from None
     except OSError as error:
@@ -73,3 +73,13 @@ def _read(file: Path) -> tuple[Architecture, dict[str, npt.NDArray[Any]], Precis
     except (KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{file}: not a model that this version can read ({reason}); copy or train it again") from None
+
+
+def _tensor(content: safetensors.safe_open, name: str) -> npt.NDArray[Any]:
+    """Raises ValueError for a type that numpy does not have: bf16, and those of eight bits."""
+    try:
+        found: npt.NDArray[Any] = content.get_tensor(name)  # type: ignore[no-untyped-call]
+    except (AttributeError, TypeError):
+        kind = content.get_slice(name).get_dtype()  # type: ignore[no-untyped-call]
+        raise ValueError(f"{name!r} is of {kind}") from None
+    return found
