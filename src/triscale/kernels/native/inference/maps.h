@@ -101,18 +101,22 @@ void pool_windows(const Call& call) {
       const Clipped columns(j * layer.stride - layer.left, layer.kernel, layer.width);
       const float share = 1.0f / static_cast<float>((rows.to - rows.from) * (columns.to - columns.from));
       for (long c = 0; c < outputs; c += kLanes) {
-        if (c >= layer.channels) {
-          store(y + c, all(0), Full{});
-          continue;
-        }
+        const long lanes = layer.channels - c;
+        if (lanes < kLanes) store(y + c, all(0), Full{});
+        if (lanes <= 0) continue;
         Vec found = MAX ? load(x + (rows.from * layer.width + columns.from) * apart + c, Full{}) : all(0);
         for (long row = rows.from; row < rows.to; row++) {
           for (long column = columns.from; column < columns.to; column++) {
             const Vec value = load(x + (row * layer.width + column) * apart + c, Full{});
-            found = !MAX ? found + value : found >= value ? found : value;
+            found = !MAX ? found + value : (value > found) | (value != value) ? value : found;  // what is no number stays none
           }
         }
-        store(y + c, MAX ? found : found * share, Full{});
+        if (!MAX) found *= share;
+        if (lanes < kLanes) {  // those beyond the channels may be no numbers, where a map is infinite, and can be outputs
+          store(y + c, found, First(lanes));
+        } else {
+          store(y + c, found, Full{});
+        }
       }
     }
   }

@@ -276,6 +276,10 @@ struct Tiles {
   long most() const { return (pixels + count - 1) / count; }
 };
 
+// Products that are added one after another in fp32: equal ones are all rounded to the same side, by an error that grows with
+// how many there are.
+constexpr long kInRow = 512;
+
 // The product for every tile of pixels, which differ by one row at most, and for either width of a panel.
 template <class T>
 class TileProduct {
@@ -290,10 +294,41 @@ class TileProduct {
   // As `product`, of so many rows and vectors of outputs.
   TRISCALE_INLINE void operator()(long rows, long vectors, const T* x, long apart, const T* weight, const float* bias,
                                   const Limits* limits, Sum<T>* y, long y_apart) const {
-    (rows == fewest_ ? short_ : tall_)[vectors - 1](x, apart, window_, weight, bias, limits, y, y_apart);
+    const Product<T> multiply = (rows == fewest_ ? short_ : tall_)[vectors - 1];
+    if constexpr (Same<T, float>::value) {
+      if (window_.taps * window_.inputs > kInRow) {
+        return in_parts(multiply, rows, vectors * kLanes, x, apart, weight, bias, limits, y, y_apart);
+      }
+    }
+    multiply(x, apart, window_, weight, bias, limits, y, y_apart);
   }
 
  private:
+  // Some taps, or some inputs of one, at a time: their sums are added up by themselves.
+  __attribute__((noinline)) void in_parts(Product<float> multiply, long rows, long width, const float* x, long apart,
+                                          const float* weight, const float* bias, const Limits* limits, float* y,
+                                          long y_apart) const {
+    alignas(64) static const float kNothing[kPair] = {};
+    alignas(64) float sums[kRows * kPair], more[kRows * kPair];
+    const long taps = most(1, kInRow / window_.inputs), parts = (window_.inputs + kInRow - 1) / kInRow;
+    for (long tap = 0; tap < window_.taps; tap += taps) {
+      for (long part = 0; part < parts; part++) {
+        const long begin = window_.inputs * part / parts, end = window_.inputs * (part + 1) / parts;
+        const Window some{least(taps, window_.taps - tap), end - begin, window_.offsets + tap};
+        const bool first = tap + part == 0;
+        multiply(x + begin, apart, some, weight, first ? bias : kNothing, nullptr, first ? sums : more, width);
+        weight += some.taps * some.inputs * width;
+        if (first) continue;
+        for (long i = 0; i < rows * width; i += kLanes) store(sums + i, load(sums + i, Full{}) + load(more + i, Full{}), Full{});
+      }
+    }
+    const Limits& within = *(limits != nullptr ? limits : limits_of(kNone));
+    const Vec low = all(within.low), high = all(within.high);
+    for (long r = 0; r < rows; r++) {
+      for (long i = 0; i < width; i += kLanes) store(y + r * y_apart + i, cut(load(sums + r * width + i, Full{}), low, high), Full{});
+    }
+  }
+
   const long fewest_;
   const Window& window_;
   Product<T> short_[2], tall_[2];
