@@ -300,3 +300,11 @@ def test_predictions_of_no_digests_still_make_a_table() -> None:
     found = Predictions(("a",), np.array([0]), np.array([[0.5, 0.5]], np.float32), ("x", "y"))
     assert found.table.digests == ()
     assert found.to_csv().splitlines()[1] == "a,x,x,0.5,1,0.5,"
+
+
+def test_a_device_that_there_is_not_is_said_before_an_image_is_read(
+    fitted: Fitted, digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("triscale.evaluating.compare.read", lambda *_, **__: pytest.fail("read"))
+    with pytest.raises(UserError, match="--device 'tpu7' is no device"):
+        compare(fitted.run.path, fitted.run.path, digits, device="tpu7")

@@ -105,6 +105,7 @@ def _evaluated(
     for one in models:
         if isinstance(one, str | Path) and is_table(Path(one)):
             raise UserError(f"{one}: a table holds answers and no model to run on other images; name the run")
+    to = find_device(device)
     ready = [learned(one) for one in models]
     check_classes(ready[0].classes, ready[1].classes, (_name(models[0]), _name(models[1])))
     runs = [run_meant(one) if isinstance(one, str | Path) else None for one in models]
@@ -119,7 +120,7 @@ def _evaluated(
             f"{data}: no image of it was held out by both runs, so one of them has learned from each; "
             "name images that neither has seen, or fit one of them again with the other's --seed"
         )
-    to, sides = find_device(device), []
+    sides = []
     for one, model, run, splits in zip(models, ready, runs, kept, strict=True):
         with running(model.to(to)) as logits:
             table = predict_images(model, relabelled(images, chosen, model), logits=logits).table
