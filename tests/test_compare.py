@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -305,6 +306,7 @@ def test_predictions_of_no_digests_still_make_a_table() -> None:
 def test_a_device_that_there_is_not_is_said_before_an_image_is_read(
     fitted: Fitted, digits: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("triscale.evaluating.compare.read", lambda *_, **__: pytest.fail("read"))
+    module = sys.modules["triscale.evaluating.compare"]  # its name in the package is the function's
+    monkeypatch.setattr(module, "read", lambda *_, **__: pytest.fail("read"))
     with pytest.raises(UserError, match="--device 'tpu7' is no device"):
         compare(fitted.run.path, fitted.run.path, digits, device="tpu7")
