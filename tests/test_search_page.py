@@ -517,3 +517,10 @@ def test_seeds_that_judged_are_told_from_the_one_that_chose() -> None:
     text = said(values | {"judged": {"seeds": [1, 2], "out_of": 2}})
     assert "over 2 seeds, with the noise of all finalists together and corrected for naming the best of 2" in text
     assert "mean of 2 full trainings" in text
+
+
+def test_a_reference_above_the_limit_is_not_said_to_hold_it_where_cost_is_weighed() -> None:
+    values = search()
+    values["objective"] = values["objective"] | {"kind": "paper", "limits": {"macs": values["reference"]["macs"] / 2}}
+    assert "(it uses 200.0 % of the limit)" in said(values)
+    assert "at the same limits" not in said(values)

@@ -16,7 +16,7 @@ class SearchWatcher(Bar, SearchListener):
     def __init__(self, output: Output) -> None:
         super().__init__(output)
         self._done, self._best = -1, ("", 0.0, 0)
-        self.begun = False
+        self.begun = self._weighs = False
 
     def reading(self, done: int, total: int) -> None:
         """See `SearchListener`."""
@@ -35,7 +35,7 @@ class SearchWatcher(Bar, SearchListener):
 
     def planned(self, setup: Setup, run: RunDirectory) -> None:
         """See `SearchListener`."""
-        self.begun = True
+        self.begun, self._weighs = True, setup.objective.kind != "constraint"
         how, space = setup.how, setup.space
         own = ", own kernels" if how.kernels else ""
         threads = "one thread" if how.threads == 1 else f"{how.threads} threads"
@@ -57,6 +57,7 @@ class SearchWatcher(Bar, SearchListener):
         self._notes.print(
             f"w = {found.exponent:.3f} (95 % interval {found.low:.3f} to {found.high:.3f}): twice the cost brings "
             f"{2**-found.exponent - 1:+.1%} accuracy here"
+            + ("; more cost brought none, so that w = 0 is used" if found.exponent > 0 else "")
         )
 
     def progress(self, progress: Progress, standing: Standing) -> None:
@@ -73,8 +74,9 @@ class SearchWatcher(Bar, SearchListener):
             best = standing.best
             if best is not None and best != self._best:
                 self._best = best
-                label, accuracy, epochs = best
-                self._notes.print(f"{label} leads: {accuracy:.2%} after {format_epochs(epochs)} ({what})")
+                label, worth, epochs = best
+                said = f"a worth of {worth:.4f}" if self._weighs else f"{worth:.2%}"
+                self._notes.print(f"{label} leads: {said} after {format_epochs(epochs)} ({what})")
 
     def note(self, text: str) -> None:
         """See `SearchListener`."""

@@ -127,7 +127,8 @@ def command(
     output.result({"study": str(out), "report": str(report), **values}, lambda console: show(console, values, report))
     if values["recommended"]["fitted"] is not None:
         rule = out / "coefficients.json"
-        words = ("--baseline", out / "baseline.json", "--macs", "20M", "--rule", rule, "--out", "RUN")
+        grown = format_count(max(20e6, 4 * values["baseline"]["macs"]))
+        words = ("--baseline", out / "baseline.json", "--macs", grown, "--rule", rule, "--out", "RUN")
         output.next_command("triscale", "fit", data or "IMAGES", *words)
 
 

@@ -1,5 +1,6 @@
 """What the verbs share that train many networks: who carries trials out, what was typed, and how one goes on."""
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,7 +54,7 @@ class Begun(Protocol):
 @contextmanager
 def telling_how_to_go_on(verb: str, out: Path, watcher: Begun) -> Iterator[None]:
     """However the work in here ends early: once it has begun, the command that goes on is said."""
-    way_on = f"go on with: triscale {verb} --resume --out {out}"
+    way_on = f"go on with: triscale {verb} --resume --out {shlex.quote(str(out))}"
     kept = f"finished trials are kept; {way_on}"
     try:
         yield

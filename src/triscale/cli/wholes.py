@@ -12,12 +12,13 @@ from triscale.cli.bars import Bar
 from triscale.cli.console import Output, print_table, table
 from triscale.cli.stopping import stopping_gently
 from triscale.errors import UserError
+from triscale.runs.directory import ALL_STAGES
 from triscale.units import format_count, format_seconds, parse_count, parse_seconds
 
 if TYPE_CHECKING:
     from triscale.fitting.whole import Grown, Told
 
-MANIFEST = "whole.json"
+MANIFEST = ALL_STAGES
 STAGES = {
     "search": "searching a baseline",
     "study": "measuring how it pays off to grow it",

@@ -20,12 +20,7 @@ Kept = Mapping[str, tuple[str, str]]  # name → (split, hex digest), as `RunDir
 
 def run_of(path: Path) -> RunDirectory | None:
     """The run that a directory is or that a file lies in; None where there is none, and for a name."""
-    if not path.exists():
-        return None
-    try:
-        return RunDirectory.open(path if path.is_dir() else path.parent)
-    except UserError:
-        return None
+    return RunDirectory.at(path if path.is_dir() else path.parent) if path.exists() else None
 
 
 def run_classes(run: RunDirectory) -> tuple[str, ...] | None:

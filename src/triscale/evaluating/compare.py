@@ -76,7 +76,7 @@ def _stored(name: "Named") -> _Side:
     run = None if path is None else run_of(path)
     if path is not None and is_table(path):
         table = stored_table(path)
-    elif run is not None and path is not None and path in (run.path, run.model):
+    elif run is not None and path is not None and (path.is_dir() or path.name == run.model.name):
         if not run.predictions.is_file():
             raise UserError(f"{path}: the run keeps no predictions.csv; name images to compare on: --data DATA")
         table = stored_table(run.predictions)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from triscale.data import Data, prepare, read_again
@@ -32,7 +33,9 @@ def go_on(run: RunDirectory, settings: dict[str, Any], how: How, data: str | Pat
     settings = json.loads(how.processes.from_leader(json.dumps(settings).encode()))
     verb = settings.get("asked", {}).get("verb")
     if verb in ("study", "search"):
-        raise UserError(f"{run.path}: was begun by {verb}; go on with: triscale {verb} --resume --out {run.path}")
+        raise UserError(
+            f"{run.path}: was begun by {verb}; go on with: triscale {verb} --resume --out {quote(str(run.path))}"
+        )
     plan = Frozen.from_json(settings.get("plan", {}), f"{run.path}/run.json").on(how.processes)
     steady_allocator()
     images = _images(run, settings, plan, how, data)

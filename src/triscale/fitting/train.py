@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any, Literal
 
 import torch
@@ -182,7 +183,9 @@ def _continued(run: RunDirectory, asked: Asked) -> dict[str, Any]:
     before = settings.get("asked", {})
     if before.get("verb", "train") != "train":
         verb = before["verb"]
-        raise UserError(f"{run.path}: was begun by {verb}; go on with: triscale {verb} --resume --out {run.path}")
+        raise UserError(
+            f"{run.path}: was begun by {verb}; go on with: triscale {verb} --resume --out {quote(str(run.path))}"
+        )
     if asked.device is not None:
         device = Frozen.from_json(settings.get("plan", {}), f"{run.path}/run.json").machine.device
         if find_device(asked.device).type != torch.device(device).type:

@@ -28,7 +28,7 @@ from triscale.plain import read_json
 from triscale.reporting.card import card
 from triscale.reporting.whole import write_whole_page
 from triscale.runs import RunDirectory, write_whole
-from triscale.runs.directory import CARD, SETTINGS
+from triscale.runs.directory import ALL_STAGES, CARD, LAST_STAGE, SETTINGS
 from triscale.scaling import RULES, Capped, Power, Rule, find_rule
 from triscale.searching import SearchListener, resume_search, search_network
 from triscale.searching.writing import RESULT as SEARCHED
@@ -39,7 +39,7 @@ from triscale.studies.writing import BASELINE, COEFFICIENTS
 from triscale.studies.writing import RESULT as STUDIED
 from triscale.training.machine import find_device
 
-WHOLE, SEARCH, STUDY, FIT, ZOO = "whole.json", "search", "study", "fit", "zoo"
+WHOLE, SEARCH, STUDY, FIT, ZOO = ALL_STAGES, "search", "study", LAST_STAGE, "zoo"
 BESIDE = ("efficientnet_b0", "mobilenet_v2", "resnet18")  # of the zoo, scaled to the same MACs
 PAPER = RULES["compound"]  # where no coefficients were found
 STUDIED_ALONE = "efficientnet_b0"  # where there is no search, and no baseline is named

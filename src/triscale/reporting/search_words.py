@@ -133,8 +133,10 @@ def _against(values: Values, name: str) -> str:
 def _limits_of(values: Values, reference: Values) -> str:
     """A reference that a file brings keeps its size, and may be above the limits that the candidates hold."""
     used = max(cost_of(reference, term) / limit for term, limit in values["objective"]["limits"].items())
-    if values["objective"]["kind"] != "constraint" or used <= 1:
+    if used <= 1:
         return "at the same limits"
+    if values["objective"]["kind"] != "constraint":
+        return f"(it uses {100 * used:.1f} % of the limit)"
     return f"(it uses {100 * used:.1f} % of the limit, and so could not win)"
 
 

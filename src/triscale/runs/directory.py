@@ -19,6 +19,8 @@ except ImportError:  # Windows: two processes on one run are then the user's aff
     fcntl = None  # type: ignore[assignment]
 
 SETTINGS = "run.json"
+ALL_STAGES = "whole.json"  # of a run of all stages, which keeps that of its last one in a folder
+LAST_STAGE = "fit"
 METRICS = "metrics.jsonl"
 TIMINGS = "timings.jsonl"
 MODEL = "model.safetensors"
@@ -32,7 +34,7 @@ REPORT = "report.html"
 CARD = "MODEL.md"
 # What searches, studies and runs of all stages write too, in modules that import this one.
 _STAGES = (
-    "whole.json",
+    ALL_STAGES,
     "search.json",
     "space.json",
     "network.json",
@@ -77,7 +79,7 @@ class RunDirectory:
         if taken:
             raise UserError(
                 f"--out {place}: something lies there already; name a directory that is new or empty"
-                + (", go on with the run by --resume, or remove it first" if _is_file(place / SETTINGS) else "")
+                + (", go on with the run by --resume, or remove it first" if _begun_in(place) else "")
             )
         return place
 
@@ -88,6 +90,12 @@ class RunDirectory:
         if not _is_file(place / SETTINGS):
             raise UserError(f"{place}: no run (no {SETTINGS} in it); name the directory that `triscale fit` wrote")
         return cls(place)
+
+    @classmethod
+    def at(cls, place: Path) -> "RunDirectory | None":
+        """The run in a directory; of a run of all stages that of its network. None where there is none."""
+        last = place / LAST_STAGE if _is_file(place / ALL_STAGES) and not _is_file(place / SETTINGS) else place
+        return cls(last) if _is_file(last / SETTINGS) else None
 
     def beside(self) -> Iterator["RunDirectory"]:
         """The other runs in the same directory, by name."""
@@ -293,3 +301,7 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except OSError:
         return False
+
+
+def _begun_in(place: Path) -> bool:
+    return _is_file(place / SETTINGS) or _is_file(place / ALL_STAGES)

@@ -6,6 +6,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
+from shlex import quote
 from typing import Any, Literal
 
 import torch
@@ -148,7 +149,7 @@ def resume_search(
     settings, source = run.settings(), f"{run.path}/run.json"
     verb = settings.get("asked", {}).get("verb", "fit")
     if verb != "search":
-        raise UserError(f"{run.path}: is no search; go on with: triscale {verb} --resume --out {run.path}")
+        raise UserError(f"{run.path}: is no search; go on with: triscale {verb} --resume --out {quote(str(run.path))}")
     if changed:
         option = min(changed - {"time", "candidates"}).replace("_", "-")
         raise UserError(

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from time import monotonic
 from typing import Any, Literal
 
@@ -165,7 +166,7 @@ def _begun(run: RunDirectory) -> tuple[dict[str, Any], Setup]:
     settings = run.settings()
     verb = settings.get("asked", {}).get("verb", "fit")
     if verb != "study":
-        raise UserError(f"{run.path}: is no study; go on with: triscale {verb} --resume --out {run.path}")
+        raise UserError(f"{run.path}: is no study; go on with: triscale {verb} --resume --out {quote(str(run.path))}")
     return settings, Setup.from_json(settings.get("setup", {}), f"{run.path}/run.json")
 
 
