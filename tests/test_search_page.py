@@ -524,3 +524,9 @@ def test_a_reference_above_the_limit_is_not_said_to_hold_it_where_cost_is_weighe
     values["objective"] = values["objective"] | {"kind": "paper", "limits": {"macs": values["reference"]["macs"] / 2}}
     assert "(it uses 200.0 % of the limit)" in said(values)
     assert "at the same limits" not in said(values)
+
+
+def test_a_measured_exponent_that_is_cut_to_0_is_said_to_be() -> None:
+    found = {"exponent": 0.193, "low": -0.126, "high": 0.512, "points": []}
+    assert "so that w = 0 is used" in text_of(search_page(search() | {"calibrated": found}))
+    assert "w = 0 is used" not in text_of(search_page(search() | {"calibrated": found | {"exponent": -0.1}}))

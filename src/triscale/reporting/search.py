@@ -89,6 +89,7 @@ def _searched(values: Values) -> list[Row]:
     if found is not None:
         low, high = (f"{found[bound]:.3f}" for bound in ("low", "high"))
         measured = f"; w was measured on these images: {found['exponent']:.3f} (95 % interval {low} to {high})"
+        measured += "; more cost brought no accuracy, so that w = 0 is used" if found["exponent"] > 0 else ""
     return [
         ("space", f"{space['name']}: {networks}"),
         ("limits", limited(values)),
