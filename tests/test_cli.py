@@ -90,6 +90,7 @@ def test_every_verb_explains_itself_with_an_example(triscale, verb: str) -> None
         ),
         (["fit", "--resume", "--out", "run", "--macs", "5M"], ["--macs", "goes on as it was begun", "leave it out"]),
         (["fit", "--resume", "--out", "run", "--no-scratch"], ["--scratch", "goes on as it was begun"]),
+        (["fit", "images", "--macs", "5M", "--no-scratch", "--out", "run"], ["--no-scratch", "only with --weights"]),
         (["fit", "digits", "--macs", "1M", "--baseline", "resnet19", "--dry-run"], ["resnet19"]),
         (["fit", "digits", "--macs", "1M", "--dry-run", "--out", "digits"], ["something lies there"]),
         (["fit", "bad\udcff", "--macs", "1M", "--out", "run"], ["bad", "UTF-8"]),
@@ -290,7 +291,7 @@ def test_memory_that_runs_out_is_one_line(triscale, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("triscale.cli.main.app", full)
     code, _, err = triscale("cost", "efficientnet_b0")
     assert code == 1
-    assert err.strip() == "triscale: not enough memory; a smaller budget or --batch needs less"
+    assert err.strip() == "triscale: not enough memory; a smaller network, or fewer images at a time, need less"
 
 
 def test_fit_eval_and_predict_answer_in_json_alone(triscale, digits: Path, tmp_path: Path) -> None:  # noqa: ANN001

@@ -112,6 +112,8 @@ def test_what_is_not_there_or_not_data(tmp_path: Path) -> None:
     complaint(tmp_path / "nowhere", "nowhere", "does not exist")
     (tmp_path / "x.tsv").write_text("path\tlabel")
     complaint(tmp_path / "x.tsv", "x.tsv", "manifest")
+    (tmp_path / "x.npz").write_bytes(b"PK")
+    complaint(tmp_path / "x.npz", "x.npz", "or the folder of IDX files")
     (tmp_path / "hollow").mkdir()
     complaint(tmp_path / "hollow", "hollow", "class folders")
     with pytest.raises(UserError, match="'ignore'"):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,6 +84,18 @@ def test_the_run_and_its_report_say_where_the_weights_come_from(fitted: Fitted, 
     page = tuned.run.report.read_text()
     assert "points</strong>" in page
     assert "Started from" in page
+
+
+def test_a_finished_run_that_goes_on_still_says_what_the_weights_were_worth(
+    tuned: Fitted, triscale: Callable[..., tuple[int, str, str]]
+) -> None:
+    code, out, err = triscale("fit", "--resume", "--out", tuned.run.path, "--json")
+    assert code == 0, err
+    kept = json.loads((tuned.run.path / "run.json").read_text())["result"]["scratch"]
+    assert json.loads(out)["scratch"] == {key: value for key, value in kept.items() if key != "metrics"}
+    code, out, _ = triscale("fit", "--resume", "--out", tuned.run.path)
+    assert "from scratch, on the same split: " in out
+    assert f"the weights are worth {tuned.gain}" in " ".join(out.split())
 
 
 def test_scratch_can_be_left_out(fitted: Fitted, digits: Path, tmp_path: Path) -> None:

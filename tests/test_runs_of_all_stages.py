@@ -1,6 +1,7 @@
 """A run of all stages is a run for every verb: its network's own run, in a folder of it, says what was learned."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -47,3 +48,12 @@ def test_what_it_learned_from_is_known_to_who_starts_from_its_weights(whole: Pat
 def test_where_one_lies_it_can_be_gone_on_with(whole: Path) -> None:
     with pytest.raises(UserError, match=r"something lies there already; .* go on with the run by --resume"):
         RunDirectory.check_free(whole)
+
+
+@pytest.mark.parametrize("verb", ["search", "study"])
+def test_a_verb_of_one_stage_names_the_command_of_all(
+    whole: Path, verb: str, triscale: Callable[..., tuple[int, str, str]]
+) -> None:
+    code, _, err = triscale(verb, "--resume", "--out", whole)
+    assert code == 2
+    assert f"a run of all stages; go on with: triscale fit --resume --out {whole}" in err

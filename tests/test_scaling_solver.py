@@ -321,6 +321,19 @@ def test_a_measured_term_that_nothing_moves_ends_in_an_error() -> None:
         solve(B0, RULES["width"], Budget({"latency": 1.0}, {"latency": lambda _: 0.5}))
 
 
+def test_a_limit_that_the_memory_cuts_short_is_said_to_be_beyond_it() -> None:
+    """What cannot be measured, for no memory holds it, counts as infinitely slow."""
+
+    def latency(architecture: Architecture) -> float:
+        macs = cost(architecture).macs
+        return macs / 1e12 if macs < 2e9 else float("inf")
+
+    with pytest.raises(UserError, match=r"that the memory here holds, which uses 4[0-9]% of it"):
+        solve(B0, RULES["compound"], Budget({"latency": 0.004}, {"latency": latency}))
+    within = solve(B0, RULES["compound"], Budget({"latency": 0.0018}, {"latency": latency}))
+    assert 0.95 * 0.0018 <= latency(within.architecture) <= 0.0018
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_an_impossible_budget_names_the_smallest_network(rule: str) -> None:
     with pytest.raises(UserError) as caught:

@@ -224,6 +224,17 @@ def test_what_all_trials_share_cannot_be_changed(searched: Path, tmp_path: Path,
     assert "goes on as it was begun" in err
 
 
+def test_a_reference_that_memory_could_not_train_is_refused_before_anything_is_there(
+    digits: Path, tmp_path: Path, triscale: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("triscale.training.budgets.total_memory", lambda _: 10**6)
+    asked = ("--macs", "1M", "--candidates", "8", "--workers", "1", "--out", tmp_path / "out")
+    code, _, err = triscale("search", digits, *asked)
+    assert code == 2
+    assert "of memory, and there are 1 MB; give a smaller limit, or fewer --workers" in err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_study_is_no_search(tmp_path: Path, triscale: Run) -> None:
     (tmp_path / "run.json").write_text(json.dumps({"asked": {"verb": "study"}}))
     code, _, err = triscale("search", "--resume", "--out", tmp_path)

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,15 @@ from search_values import (
 from test_report import Outline
 from test_study_page import Tables, squeezed
 
-from triscale.arch import Bottleneck, MBConv, Stage
+from triscale.arch import Bottleneck, MBConv, Stage, from_dict
 from triscale.costing import cost
 from triscale.reporting.search import search_page, write_search_page
 from triscale.reporting.search_curves import Course, bands, course, different, incomparable, together
 from triscale.reporting.search_networks import COLUMNS, changes, pairs, parts
 from triscale.reporting.search_plots import Spot, front, fronts, progress
 from triscale.reporting.search_words import answer
-from triscale.units import format_count, format_seconds, parse_bytes, parse_count, parse_seconds
+from triscale.scaling import Budget, find_rule, scale_to
+from triscale.units import format_count, format_seconds
 
 
 @pytest.fixture(scope="module")
@@ -229,17 +231,16 @@ def test_a_search_with_a_sitting_of_unknown_length_claims_no_shares() -> None:
     assert "of the workers' time" not in text
 
 
-def test_the_commands_take_the_network_and_hold_the_limits() -> None:
-    limits = {"macs": 1_234_567.0, "params": 1e6, "activations": 9e4, "latency": 0.0125, "size": 2.5e6, "memory": 3e6}
-    text = text_of(search_page(limited("constraint", **limits) | {"learned": [], "curve": []}))
-    command = re.search(r"triscale fit IMAGES --baseline network\.json (.*?) --time", text)
-    assert command is not None
-    words = command[1].split()
-    typed = dict(zip(words[::2], words[1::2], strict=True))
-    parse: dict[str, Any] = {"latency": parse_seconds, "size": parse_bytes, "memory": parse_bytes}
-    assert {option.removeprefix("--") for option in typed} == set(limits)
-    for term, limit in limits.items():
-        assert parse.get(term, parse_count)(typed[f"--{term}"]) == pytest.approx(limit)
+def test_the_command_that_trains_the_winner_leaves_it_as_it_is() -> None:
+    values = limited("constraint", latency=0.0125, macs=5e6) | {"learned": [], "curve": []}
+    winner = next(one for one in values["candidates"] if one["order"] == WINNER)
+    text = text_of(search_page(values))
+    told = f"triscale fit IMAGES --baseline network.json --rule compound --macs {winner['macs']} --time 1h --out RUN"
+    assert told in text
+    # `fit` begins at a baseline's own pixels where a rule is named, and then grows it by nothing at all.
+    network = from_dict(winner["network"])
+    scaled = scale_to(network, find_rule("compound"), Budget({"macs": winner["macs"]}))
+    assert replace(scaled.architecture, name=network.name) == network
     assert "triscale study IMAGES --baseline network.json" in text
     assert "triscale scale network.json" in text
 

@@ -100,3 +100,10 @@ def test_a_reference_of_ones_own_that_is_too_large_is_told_the_pixels_of_the_ima
 def test_a_reference_of_the_images_pixels_that_is_too_large_is_told_to_have_fewer(data: Data) -> None:
     with pytest.raises(UserError, match="or a --resolution below 16×16"):
         _space(data, Asked({"macs": 1e4}, candidates=8), CPU)
+
+
+@pytest.mark.parametrize("limit", [{"size": 1000.0}, {"params": 250.0}])
+def test_limits_that_pixels_do_not_change_are_not_told_to_take_fewer(data: Data, limit: dict[str, float]) -> None:
+    with pytest.raises(UserError, match="no network that small") as told:
+        _space(data, Asked(limit, candidates=8), CPU)
+    assert "--resolution" not in str(told.value)

@@ -1,6 +1,7 @@
 """`triscale study` as a person or a script meets it: one small study, made once, and what can go wrong."""
 
 import json
+import re
 import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +17,7 @@ from triscale.data import read
 from triscale.errors import UserError
 from triscale.scaling import find_rule
 from triscale.scaling.multipliers import Exponents
-from triscale.studies import StudyListener, resume_study, study
+from triscale.studies import StudyListener, Wanted, resume_study, study
 from triscale.studies.conclusions import arms_again, conclude
 from triscale.studies.designs import COMPOUND, FITTED, FIVE, TEN
 from triscale.studies.planning import Effort, Fidelity
@@ -145,10 +146,12 @@ def test_a_study_is_extended_by_seeds_and_arms_and_keeps_what_it_has(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--factor", "3"), "--factor is not what"),
-        (("--epochs", "9"), "--epochs is not what"),
-        (("--baseline", "resnet18"), "--baseline is not what"),
-        (("--seed", "9"), "--seed is not what"),
+        (("--factor", "3"), "--factor 3.0: {} was begun with 2.0"),
+        (("--epochs", "9"), "--epochs 9: {} was begun with 1"),
+        (("--baseline", "resnet18"), "--baseline: {} was begun with another one"),
+        (("--macs", "2M"), "--macs 2000000: {} was begun with none"),
+        (("--seed", "9"), "--seed 9: {} was begun with 0"),
+        (("--device", "cpu"), "--device: {} goes on as it was begun"),
     ],
 )
 def test_what_all_trials_share_cannot_be_changed_later(
@@ -156,7 +159,69 @@ def test_what_all_trials_share_cannot_be_changed_later(
 ) -> None:
     code, _, err = triscale("study", "--resume", "--out", studied, "--time", "9h", *words)
     assert code == 2
-    assert said in err
+    assert said.format(studied) in err
+
+
+class Stopping(StudyListener):
+    """Ends the work with the first trial."""
+
+    def progress(self, stage: str, progress: Progress) -> None:
+        if progress.last is not None:
+            raise KeyboardInterrupt(stage)
+
+
+@pytest.fixture
+def interrupted(digits: Path, baseline: Path, tmp_path: Path) -> Path:
+    """A study that was ended while its baseline was trained: nothing is chosen yet."""
+    asked = {"baseline": baseline, "seeds": 3, "epochs": 1, "design": FIVE, "again": False, "workers": 2}
+    with pytest.raises(KeyboardInterrupt, match="baseline"):
+        study(digits, out=tmp_path / "study", time=3600, listener=Stopping(), **asked)  # type: ignore[arg-type]
+    assert json.loads((tmp_path / "study" / "run.json").read_text())["choice"] is None
+    return tmp_path / "study"
+
+
+def test_a_study_that_ended_before_it_chose_goes_on_as_it_was_asked_for(triscale: Run, interrupted: Path) -> None:
+    code, out, err = triscale("study", "--resume", "--out", interrupted, "--json")
+    assert code == 0, err
+    (at,) = json.loads(out)["factors"]
+    assert {name for arm in at["arms"] for name in arm["names"]} == {arm.name for arm in FIVE.arms}
+    assert all(len(arm["selection"]) == 3 for arm in at["arms"])
+
+
+def test_what_is_named_anew_before_the_choice_changes_that_alone(
+    triscale: Run, interrupted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Ended again at once: what was named is not forgotten.
+    with pytest.raises(KeyboardInterrupt):
+        resume_study(interrupted, changes=Wanted(seeds=4, time=7200.0), listener=Stopping())
+    code, out, err = triscale("study", "--resume", "--out", interrupted, "--json")
+    assert code == 0, err
+    (at,) = json.loads(out)["factors"]
+    assert {name for arm in at["arms"] for name in arm["names"]} == {arm.name for arm in FIVE.arms}
+    assert all(len(arm["selection"]) == 4 for arm in at["arms"])
+    assert json.loads((interrupted / "run.json").read_text())["wanted"]["time"] == 7200
+
+
+def test_a_time_that_is_too_short_for_the_choice_is_told_with_the_command_that_goes_on(
+    triscale: Run, interrupted: Path
+) -> None:
+    code, _, err = triscale("study", "--resume", "--out", interrupted, "--time", "1s")
+    assert code == 2
+    told = re.search(rf"then go on with: triscale study --resume --out {interrupted} --time (\d+)s\n", err)
+    assert told is not None
+    assert "--macs" not in err  # its baseline is no longer to be chosen
+    code, _, err = triscale("study", "--resume", "--out", interrupted, "--time", f"{int(told[1]) + 5}s")
+    assert code == 0, err
+
+
+def test_networks_that_memory_could_not_train_are_refused_before_anything_is_there(
+    triscale: Run, digits: Path, baseline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("triscale.training.budgets.total_memory", lambda _: 10**6)
+    code, _, err = triscale("study", digits, "--baseline", baseline, *FEW, "--out", tmp_path / "study")
+    assert code == 2
+    assert re.search(r"training \S+ on batches of \d+ takes about \S+ MB of memory, 2 trainings at once, and", err)
+    assert not (tmp_path / "study").exists()
 
 
 def test_other_images_are_refused(triscale: Run, studied: Path, tmp_path: Path) -> None:

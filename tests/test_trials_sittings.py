@@ -55,6 +55,19 @@ def test_a_sitting_that_is_interrupted_is_known_to_its_end(place: Path, clock: l
         assert ledger.sittings() == (Spent(4.0, 4.0, 1, 3.0, 1),)
 
 
+def test_seconds_without_trials_are_those_of_all_sittings(place: Path, clock: list[float]) -> None:
+    for seed in range(2):
+        with closing(Ledger(place, "study")) as ledger:
+            timer = Timer(ledger, 1, started=clock[0])
+            clock[0] += 7.0  # reading
+            with timer.working():
+                carry_out(ledger, seed, 3.0)
+                clock[0] += 4.0
+            clock[0] += 1.0
+            timer.keep()
+            assert timer.apart == 8.0 * (seed + 1)
+
+
 def test_every_sitting_counts_its_own_trials_and_the_next_one_knows_what_was_before(
     place: Path, clock: list[float]
 ) -> None:

@@ -20,7 +20,7 @@ from triscale.fitting import Fitted, fit, whole
 from triscale.fitting.whole import BESIDE, Told, Whole, fit_whole, resume_whole
 from triscale.models import load
 from triscale.reporting.whole import claim, verdict, write_whole_page
-from triscale.studies import Asked
+from triscale.studies import Wanted
 
 Run = Callable[..., tuple[int, str, str]]
 SEARCHED = {
@@ -49,7 +49,7 @@ class Stages:
         self.network = published("mobilenet_v2")
         self.asked: dict[str, dict[str, Any]] = {}
         monkeypatch.setattr(whole, "search_network", self.searching)
-        monkeypatch.setattr(whole, "begin_study", self.studying)
+        monkeypatch.setattr(whole, "study", self.studying)
         monkeypatch.setattr(whole, "resume_study", self.resuming)
         monkeypatch.setattr(whole, "fit", self.fitting)
 
@@ -59,19 +59,19 @@ class Stages:
         (out / "network.json").write_text(to_json(self.network))
         (out / "search.json").write_text(json.dumps(SEARCHED | {"gain": None}))
 
-    def studying(self, data: Path, wish: Asked, out: Path, listener: object) -> None:
+    def studying(self, data: Path, *, out: Path, **asked: Any) -> None:
         out.mkdir(parents=True, exist_ok=True)
         if self.fails == "study":  # in the midst of it, before its design was chosen
             (out / "run.json").write_text(json.dumps({"asked": {"verb": "study"}, "choice": None}))
-        self._note("study", {"macs": wish.macs, "time": wish.time, "baseline": wish.baseline})
+        self._note("study", asked)
         (out / "study.json").write_text(json.dumps(STUDIED))
         (out / "baseline.json").write_text(to_json(published("mobilenet_v2")))
         if self.coefficients is not None:
             (out / "coefficients.json").write_text(json.dumps(self.coefficients))
 
-    def resuming(self, out: Path, *, data: Path, asked: Asked | None = None, listener: object) -> None:
-        assert asked is not None, "nobody says how long it may take"
-        self.studying(data, asked, out, listener)
+    def resuming(self, out: Path, *, data: Path, changes: Wanted | None, listener: object) -> None:
+        assert changes is not None, "its design is not chosen, and the time may be another"
+        self.studying(data, out=out, **self.asked["study"] | {"time": changes.time})
 
     def fitting(self, data: Path, *, out: Path, **asked: Any) -> Fitted:
         """The real one, for two epochs."""
@@ -97,7 +97,7 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return digit_folder(tmp_path_factory.mktemp("few") / "digits", classes=2, each=16)
 
 
-ASKED = Whole(macs=400_000, time=60.0, search=True, study=True)
+ASKED = Whole(macs=1_000_000, time=60.0, search=True, study=True)
 
 
 def test_a_stage_that_fails_is_done_again_and_none_before_it(few: Path, tmp_path: Path, stages: Stages) -> None:
@@ -111,7 +111,7 @@ def test_a_stage_that_fails_is_done_again_and_none_before_it(few: Path, tmp_path
     assert told == ["study", "fit", "zoo"]
     rows = grown.values["result"]["networks"]
     assert [row["name"] for row in rows] == ["grown", *BESIDE]
-    assert all(row["macs"] <= 400_000 for row in rows)
+    assert all(row["macs"] <= 1_000_000 for row in rows)
     assert all(stages.asked[name]["epochs"] == 2 for name in BESIDE)  # as many as the grown one's
     assert 60 / 4 < stages.asked["fit"]["time"] <= 60  # all that is left, whatever the zoo takes after it
     assert load(out).classes  # the model that came out
@@ -133,9 +133,12 @@ def test_a_network_of_the_zoo_that_cannot_be_trained_is_left_out_of_the_comparis
     noted: list[str] = []
     told = Told()
     monkeypatch.setattr(told.fit, "note", noted.append)
-    grown = fit_whole(few, replace(ASKED, search=False, study=True), tmp_path / "run", told)
+    grown = fit_whole(few, replace(ASKED, macs=6e6, search=False), tmp_path / "run", told)
     assert [row["name"] for row in grown.values["result"]["networks"]] == ["grown", *BESIDE[1:]]
     assert f"{BESIDE[0]} is left out of the comparison: no network that small" in noted
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert f"{BESIDE[0]} is left out: no network that small." in page
+    assert "To come" not in page
 
 
 def test_a_time_that_is_too_short_for_a_stage_is_told_as_that_of_all(
@@ -144,7 +147,7 @@ def test_a_time_that_is_too_short_for_a_stage_is_told_as_that_of_all(
     short = Mock(side_effect=TooShortError("--time 24 s: the least search takes about 60 s", 60.0))
     with monkeypatch.context() as hurried:
         hurried.setattr(whole, "search_network", short)
-        with pytest.raises(UserError, match=r"for all stages take --time 15[1-9]s or more"):
+        with pytest.raises(UserError, match=r"with --time 15[1-9]s for all stages it has so much"):
             fit_whole(few, replace(ASKED, study=False), tmp_path / "run")
     resume_whole(tmp_path / "run", time=150)
     assert stages.asked["search"]["time"] == pytest.approx(60.0)
@@ -195,7 +198,7 @@ def test_the_baseline_is_searched_and_studied_at_a_quarter_of_the_budget_and_in_
     out, stages.fails = tmp_path / "run", "study"
     with pytest.raises(TriscaleError):
         fit_whole(few, ASKED, out)
-    assert stages.asked["search"]["macs"] == stages.asked["study"]["macs"] == 100_000
+    assert stages.asked["search"]["macs"] == stages.asked["study"]["macs"] == 250_000
     assert stages.asked["search"]["time"] == pytest.approx(0.3 * 60)
     assert stages.asked["search"]["time"] + stages.asked["study"]["time"] < 60
     assert stages.asked["study"]["baseline"] == out / "search" / "network.json"
@@ -243,6 +246,36 @@ def test_what_is_typed_again_for_a_run_that_goes_on_is_refused_but_for_the_time(
     assert code == 2
     assert "--baseline" in err
     assert "only --time may be another" in err
+
+
+def test_a_stage_that_a_run_was_begun_without_is_no_part_of_it_later(tmp_path: Path, triscale: Run) -> None:
+    asked = {"macs": 1e6, "time": 60.0, "search": True, "study": False}
+    (tmp_path / "whole.json").write_text(json.dumps({"asked": asked, "data": "nowhere", "seconds": {}}))
+    code, _, err = triscale("fit", "--resume", "--out", tmp_path, "--search", "--study")
+    assert code == 2
+    assert f"--study: {tmp_path} was begun without it" in err
+
+
+@pytest.mark.parametrize(
+    "asked", [("--search",), ("--study",), ("--search", "--study", "--baseline", "resnet18"), ("--study", "OWN")]
+)
+def test_a_budget_that_leaves_no_baseline_is_refused_as_it_was_asked_and_leaves_nothing(
+    few: Path, tmp_path: Path, triscale: Run, monkeypatch: pytest.MonkeyPatch, asked: tuple[str, ...]
+) -> None:
+    own = tmp_path / "own.json"
+    own.write_text(to_json(published("mobilenet_v2")))
+    words = [word for word in asked if word != "OWN"] + (["--baseline", str(own)] if "OWN" in asked else [])
+    code, _, err = triscale("fit", few, *words, "--macs", "100k", "--time", "1h", "--out", tmp_path / "run")
+    assert code == 2
+    assert "--macs 100k: a baseline gets 1/4 of it" in err
+    assert not (tmp_path / "run").exists()
+    # What it says is enough.
+    enough = re.search(r"give about ([\d.]+[kM])", err)
+    assert enough is not None
+    for stage in ("search_network", "study"):
+        monkeypatch.setattr(whole, stage, Mock(side_effect=TriscaleError("it was begun")))
+    _, _, err = triscale("fit", few, *words, "--macs", enough[1], "--time", "1h", "--out", tmp_path / "run")
+    assert "it was begun" in err
 
 
 @pytest.mark.parametrize("changed", [{"asked": {"macs": 1}}, {"seconds": {"fit": "long"}}, {"pixels": [28]}])

@@ -109,6 +109,9 @@ def command(
         return
     if data is None:
         raise UserError("say which images: triscale fit IMAGES --macs 10M --out RUN")
+    if weights is None and "scratch" in trials.said(context):
+        option = "--scratch" if scratch else "--no-scratch"
+        raise UserError(f"{option}: only with --weights is a network trained from scratch besides; leave it out")
     if search or study:
         others: dict[str, object] = {"--params": params, "--activations": activations, "--size": size}
         others |= {"--latency": latency, "--memory": memory, "--rule": rule, "--weights": weights, "--epochs": epochs}
@@ -198,8 +201,6 @@ def _answer(output: Output, fitted: "Fitted") -> None:
 
 def values(fitted: "Fitted") -> dict[str, Any]:
     """What `fit` answers with --json."""
-    from triscale.fitting.scratch import scratch_values
-
     top = fitted.test.top()
     total, plan = fitted.plan.scaled.cost, fitted.plan
     limits = plan.scaled.limits or {}
@@ -216,7 +217,7 @@ def values(fitted: "Fitted") -> dict[str, Any]:
         "steps": {"planned": plan.steps, "made": fitted.steps},
         "kept_epoch": fitted.kept,
         "weights": None if plan.weights is None else plan.weights.to_json(),
-        "scratch": None if fitted.scratch is None else scratch_values(fitted.scratch, fitted.test),
+        "scratch": None if fitted.scratch is None else fitted.scratch.to_json(),
         "budget": {
             term: {"limit": limit, "value": fitted.achieved[term], "used": fitted.achieved[term] / limit}
             for term, limit in limits.items()
@@ -260,7 +261,7 @@ def show(console: Console, fitted: "Fitted") -> None:
     )
     show_precision(console, fitted)
     if fitted.scratch is not None:
-        console.print(f"from scratch, on the same split: {fitted.scratch.test.top()}")
+        console.print(f"from scratch, on the same split: {fitted.scratch.top}")
         console.print(f"the weights are worth {fitted.gain}")
     if fitted.plan.recipe.patience is not None:
         console.print(f"kept: epoch {fitted.kept}, the last that validation does not find worse than the best")

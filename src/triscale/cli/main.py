@@ -170,7 +170,7 @@ def _answer() -> int:
         return _complain(f"{error.filename or 'output'}: {error.strerror or error}", 1)
     except Exception as error:
         if is_out_of_memory(error):
-            return _complain("not enough memory; a smaller budget or --batch needs less", 1)
+            return _complain("not enough memory; a smaller network, or fewer images at a time, need less", 1)
         traceback.print_exc()  # a fault of this program: everything that helps to find it, and the promised line
         return _complain(f"internal error: {type(error).__name__}: {error}", 1)
 

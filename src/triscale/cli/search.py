@@ -127,7 +127,7 @@ def command(
 
     with SearchWatcher(output) as watcher, trials.telling_how_to_go_on("search", out, watcher):
         if resume:
-            changed = said - (trials.ABOUT_THE_SITTING - {"device"})
+            changed = said - trials.ABOUT_THE_SITTING
             searched = resume_search(
                 out,
                 data=data,

@@ -40,11 +40,11 @@ def stopping_gently(again: tuple[object, ...]) -> Iterator[Asked]:
 
     asked = Asked()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    way = _way(again)
+    way_on = way(again)
 
     def note(number: int, _frame: FrameType | None) -> None:
         if not asked.gentle or asked.number:
-            text = f"interrupted; the last checkpoint is kept: {way}" if asked.begun else ""
+            text = f"interrupted; the last checkpoint is kept: {way_on}" if asked.begun else ""
             raise Interrupted(number, text)
         asked.number = number
 
@@ -53,24 +53,25 @@ def stopping_gently(again: tuple[object, ...]) -> Iterator[Asked]:
     try:
         yield asked
     except StoppedError as error:
-        raise Interrupted(asked.number or signal.SIGTERM, f"{error}, which is kept; {way}") from None
+        raise Interrupted(asked.number or signal.SIGTERM, f"{error}, which is kept; {way_on}") from None
     except TooShortError as error:
-        longer = _way((*again, "--time", f"{math.ceil(error.least)}s"))
+        longer = way((*again, "--time", f"{math.ceil(error.least)}s"))
         raise (UserError(f"{error}; then {longer}") if asked.begun else error) from None
     except UserError as error:
-        raise (UserError(f"{error}; then {way}") if asked.begun else error) from None
+        raise (UserError(f"{error}; then {way_on}") if asked.begun else error) from None
     except DivergedError:
         raise
     except TriscaleError as error:
-        raise (TriscaleError(f"{error}; {way}") if asked.begun else error) from None
+        raise (TriscaleError(f"{error}; {way_on}") if asked.begun else error) from None
     except (RuntimeError, MemoryError) as error:
         if not (asked.begun and is_out_of_memory(error)):
             raise
-        raise TriscaleError(f"not enough memory; where there is more, {way}") from None
+        raise TriscaleError(f"not enough memory; where there is more, {way_on}") from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _way(again: tuple[object, ...]) -> str:
+def way(again: tuple[object, ...]) -> str:
+    """The command of these words, as what comes next."""
     return f"go on with: {shlex.join(map(str, again))}"

@@ -13,7 +13,10 @@ from triscale.errors import UserError
 from triscale.units import format_count, format_seconds, parse_count, parse_seconds
 
 if TYPE_CHECKING:
-    from triscale.studies import Asked, Line
+    from triscale.studies import Line
+
+
+CHANGES = frozenset({"time", "design", "arms", "seeds", "again"})  # what a study that goes on may be told anew
 
 
 def command(
@@ -87,42 +90,39 @@ def command(
     cluster, said = trials.cluster(executor, address), trials.said(context)
     seconds = None if time is None else parse_seconds(time, "--time")
     from triscale.cli.study_watching import StudyWatcher
-    from triscale.studies import Asked, begin_study, extended, make_designs, resume_study
+    from triscale.studies import Asked, Wanted, begin_study, make_designs, resume_study, shared_values
     from triscale.training import find_recipe
 
-    def asked(usual_seeds: int | None = None, usual_epochs: int | None = None) -> "Asked":
-        named, more = make_designs(design, tuple(arms or ()))
-        return Asked(
-            baseline=baseline,
-            factor=factor,
-            time=seconds,
-            design=named,
-            arms=more,
-            seeds=usual_seeds if seeds is None else seeds,
-            again=again,
-            images=images,
-            epochs=usual_epochs if epochs is None else epochs,
-            macs=None if macs is None else parse_count(macs, "--macs"),
-            resolution=arguments.resolution(resolution),
-            recipe=None if recipe is None else find_recipe(recipe),
-            seed=seed,
-            workers=workers,
-            device=device,
-            cluster=cluster,
-            on_bad=arguments.on_bad(on_bad),
-        )
-
+    named, more = make_designs(design, arms or ())
+    shared: dict[str, Any] = {
+        "baseline": baseline,
+        "factor": factor,
+        "images": images,
+        "epochs": epochs,
+        "macs": None if macs is None else parse_count(macs, "--macs"),
+        "resolution": arguments.resolution(resolution),
+        "recipe": None if recipe is None else find_recipe(recipe),
+        "seed": seed,
+        "on_bad": arguments.on_bad(on_bad),
+    }
+    wanted = Wanted(seconds, named, more, seeds, again)
     with StudyWatcher(output) as watcher, trials.telling_how_to_go_on("study", out, watcher):
         if resume:
-            anew = None
-            if said - trials.ABOUT_THE_SITTING:
-                anew = asked() if seconds is not None else extended(out, asked)
+            arguments.check_as_begun(out, said, takes={*trials.ABOUT_THE_SITTING, *CHANGES, *shared})
+            repeated = {key: value for key, value in shared_values(**shared).items() if key in said}
             studied = resume_study(
-                out, data=data, asked=anew, given=said, workers=workers, cluster=cluster, listener=watcher
+                out,
+                data=data,
+                changes=wanted if said & CHANGES else None,
+                named=repeated,
+                workers=workers,
+                cluster=cluster,
+                listener=watcher,
             )
         else:
             assert data is not None  # asked for above
-            studied = begin_study(data, asked(), out, watcher)
+            asked = Asked(wanted=wanted, workers=workers, device=device, cluster=cluster, **shared)
+            studied = begin_study(data, asked, out, watcher)
     report, values = studied.run.report, studied.values
     output.result({"study": str(out), "report": str(report), **values}, lambda console: show(console, values, report))
     if values["recommended"]["fitted"] is not None:

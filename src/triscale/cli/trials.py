@@ -1,6 +1,6 @@
 """What the verbs share that train many networks: who carries trials out, what was typed, and how one goes on."""
 
-import shlex
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,14 +8,12 @@ from typing import Annotated, Protocol
 
 import typer
 
-from triscale.cli.stopping import Interrupted
-from triscale.errors import HopelessError, TriscaleError, UserError
+from triscale.cli.stopping import Interrupted, way
+from triscale.errors import HopelessError, TooShortError, TriscaleError, UserError
 
 EXECUTORS = ("local", "ray")
 # Options that say how a sitting goes, not what is studied or searched.
-ABOUT_THE_SITTING = frozenset(
-    {"data", "out", "workers", "executor", "address", "device", "beside", "resume", "as_json"}
-)
+ABOUT_THE_SITTING = frozenset({"data", "out", "workers", "executor", "address", "beside", "resume", "as_json"})
 
 Workers = Annotated[int | None, typer.Option(help="Trials at once.", show_default="measured")]
 Executor = Annotated[str, typer.Option(help="Who carries trials out: local, or ray, a cluster.")]
@@ -54,7 +52,8 @@ class Begun(Protocol):
 @contextmanager
 def telling_how_to_go_on(verb: str, out: Path, watcher: Begun) -> Iterator[None]:
     """However the work in here ends early: once it has begun, the command that goes on is said."""
-    way_on = f"go on with: triscale {verb} --resume --out {shlex.quote(str(out))}"
+    again = ("triscale", verb, "--resume", "--out", out)
+    way_on = way(again)
     kept = f"finished trials are kept; {way_on}"
     try:
         yield
@@ -62,7 +61,11 @@ def telling_how_to_go_on(verb: str, out: Path, watcher: Begun) -> Iterator[None]
         raise Interrupted(stop.number, kept if watcher.begun else "") from None
     except HopelessError as error:
         raise (TriscaleError(f"{error}; finished trials are kept") if watcher.begun else error) from None
+    except TooShortError as error:
+        longer = way((*again, "--time", f"{math.ceil(error.least)}s"))
+        raise (UserError(f"{error}; finished trials are kept; then {longer}") if watcher.begun else error) from None
     except TriscaleError as error:
         named = "go on with --resume"  # where the library names its option, the command stands in its place
         text = str(error).replace(named, way_on) if named in str(error) else f"{error}; {kept}"
-        raise (TriscaleError(text) if watcher.begun else error) from None
+        kind = UserError if isinstance(error, UserError) else TriscaleError
+        raise (kind(text) if watcher.begun else error) from None

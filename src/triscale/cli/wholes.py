@@ -85,7 +85,8 @@ def go_on(output: Output, out: Path | None, data: Path | None, time: str | None,
     from triscale.fitting.whole import resume_whole
 
     seconds = None if time is None else parse_seconds(time, "--time")
-    _carry_out(output, out, lambda told: resume_whole(out, data, told, seconds))
+    named = said & {"search", "study"}
+    _carry_out(output, out, lambda told: resume_whole(out, data, told, seconds, named))
 
 
 def _carry_out(output: Output, out: Path, work: "Callable[[Told], Grown]") -> None:

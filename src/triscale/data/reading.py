@@ -108,7 +108,10 @@ def _kind(root: Path) -> Literal["idx", "folder", "manifest"]:
     if not exists:
         raise UserError(f"data: '{root}' does not exist; give a folder of class folders, a manifest.csv or IDX files")
     if root.suffix.lower() != ".csv":
-        raise UserError(f"data: '{root}' is no folder and no .csv manifest (path,label[,split]); give one of them")
+        raise UserError(
+            f"data: '{root}' is no folder and no .csv manifest (path,label[,split]); give one of them, or the folder "
+            "of IDX files"
+        )
     return "manifest"
 
 

@@ -4,10 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-import torch
-
 from triscale.arch import Architecture, adapt
-from triscale.costing import cost
 from triscale.data import Data, image_resolution
 from triscale.engines import Latency, measure_latency
 from triscale.errors import TooShortError, UserError, is_out_of_memory
@@ -16,10 +13,9 @@ from triscale.nn import build
 from triscale.scaling import RULES, Scaled, TooSmallError, grow, scale_to
 from triscale.scaling.budget import MEASURED, show
 from triscale.training import Machine, fastest_machine
-from triscale.training.budgets import GUARD, measured_budget
-from triscale.training.machine import total_memory
+from triscale.training.budgets import GUARD, check_memory, measured_budget
 from triscale.training.recipe import regularised
-from triscale.units import format_bytes, format_count, format_epochs, format_seconds
+from triscale.units import format_count, format_epochs, format_seconds
 
 OVERHEAD = 1.5  # a real step with optimizer, average and batches, and its share of validation, over the measured one
 EQUAL = 0.95  # of the most MACs, or of the pixels kept: candidates of at least so many count as equal
@@ -163,7 +159,7 @@ def shrink(candidate: Candidate, share: float, images: Data, wish: Wish, course:
 def _measure_one(baseline: Architecture, images: Data, wish: Wish, course: Course) -> Candidate:
     try:
         scaled = _scale(baseline, images, wish, wish.limits)
-        _check_memory(scaled, course.batch, wish.device)
+        check_memory(scaled.architecture, course.batch, wish.device, "lower --batch or the budget")
         return _timed(baseline, scaled, wish, course)
     except UserError as error:
         return Candidate(baseline, refused=str(error))
@@ -297,16 +293,6 @@ def _over(candidate: Candidate, limit: float) -> Candidate:
         refused=f"one image takes {took} when measured again, {more:.1%} more than {format_seconds(limit)}; "
         "raise --latency, or try again when the machine is less busy",
     )
-
-
-def _check_memory(scaled: Scaled, batch: int, device: torch.device) -> None:
-    """An estimate, before hours are lost: what training takes against what the device has in all."""
-    needed, available = cost(scaled.architecture).memory.training(batch), total_memory(device)
-    if needed > available:
-        raise UserError(
-            f"training on batches of {batch} takes about {format_bytes(needed)} of memory, and there are "
-            f"{format_bytes(available)}; lower --batch or the budget"
-        )
 
 
 def _nothing_left(candidates: tuple[Candidate, ...], course: Course) -> UserError:

@@ -16,7 +16,7 @@ from triscale.fitting.judging import judge, predict_together
 from triscale.fitting.listening import Listener
 from triscale.fitting.precision import Half, judge_half
 from triscale.fitting.ready import Ready
-from triscale.fitting.scratch import Scratch, gain, scratch_values, train_scratch
+from triscale.fitting.scratch import Scratch, train_scratch
 from triscale.models.model import Model, load
 from triscale.reporting import write_card, write_report
 from triscale.runs import RunDirectory, write_whole
@@ -58,7 +58,7 @@ class Fitted:
     @property
     def gain(self) -> PairedDifference | None:
         """By how much it is better than from scratch, on the same test images."""
-        return None if self.scratch is None else gain(self.test, self.scratch.test)
+        return None if self.scratch is None else self.scratch.gain
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def carry_out(run: RunDirectory, settings: dict[str, Any], plan: Frozen, ready: 
     if half.holds:
         trained.precision = half.answers
         trained.save(run.model)
-    scratch = _from_scratch(run, plan, ready, how, training)
+    scratch = _from_scratch(run, plan, ready, how, training, test)
     latency, achieved = _achieved(run, plan, device)
     fitted = Fitted(
         run=run,
@@ -140,8 +140,8 @@ def _board(run: RunDirectory, keeper: Checkpoints, how: How) -> Board | None:
 
 
 def tested_again(run: RunDirectory, result: Mapping[str, Any], plan: Frozen, images: Data) -> Fitted:
-    """A finished run: its model on its test images. Nothing is trained, and nothing is known of a training from scratch
-    but what run.json holds. Report and card are written where it was killed before them, nothing else is. Raises
+    """A finished run: its model on its test images. Nothing is trained; of a training from scratch it is known what
+    run.json holds. Report and card are written where it was killed before them, nothing else is. Raises
     `UserError` where the model is not there or not whole."""
     device = torch.device(plan.machine.device)
     latency, achieved = _achieved(run, plan, device)
@@ -159,7 +159,7 @@ def tested_again(run: RunDirectory, result: Mapping[str, Any], plan: Frozen, ima
         half=Half.of_result(result),
         steps=result["steps"],
         kept=result["kept_epoch"],
-        scratch=None,
+        scratch=Scratch.of_result(result),
         leaks=images.leaks,
         imbalance=images.imbalance()[0],
         peak_memory=result["peak_device_memory"],
@@ -204,13 +204,15 @@ def _describe(run: RunDirectory, test: Predictions, images: Data) -> None:
     run.start.unlink(missing_ok=True)
 
 
-def _from_scratch(run: RunDirectory, plan: Frozen, ready: Ready, how: How, spent: float) -> Scratch | None:
+def _from_scratch(
+    run: RunDirectory, plan: Frozen, ready: Ready, how: How, spent: float, fitted: Predictions
+) -> Scratch | None:
     if plan.scratch is None:
         return None
     how.listener.scratch()
     keeper = Checkpoints(run.scratch_checkpoints, how.every, how.listener.note)
-    scratch = train_scratch(plan, ready, keeper, how.listener, spent)
-    write_whole(run.scratch_predictions, scratch.test.to_csv())
+    scratch, test = train_scratch(plan, ready, keeper, how.listener, spent, fitted)
+    write_whole(run.scratch_predictions, test.to_csv())
     return scratch
 
 
@@ -241,7 +243,7 @@ def _result(fitted: Fitted) -> dict[str, Any]:
         "scratch": None
         if fitted.scratch is None
         else {
-            **scratch_values(fitted.scratch, fitted.test),
+            **fitted.scratch.to_json(),
             "metrics": [asdict(metrics) for metrics in fitted.scratch.metrics],
         },
         "budget": {

@@ -1,7 +1,7 @@
 """What weights were worth: the same network from scratch, on the same split, tested on the same images."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,23 +11,61 @@ from triscale.fitting.judging import judge
 from triscale.fitting.listening import Listener
 from triscale.fitting.ready import Ready
 from triscale.models.model import Model, new
-from triscale.stats import PairedDifference
+from triscale.stats import PairedDifference, Proportion
 from triscale.training import EpochMetrics, Keeper, Step, Watch, rows_of, train
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Scratch:
-    """The training from scratch. test: of the same images as the other's. steps: as made."""
+    """The training from scratch. top: test accuracy, on the same images as the other's. gain: by how much the weights
+    are better than it on these. steps: as made."""
 
-    test: Predictions
+    top: Proportion
+    gain: PairedDifference
     metrics: tuple[EpochMetrics, ...]
     steps: int
     seconds: float
 
+    def to_json(self) -> dict[str, Any]:
+        """The comparison as plain values; differences in points of a hundred."""
+        return {
+            "test_accuracy": self.top.value,
+            "test_accuracy_interval_95": list(self.top.interval()),
+            "epochs": len(self.metrics),
+            "steps": self.steps,
+            "seconds": round(self.seconds, 2),
+            "gain": {
+                "points": 100 * self.gain.value,
+                "interval_95": [100 * bound for bound in self.gain.interval()],
+                "only_with_weights": self.gain.first,
+                "only_from_scratch": self.gain.second,
+                "images": self.gain.n,
+                "p_value": self.gain.p_value(),
+            },
+        }
 
-def train_scratch(plan: Frozen, ready: Ready, keeper: Keeper, listener: Listener, spent: float) -> Scratch:
+    @classmethod
+    def of_result(cls, result: Mapping[str, Any]) -> "Scratch | None":
+        """As a finished run keeps it; None where there was none."""
+        kept = result["scratch"]
+        if kept is None:
+            return None
+        found = kept["gain"]
+        return cls(
+            top=Proportion(round(kept["test_accuracy"] * found["images"]), found["images"]),
+            gain=PairedDifference(found["only_with_weights"], found["only_from_scratch"], found["images"]),
+            metrics=tuple(EpochMetrics(**row) for row in kept["metrics"]),
+            steps=kept["steps"],
+            seconds=kept["seconds"],
+        )
+
+
+def train_scratch(
+    plan: Frozen, ready: Ready, keeper: Keeper, listener: Listener, spent: float, fitted: Predictions
+) -> tuple[Scratch, Predictions]:
     """The planned network with random weights, by the recipe for such, for as many epochs as were planned with weights;
-    its last epoch is tested. spent: seconds that the training with weights took."""
+    its last epoch is tested. spent: seconds that the training with weights took. fitted: what that network says of the
+    test images."""
     assert plan.scratch is not None
     begun, watch = time.monotonic(), _Watch(listener)
     model = train(
@@ -45,7 +83,7 @@ def train_scratch(plan: Frozen, ready: Ready, keeper: Keeper, listener: Listener
     test = predict_images(model, ready.test)
     # What earlier sittings trained counts, too.
     seconds = max(time.monotonic() - begun, sum(row.seconds for row in rows))
-    return Scratch(test, rows, rows[-1].step, seconds)
+    return Scratch(test.top(), _gain(fitted, test), rows, rows[-1].step, seconds), test
 
 
 @dataclass
@@ -69,27 +107,7 @@ class _Watch(Watch):
         return self.listener.stopping()
 
 
-def gain(fitted: Predictions, scratch: Predictions) -> PairedDifference:
+def _gain(fitted: Predictions, scratch: Predictions) -> PairedDifference:
     """By how much one is better than the other on the images that both were tested on."""
     first, second = fitted.predicted == fitted.labels, scratch.predicted == scratch.labels
     return PairedDifference(int((first & ~second).sum()), int((second & ~first).sum()), len(fitted.labels))
-
-
-def scratch_values(scratch: Scratch, fitted: Predictions) -> dict[str, Any]:
-    """The comparison as plain values; differences in points of a hundred."""
-    top, difference = scratch.test.top(), gain(fitted, scratch.test)
-    return {
-        "test_accuracy": top.value,
-        "test_accuracy_interval_95": list(top.interval()),
-        "epochs": len(scratch.metrics),
-        "steps": scratch.steps,
-        "seconds": round(scratch.seconds, 2),
-        "gain": {
-            "points": 100 * difference.value,
-            "interval_95": [100 * bound for bound in difference.interval()],
-            "only_with_weights": difference.first,
-            "only_from_scratch": difference.second,
-            "images": difference.n,
-            "p_value": difference.p_value(),
-        },
-    }

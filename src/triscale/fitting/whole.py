@@ -7,17 +7,19 @@ The time that is asked is for the first three. The model and the page are there 
 import json
 import math
 import time as clock
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from triscale.arch import Architecture
+from triscale.arch import ZOO as NETWORKS
+from triscale.arch import Architecture, adapt
 from triscale.arch import resolve as resolve_network
 from triscale.arch.resolve import FOUND, MODEL_FILE
-from triscale.data import check_apart, own_pixels, read
+from triscale.costing import cost
+from triscale.data import Data, check_apart, own_pixels, read
 from triscale.errors import HopelessError, TooShortError, UserError
 from triscale.evaluating import compare
 from triscale.fitting.carrying import Fitted, How
@@ -31,13 +33,14 @@ from triscale.runs import RunDirectory, write_whole
 from triscale.runs.directory import ALL_STAGES, CARD, LAST_STAGE, SETTINGS
 from triscale.scaling import RULES, Capped, Power, Rule, find_rule
 from triscale.searching import SearchListener, resume_search, search_network
+from triscale.searching.references import usual
 from triscale.searching.writing import RESULT as SEARCHED
-from triscale.studies import Asked as StudyAsked
-from triscale.studies import StudyListener, begin_study, resume_study
-from triscale.studies.growing import roomy_resolution
+from triscale.studies import StudyListener, Wanted, resume_study, study
+from triscale.studies.growing import roomy_resolution, slimmest
 from triscale.studies.writing import BASELINE, COEFFICIENTS
 from triscale.studies.writing import RESULT as STUDIED
 from triscale.training.machine import find_device
+from triscale.units import format_count
 
 WHOLE, SEARCH, STUDY, FIT, ZOO = ALL_STAGES, "search", "study", LAST_STAGE, "zoo"
 BESIDE = ("efficientnet_b0", "mobilenet_v2", "resnet18")  # of the zoo, scaled to the same MACs
@@ -102,6 +105,8 @@ def fit_whole(data: str | Path, asked: Whole, out: str | Path, told: Told | None
     check_apart(Path(data), place)
     told = told or Told()
     images = read(data, seed=asked.seed, on_bad=asked.on_bad, progress=told.fit.reading)  # says now what is wrong
+    resolution = roomy_resolution(images, GROWTH)
+    _check_reach(asked, images, resolution)
     place.mkdir(parents=True, exist_ok=True)
     values = {
         "triscale": version("triscale"),
@@ -111,14 +116,42 @@ def fit_whole(data: str | Path, asked: Whole, out: str | Path, told: Told | None
         "seconds": {},
     }
     with RunDirectory(place).alone():
-        return _Stages(place, Path(data), asked, values, told).go_through(roomy_resolution(images, GROWTH))
+        return _Stages(place, Path(data), asked, values, told).go_through(resolution)
+
+
+def _check_reach(asked: Whole, images: Data, resolution: tuple[int, int]) -> None:
+    """Raises `UserError` where the stages would have no network to begin with: not even the smallest form of the
+    baseline has as few MACs as are left to grow it from."""
+    if asked.baseline is not None:
+        named = resolve_network(asked.baseline)
+    elif asked.search:
+        named = usual("around", resolution)
+    else:
+        named = resolve_network(STUDIED_ALONE)
+    # A study alone leaves a network of one's own its pixels.
+    keeps = not asked.search and asked.baseline not in (None, *NETWORKS)
+    first = adapt(
+        named, resolution=None if keeps else resolution, channels=images.channels, classes=len(images.classes)
+    )
+    smallest = min(cost(first).macs, cost(slimmest(first)).macs)
+    if smallest > asked.macs / GROWTH:
+        height, width = first.resolution
+        raise UserError(
+            f"--macs {format_count(asked.macs)}: a baseline gets 1/{GROWTH:g} of it, to be grown from there, and the "
+            f"smallest form of {first.name} at {height}×{width} pixels has {format_count(smallest)} MACs; give about "
+            f"{format_count(GROWTH * smallest * 1.05)}, or a smaller --baseline"
+        )
 
 
 def resume_whole(
-    out: str | Path, data: str | Path | None = None, told: Told | None = None, time: float | None = None
+    out: str | Path,
+    data: str | Path | None = None,
+    told: Told | None = None,
+    time: float | None = None,
+    named: Collection[str] = (),
 ) -> Grown:
     """The run there, to its end. data: where its images are, if they have moved. time: seconds for all of it, where it
-    is to be another."""
+    is to be another. named: stages that somebody names once more; one that the run has not is an error."""
     place = Path(out)
     values = read_json((place / WHOLE).read_bytes(), str(place / WHOLE))
     try:
@@ -130,6 +163,9 @@ def resume_whole(
             values["pixels"] = [int(height), int(width)]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{place / WHOLE}: not a run that this version can go on with ({error!r})") from None
+    for stage in named:
+        if not getattr(asked, stage):
+            raise UserError(f"--{stage}: {place} was begun without it; leave it out to go on, or name another --out")
     if time is not None:
         asked = replace(asked, time=time)
         values["asked"] = asdict(asked)
@@ -164,7 +200,7 @@ class _Stages:
         self.values["result"] = self._result(fitted, zoo)
         self._write()
         searched, studied = self._of(SEARCH, SEARCHED), self._of(STUDY, STUDIED)
-        to_come = [name for name in BESIDE if name not in zoo]
+        to_come = [name for name in BESIDE if name not in zoo and name not in self.values.get("left_out", {})]
         write_whole_page(self.out / "report.html", self.values, searched, studied, to_come)
 
     def _searched(self, resolution: tuple[int, int] | None) -> Path:
@@ -196,23 +232,22 @@ class _Stages:
         place, asked = self.out / STUDY, self.asked
         if not (place / STUDIED).is_file():
             with self._stage(STUDY):
-                begun = (place / SETTINGS).is_file()
-                # A study that was ended before it chose its design has to be told the time once more.
-                if begun and RunDirectory(place).settings().get("choice") is not None:
-                    resume_study(place, data=self.data, listener=self.told.study)
+                if (place / SETTINGS).is_file():
+                    chosen = RunDirectory(place).settings().get("choice") is not None
+                    changes = None if chosen else Wanted(time=self._time(STUDY))  # it may be another than it was
+                    resume_study(place, data=self.data, changes=changes, listener=self.told.study)
                 else:
-                    wish = StudyAsked(
+                    study(
+                        self.data,
+                        out=place,
                         baseline=baseline or asked.baseline or STUDIED_ALONE,
                         macs=asked.macs / GROWTH,
                         time=self._time(STUDY),
                         seed=asked.seed,
                         device=asked.device,
                         on_bad=asked.on_bad,
+                        listener=self.told.study,
                     )
-                    if begun:
-                        resume_study(place, data=self.data, asked=wish, listener=self.told.study)
-                    else:
-                        begin_study(self.data, wish, place, self.told.study)
         rule = place / COEFFICIENTS
         return rule if rule.is_file() else None
 
@@ -234,14 +269,16 @@ class _Stages:
 
     def _zoo(self, fitted: Fitted) -> None:
         """Each for as many epochs as the network that was grown made in its time."""
-        found = {}
+        found, left_out = {}, self.values.setdefault("left_out", {})
         epochs = max(1, round(fitted.plan.recipe.epochs * fitted.steps / fitted.plan.steps))
         self.told.stage(ZOO)
         for name in BESIDE:
             try:
                 with self._counted(ZOO):
                     found[name] = self._run(self.out / ZOO / name, name, epochs=epochs)
+                left_out.pop(name, None)
             except (UserError, HopelessError) as error:  # the model that was wanted is there without it
+                left_out[name] = str(error)
                 self.told.fit.note(f"{name} is left out of the comparison: {error}")
             self._report(fitted, found)
 
@@ -287,7 +324,9 @@ class _Stages:
             spent, share = self._share(name)
             needed = math.ceil(spent + self.seconds[name] + error.least / share)  # this attempt was time, too
             raise TooShortError(
-                f"{error} (that is its share of the time: for all stages take --time {needed}s or more)", needed
+                f"{error} (that is this stage's share of the time: with --time {needed}s for all stages it has so "
+                "much; those after it may need more)",
+                needed,
             ) from None
 
     @contextmanager

@@ -29,7 +29,7 @@ from triscale.reporting.search_words import (
 from triscale.reporting.templating import render
 from triscale.runs import write_whole
 from triscale.scaling.budget import label, show
-from triscale.units import format_count, format_epochs, format_seconds, parse_count
+from triscale.units import format_epochs, format_seconds
 
 Values = Mapping[str, Any]
 Row = tuple[str, str]
@@ -119,13 +119,13 @@ def _time(time: Values | None, workers: int) -> list[Row]:
 
 def _commands(values: Values) -> list[tuple[str, tuple[str, ...]]]:
     """What to do with network.json: what for, and the command."""
-    limits = values["objective"]["limits"]
-    asked = [word for term, limit in limits.items() for word in (f"--{term}", _typed(term, limit))]
     baseline = "--baseline", "network.json"
+    # Its own MACs and a rule that goes from its own pixels: with the search's limits `fit` would make it fill them.
+    as_it_is = ("--rule", "compound", "--macs", str(by_order(values, values["winner"])["macs"]))
     return [
         (
             "train it, and judge it by test images",
-            ("triscale", "fit", "IMAGES", *baseline, *asked, "--time", "1h", "--out", "RUN"),
+            ("triscale", "fit", "IMAGES", *baseline, *as_it_is, "--time", "1h", "--out", "RUN"),
         ),
         (
             "learn how it is best grown on your images",
@@ -133,14 +133,6 @@ def _commands(values: Values) -> list[tuple[str, tuple[str, ...]]]:
         ),
         ("grow it", ("triscale", "scale", "network.json", "--rule", "compound", "--factor", "2")),
     ]
-
-
-def _typed(term: str, limit: float) -> str:
-    """A limit as the command line takes it, and as long as it has to be."""
-    if term in ("macs", "params", "activations"):
-        short = format_count(limit)
-        return short if parse_count(short) == limit else f"{limit:.0f}"
-    return f"{1e3 * limit:g}ms" if term == "latency" else f"{limit:.0f}B"
 
 
 def _standing(values: Values, one: Values) -> Standing:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from triscale.errors import UserError
@@ -88,7 +89,10 @@ class RunDirectory:
         """An existing run. Raises `UserError` where there is none."""
         place = Path(path)
         if not _is_file(place / SETTINGS):
-            raise UserError(f"{place}: no run (no {SETTINGS} in it); name the directory that `triscale fit` wrote")
+            if _is_file(place / ALL_STAGES):
+                way = f"go on with: triscale fit --resume --out {quote(str(place))}; each of its folders is a run, too"
+                raise UserError(f"{place}: a run of all stages; {way}")
+            raise UserError(f"{place}: no run (no {SETTINGS} in it); name the directory that a run was given as --out")
         return cls(place)
 
     @classmethod

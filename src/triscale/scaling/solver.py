@@ -22,7 +22,11 @@ MOST_MEMBERS, MOST_LOOKED_AT = 12, 200  # how far below the largest member anoth
 
 
 class TooSmallError(UserError):
-    """A budget below the smallest network that a rule gives."""
+    """A budget below the smallest network that a rule gives. over: the term of which even that uses too much."""
+
+    def __init__(self, message: str, over: str | None = None) -> None:
+        super().__init__(message)
+        self.over = over
 
 
 class BeyondError(UserError):
@@ -102,7 +106,7 @@ def solve(baseline: Architecture, rule: Rule, budget: Budget) -> Scaled:
     assert smallest is not None
     _check_moves(baseline, rule, budget, smallest)
     if used(smallest) > 1:
-        raise TooSmallError(_too_small(baseline, rule, budget, smallest))
+        raise _too_small(baseline, rule, budget, smallest)
     largest = _largest_measured if budget.needs_measuring else _largest_factor
     factor = largest(baseline, rule, used)
     multipliers, official, final = _finished(baseline, rule, factor, budget, used)
@@ -191,14 +195,14 @@ def _largest_factor(baseline: Architecture, rule: Rule, used: Callable[[Architec
 
 def _largest_measured(baseline: Architecture, rule: Rule, used: Callable[[Architecture], float]) -> float:
     """The same with few looks: from how much of the budget one member uses follows where the next is looked for."""
-    low, low_used, high, factor = SMALLEST, 0.0, float("inf"), 1.0
+    low, low_used, high, high_used, factor = SMALLEST, 0.0, float("inf"), 0.0, 1.0
     while True:
         member = _at(baseline, rule, factor)
         share = float("inf") if member is None else used(member)
         if share <= 1:
             low, low_used = factor, share
         else:
-            high = factor
+            high, high_used = factor, share
         if low_used >= MEASURED_CLOSE or high / low <= 1 + MEASURED_PRECISION:
             break
         if high == float("inf"):
@@ -209,8 +213,13 @@ def _largest_measured(baseline: Architecture, rule: Rule, used: Callable[[Archit
             factor = (low * high) ** 0.5
         if factor == SMALLEST:
             return low
-    if low_used < MEASURED_CLOSE and _at(baseline, rule, high) is None:
-        raise BeyondError(_beyond(baseline, rule, low))
+    if low_used < MEASURED_CLOSE and high_used == float("inf"):
+        if _at(baseline, rule, high) is None:
+            raise BeyondError(_beyond(baseline, rule, low))
+        raise BeyondError(
+            f"the budget is beyond the largest network from {baseline.name} that the memory here holds, which uses "
+            f"{low_used:.0%} of it; give a smaller one"
+        )
     return low
 
 
@@ -239,17 +248,18 @@ def _check_moves(baseline: Architecture, rule: Rule, budget: Budget, smallest: A
             )
 
 
-def _too_small(baseline: Architecture, rule: Rule, budget: Budget, smallest: Architecture) -> str:
+def _too_small(baseline: Architecture, rule: Rule, budget: Budget, smallest: Architecture) -> TooSmallError:
     values = budget.values(smallest, budget.analytic)
     if not values or budget.used(values) <= 1:
         values = budget.values(smallest)
     over = max(values, key=lambda term: values[term] / budget.limits[term])
     height, width = smallest.resolution
-    return (
+    return TooSmallError(
         f"no network that small: a budget of {show(over, budget.limits[over])} {label(over)} is below the smallest "
         f"that rule {rule.name} gives from {baseline.name}: {show(over, values[over])} {label(over)} "
         f"({smallest.blocks} blocks, {smallest.stem.channels} channels in the stem, {height}×{width} pixels); "
-        "raise the budget, or take another rule or a smaller baseline"
+        "raise the budget, or take another rule or a smaller baseline",
+        over,
     )
 
 

@@ -29,7 +29,7 @@ from triscale.studies.planning import FEWEST_STEPS, PART, usable
 from triscale.studies.preparing import JUDGING, OVERHEAD
 from triscale.training import regularised
 from triscale.training import resolve as resolve_recipe
-from triscale.training.budgets import measured_budget
+from triscale.training.budgets import check_memory, measured_budget
 from triscale.training.recipe import Recipe
 from triscale.trials import Executor
 from triscale.units import format_seconds
@@ -63,6 +63,8 @@ def prepare_search(
     if str(asked.space) not in SPACES:
         _check_reach(space, objective, device, str(asked.space))
     recipe = resolve_recipe(asked.recipe_named.recipe, images, epochs=asked.epochs)
+    if asked.cluster is None:
+        check_memory(reference, recipe.batch, device, "give a smaller limit, or fewer --workers", pool.slots)
     quiet = quiet_latency(objective, reference, device)
     way = fastest_way(pool, reference, recipe.batch, device, asked.workers)
     keep(way.workers)
@@ -121,6 +123,8 @@ def _space(images: Data, asked: Asked, device: torch.device) -> NetworkSpace:
     try:  # with every pixel, up or down: the resolution is not the search's to choose
         scaled = replace(solve(fitted, RULES["slim"], budget).architecture, name=fitted.name)
     except TooSmallError as error:
+        if error.over in ("params", "size"):  # which pixels do not change
+            raise
         raise UserError(f"{error}; or {_fewer_pixels(fitted, images)}") from None
     return space.at(regularised(scaled, fitted))
 

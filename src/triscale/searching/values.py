@@ -115,6 +115,9 @@ def candidate_values(search: Search, one: Candidate, latencies: Latencies, judge
     latency = latencies.get(one.order)
     full = full_runs(search, one)
     mean = fmean(search.value(one, run) for run in full) if full else None
+    costs = dict(one.costs)
+    if latency is not None and "latency" in costs:  # at rest, not as it was measured beside trials
+        costs["latency"] = latency.median
     return {
         "order": one.order,
         "label": one.label,
@@ -123,7 +126,7 @@ def candidate_values(search: Search, one: Candidate, latencies: Latencies, judge
         "macs": total.macs,
         "params": total.params,
         "costs": dict(one.costs),
-        "used": setup.objective.used(one.costs),
+        "used": setup.objective.used(costs),
         "latency": None if latency is None else asdict(latency),
         "rung": one.rung(setup.rungs),
         "runs": [

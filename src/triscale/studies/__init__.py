@@ -1,6 +1,6 @@
 """How scaling pays off: designs of equal cost, trials with shared seeds, a surface with its confidence set."""
 
-from triscale.studies.asked import Asked, make_designs
+from triscale.studies.asked import Asked, shared_values
 from triscale.studies.comparing import Comparisons, compare_arms, seeds_to_tell
 from triscale.studies.conclusions import Conclusions
 from triscale.studies.designs import DESIGNS, Arm, Design, find_design
@@ -9,8 +9,9 @@ from triscale.studies.planning import Line
 from triscale.studies.power import detectable
 from triscale.studies.setup import Choice, Setup
 from triscale.studies.study import Studied
-from triscale.studies.studying import begin_study, extended, resume_study, study
+from triscale.studies.studying import begin_study, resume_study, study
 from triscale.studies.surface import Surface, fit_surface
+from triscale.studies.wanted import Wanted, make_designs
 
 __all__ = [
     "DESIGNS",
@@ -25,14 +26,15 @@ __all__ = [
     "Studied",
     "StudyListener",
     "Surface",
+    "Wanted",
     "begin_study",
     "compare_arms",
     "detectable",
-    "extended",
     "find_design",
     "fit_surface",
     "make_designs",
     "resume_study",
     "seeds_to_tell",
+    "shared_values",
     "study",
 ]

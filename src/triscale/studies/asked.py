@@ -8,29 +8,22 @@ from typing import Any, Literal
 from triscale.arch import ZOO, Architecture, resolve, to_dict
 from triscale.errors import UserError
 from triscale.kernels import status
-from triscale.plain import to_plain
-from triscale.studies.designs import Design, find_design, read_design
-from triscale.studies.planning import check_least
+from triscale.plain import short, to_plain
+from triscale.studies.wanted import Wanted
 from triscale.training import NamedRecipe, Recipe, find_recipe
 from triscale.training.machine import find_device
 
 LARGEST_FACTOR = 16.0
-MOST_SEEDS = 1000
 
 
 @dataclass(frozen=True)
 class Asked:
-    """None leaves it to the images, the machine or the time. macs: of the baseline. again:
-    whether the best arms are trained at the squared factor too. arms: designs whose arms are added.
+    """None leaves it to the images, the machine or the time. wanted: what decides the design. macs: of the baseline.
     cluster: the address of a Ray cluster; "" for one that is begun here."""
 
     baseline: str | Path | Architecture
+    wanted: Wanted
     factor: float = 2.0
-    time: float | None = None
-    design: Design | None = None
-    arms: tuple[Design, ...] = ()
-    seeds: int | None = None
-    again: bool | None = None
     images: int | None = None
     epochs: int | None = None
     macs: float | None = None
@@ -45,17 +38,12 @@ class Asked:
     def __post_init__(self) -> None:
         if not 1 < self.factor <= LARGEST_FACTOR:
             raise UserError(f"--factor {self.factor:g}: how many times the baseline's MACs, above 1, at most 16")
-        if self.time is None and (self.seeds is None or self.epochs is None):
+        if self.wanted.time is None and (self.wanted.seeds is None or self.epochs is None):
             raise UserError("say how long it may take: --time 1h; or how much to train: --seeds 3 --epochs 6")
-        if self.time is not None and not 0 < self.time < float("inf"):
-            raise UserError(f"--time of {self.time:g} seconds is not positive; write for example 1h")
+        _ = self.wanted.rungs  # says now what does not go together
         for option, value in {"images": self.images, "epochs": self.epochs, "workers": self.workers}.items():
             if value is not None and value < 1:
                 raise UserError(f"--{option} {value}: at least 1")
-        if self.seeds is not None:
-            check_least(self.design, self.seeds)
-            if self.seeds > MOST_SEEDS:
-                raise UserError(f"--seeds {self.seeds}: at most {MOST_SEEDS}")
         if not 0 <= self.seed < 2**31:
             raise UserError(f"--seed {self.seed}: a seed is from 0 to {2**31 - 1}")
         find_device(self.device)
@@ -78,37 +66,58 @@ class Asked:
         return self.recipe or find_recipe("quick")
 
     def fixed(self) -> dict[str, Any]:
-        """What all trials share, as JSON: a study that goes on cannot change it. A file counts by what it holds."""
-        return {
-            "verb": "study",
-            "baseline": to_dict(self.network),
-            "factor": self.factor,
-            "images": self.images,
-            "epochs": self.epochs,
-            "macs": self.macs,
-            "resolution": None if self.resolution is None else list(self.resolution),
-            "recipe": to_plain(self.recipe_named.recipe),
-            "seed": self.seed,
-            "on_bad": self.on_bad,
-        }
+        """The verb, and what all trials share; see `shared_values`."""
+        return {"verb": "study"} | shared_values(
+            baseline=self.baseline,
+            factor=self.factor,
+            images=self.images,
+            epochs=self.epochs,
+            macs=self.macs,
+            resolution=self.resolution,
+            recipe=self.recipe,
+            seed=self.seed,
+            on_bad=self.on_bad,
+        )
 
 
-def check_same(asked: Asked, before: Mapping[str, Any], given: frozenset[str], place: Path) -> None:
-    """Raises `UserError` where what is given now differs from what the study was begun with."""
-    for key, value in asked.fixed().items():
-        if key in given and value != before.get(key):
+def shared_values(
+    *,
+    baseline: str | Path | Architecture,
+    factor: float,
+    images: int | None,
+    epochs: int | None,
+    macs: float | None,
+    resolution: tuple[int, int] | None,
+    recipe: NamedRecipe | None,
+    seed: int,
+    on_bad: str,
+) -> dict[str, Any]:
+    """What all trials share, as JSON: a study that goes on cannot change it. A file counts by what it holds. Raises
+    `UserError`."""
+    network = baseline if isinstance(baseline, Architecture) else resolve(baseline)
+    named = recipe or find_recipe("quick")
+    return {
+        "baseline": to_dict(network),
+        "factor": factor,
+        "images": images,
+        "epochs": epochs,
+        "macs": macs,
+        "resolution": None if resolution is None else list(resolution),
+        "recipe": to_plain(named.recipe),
+        "seed": seed,
+        "on_bad": on_bad,
+    }
+
+
+def check_same(named: Mapping[str, Any], before: Mapping[str, Any], place: Path) -> None:
+    """Raises `UserError` where what all trials share is named anew, and is not what the study was begun with."""
+    for key, value in named.items():
+        was = before.get(key)
+        if value != was:
+            option = f"--{key.replace('_', '-')}"
+            what = "another one" if isinstance(was, dict) else "none" if was is None else short(was)
+            said = option if isinstance(value, dict) else f"{option} {short(value)}"
             raise UserError(
-                f"--{key.replace('_', '-')} is not what {place} was begun with; all trials share it: leave it out to "
-                "go on, or name another --out"
+                f"{said}: {place} was begun with {what}, and all trials share it; leave {option} out to go on, or name "
+                "another --out"
             )
-
-
-def make_designs(design: str | Path | None, arms: tuple[Path, ...]) -> tuple[Design | None, tuple[Design, ...]]:
-    """The design that is named, and those whose arms are added to it. Raises `UserError`."""
-    more = tuple(read_design(path, "--arms") for path in arms)
-    if design is None:
-        return None, more
-    found = find_design(design)
-    for one in more:
-        found = found.with_arms(one.arms)
-    return found, more

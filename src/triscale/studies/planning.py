@@ -105,7 +105,8 @@ class Line:
 def ladder(design: Design | None, more: tuple[Design, ...] = ()) -> list[Rung]:
     """The designs to choose from, from the least to the most; those of one design where it is named."""
     if design is not None:
-        return [Rung(design, seeds, twice) for seeds in (3, 5, 8) for twice in (False, True)]
+        named = _with(design, more)
+        return [Rung(named, seeds, twice) for seeds in (3, 5, 8) for twice in (False, True)]
     five, ten = (_with(one, more) for one in (FIVE, TEN))
     return [
         Rung(five, 3, False),
@@ -165,18 +166,19 @@ def lines(rungs: Sequence[Rung], effort: Effort, fidelity: Fidelity, slots: int,
     return [Line(rung, fidelity, rung.work(effort, fidelity) / slots, rung.detects(sigma)) for rung in rungs]
 
 
-def choose(found: Sequence[Line], seconds: float, gone: float = 0.0) -> int:
-    """The position of the fullest line that the time allows. gone: seconds of the asked time that are over. Raises
-    `UserError` where there is none, with what the least takes."""
+def choose(found: Sequence[Line], seconds: float, gone: float = 0.0, *, begun: bool = False) -> int:
+    """The position of the fullest line that the time allows. gone: seconds of the asked time that are over. begun:
+    whether there is a study, whose baseline is no longer to be chosen. Raises `UserError` where there is none, with
+    what the least takes."""
     fitting = [place for place, line in enumerate(found) if line.seconds <= usable(seconds)]
     if not fitting:
         first = found[0]
         needed = first.seconds / (1 - KEPT_BACK) + gone
         trials = f"{len(first.rung.design.arms)} arms × {first.rung.seeds} seeds"
+        smaller = "" if begun else ", or a smaller baseline by --macs"
         raise TooShortError(
             f"--time {format_seconds(seconds + gone)}: the least study, {trials} of "
-            f"{first.fidelity}, takes about {format_seconds(needed)}; give it that time, or a smaller "
-            "baseline by --macs",
+            f"{first.fidelity}, takes about {format_seconds(needed)}; give it that time{smaller}",
             needed,
         )
     return max(fitting)

@@ -25,8 +25,8 @@ from triscale.studies.planning import (
     usable,
 )
 from triscale.studies.setup import Setup
-from triscale.studies.study import rungs_of
 from triscale.training import resolve as resolve_recipe
+from triscale.training.budgets import check_memory
 from triscale.training.recipe import Recipe
 from triscale.trials import Executor, Probe
 
@@ -54,15 +54,15 @@ def prepare_study(
     fewest = least(len(images.train) if asked.images is None else asked.images, recipe.batch)
     way, baseline = _sized(named, images, asked, recipe, pool, fewest, device)
     keep(way.workers)
-    rungs, pixels = rungs_of(asked), images.size if images.uniform else None
-    effort = _effort(baseline, rungs, asked, images, pool, way, recipe.batch)
+    rungs, pixels = asked.wanted.rungs, images.size if images.uniform else None
+    effort = _effort(baseline, rungs, asked, images, pool, way, recipe.batch, device)
     gone = 0.0
-    if asked.time is not None:
-        gone = min(asked.time - 1.0, monotonic() - started)
-        asked = replace(asked, time=asked.time - gone)
+    if asked.wanted.time is not None:
+        gone = min(asked.wanted.time - 1.0, monotonic() - started)
+        asked = replace(asked, wanted=replace(asked.wanted, time=asked.wanted.time - gone))
     fidelity = _fidelity(rungs, effort, asked, way.workers, len(images.train), recipe)
-    if asked.time is not None:  # said before anything is trained
-        choose(lines(rungs, effort, fidelity, way.workers, GUESSED_NOISE), asked.time, gone)
+    if asked.wanted.time is not None:  # said before anything is trained
+        choose(lines(rungs, effort, fidelity, way.workers, GUESSED_NOISE), asked.wanted.time, gone)
     return Setup(
         baseline=baseline,
         factor=asked.factor,
@@ -93,14 +93,14 @@ def _sized(
         return fastest_way(pool, baseline, recipe.batch, device, asked.workers), baseline
     small = slimmed(named, max(TYPICAL_MACS, cost(slimmest(named)).macs)) if asked.published else named
     way = fastest_way(pool, small, recipe.batch, device, asked.workers)
-    if not asked.published or asked.time is None:
+    if not asked.published or asked.wanted.time is None:
         return way, small
     per_mac = way.pace / cost(small).macs  # all workers together
-    rungs = rungs_of(asked)
+    rungs = asked.wanted.rungs
     rung = rungs[min(3, len(rungs) - 1)]
     effort = Effort(1.0, (asked.factor,) * len(rung.design.arms), (asked.factor**2,), OVERHEAD, _judging(images))
     twice = replace(fewest, epochs=2 * fewest.epochs)
-    most = usable(asked.time) / (rung.work(effort, twice) * per_mac)
+    most = usable(asked.wanted.time) / (rung.work(effort, twice) * per_mac)
     if most >= cost(named).macs:
         return way, named
     return way, slimmed(named, max(cost(slimmest(named)).macs, most))
@@ -111,7 +111,14 @@ def _judging(images: Data) -> float:
 
 
 def _effort(
-    baseline: Architecture, rungs: list[Rung], asked: Asked, images: Data, pool: Executor, way: Way, batch: int
+    baseline: Architecture,
+    rungs: list[Rung],
+    asked: Asked,
+    images: Data,
+    pool: Executor,
+    way: Way,
+    batch: int,
+    device: torch.device,
 ) -> Effort:
     """Timed: the baseline and every arm at the factor, the slowest kinds again at the squared one."""
     pixels = images.size if images.uniform else None
@@ -119,6 +126,9 @@ def _effort(
     twice = any(rung.twice for rung in rungs)
     once = [grow_arm(baseline, arm, asked.factor, pixels).network for arm in arms]
     again = [grow_arm(baseline, arm, asked.factor**2, pixels).network for arm in arms if arm.single] if twice else []
+    if asked.cluster is None:
+        for network in (baseline, *once, *again):
+            check_memory(network, batch, device, "take a smaller baseline by --macs, or fewer --workers", way.workers)
     probes = [Probe(network, batch, way.how) for network in (baseline, *once, *again)]
     first, *paces = pool.measure(probes)
     return Effort(first, tuple(paces[: len(once)]), tuple(paces[len(once) :]), OVERHEAD, _judging(images))
@@ -127,9 +137,9 @@ def _effort(
 def _fidelity(rungs: list[Rung], effort: Effort, asked: Asked, slots: int, images: int, recipe: Recipe) -> Fidelity:
     """As asked, and by the time where it is not."""
     most = images if asked.images is None else min(images, asked.images)
-    if asked.time is None:
+    if asked.wanted.time is None:
         return Fidelity(most, recipe.epochs)
-    found = fidelity_for(rungs, effort, asked.time, slots, most, recipe.batch)
+    found = fidelity_for(rungs, effort, asked.wanted.time, slots, most, recipe.batch)
     if asked.images is not None:
         found = Fidelity(most, max(1, round(found.passes / most)))
     return found if asked.epochs is None else replace(found, epochs=asked.epochs)

@@ -20,14 +20,13 @@ from triscale.studies.growing import Grown
 from triscale.studies.listening import StudyListener
 from triscale.studies.planning import (
     BASELINE_SEEDS,
-    Rung,
     choose,
-    ladder,
     ladder_values,
     lines,
 )
 from triscale.studies.setup import Choice, Setup
 from triscale.studies.values import partial_values
+from triscale.studies.wanted import Wanted
 from triscale.training import describe
 from triscale.trials import LEDGER, Entry, Executor, Ledger, Outcome, Progress, Spent, Timer, run_trials
 
@@ -129,6 +128,7 @@ def begin(run: RunDirectory, images: Data, setup: Setup, asked: Asked) -> dict[s
         "versions": describe(),
         "data": data_values(images, asked.on_bad),
         "asked": asked.fixed(),
+        "wanted": to_plain(asked.wanted),
         "setup": setup.to_json(),
         "choice": None,
         "again": None,
@@ -137,14 +137,14 @@ def begin(run: RunDirectory, images: Data, setup: Setup, asked: Asked) -> dict[s
     return settings
 
 
-def go_through(sitting: Sitting, asked: Asked | None) -> Studied:
+def go_through(sitting: Sitting, wanted: Wanted | None) -> Studied:
     """All stages, from wherever the ledger stands: the baseline's runs, the choice, the arms, the best of them again,
-    what follows from it. asked: what decides the choice, where it was not made before or is to be made anew."""
+    what follows from it. wanted: what decides the choice, where it was not made before or is to be made anew."""
     sitting.ledger.requeue()
     sitting.timer = Timer(sitting.ledger, sitting.executor.slots, sitting.started)
     _note_room(sitting)
     _baseline(sitting, BASELINE_SEEDS)
-    choice = sitting.choice = _choice(sitting, asked)
+    choice = sitting.choice = _choice(sitting, wanted)
     grown = sitting.grown = [sitting.setup.grow(arm, sitting.setup.factor) for arm in choice.design.arms]
     _arms(sitting, grown, choice.seeds, f"factor {sitting.setup.factor:g}")
     _baseline(sitting, choice.seeds)
@@ -189,9 +189,9 @@ def _baseline(sitting: Sitting, seeds: int) -> None:
     sitting.carry_out("baseline", entries, {entry.trial.key: took for entry in entries})
 
 
-def _choice(sitting: Sitting, asked: Asked | None) -> Choice:
+def _choice(sitting: Sitting, wanted: Wanted | None) -> Choice:
     """The rung: as it was chosen before, or now by what the baseline's runs took and how far they lie apart."""
-    if asked is None:
+    if wanted is None:
         return Choice.from_json(sitting.settings["choice"], f"{sitting.run.path}/run.json")
     setup = sitting.setup
     runs = baseline_accuracies(setup, sitting.outcomes, BASELINE_SEEDS)
@@ -199,24 +199,14 @@ def _choice(sitting: Sitting, asked: Asked | None) -> Choice:
     pace = fmean(run.seconds for run in runs) / expected
     effort = replace(setup.effort, overhead=setup.effort.overhead * pace)
     noise = stdev(run.selection for run in runs)
-    rungs = rungs_of(asked)
-    found = lines(rungs, effort, setup.fidelity, sitting.executor.slots, noise)
-    apart = time.monotonic() - sitting.started - sitting.timer.busy  # reading, timing networks
-    chosen = 0 if asked.time is None else choose(found, asked.time - apart, apart)
+    found = lines(wanted.rungs, effort, setup.fidelity, sitting.executor.slots, noise)
+    apart = sitting.timer.apart  # reading, timing networks
+    chosen = 0 if wanted.time is None else choose(found, wanted.time - apart, apart, begun=True)
     sitting.listener.ladder(found, chosen, noise)
     rung = found[chosen].rung
     choice = Choice(rung.design, rung.seeds, rung.twice, noise, tuple(ladder_values(found, chosen)))
     sitting.freeze(choice=choice.to_json(), again=None)
     return choice
-
-
-def rungs_of(asked: Asked) -> list[Rung]:
-    """The ladder for what is asked: with so many seeds where they are named, with the best arms again or not."""
-    rungs = ladder(asked.design, asked.arms)
-    if asked.seeds is not None:
-        by_name = {rung.design.name: rung.design for rung in rungs}
-        rungs = [Rung(design, asked.seeds, twice) for design in by_name.values() for twice in (False, True)]
-    return rungs if asked.again is None else [rung for rung in rungs if rung.twice == asked.again]
 
 
 def _arms(sitting: Sitting, grown: Sequence[Grown], seeds: int, stage: str) -> None:

@@ -1,8 +1,7 @@
 """The verb `study`: begins one, or goes on with one, with whatever carries its trials out."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from time import monotonic
@@ -14,13 +13,15 @@ from triscale.arch import Architecture
 from triscale.cores import usable_cores
 from triscale.data import Data, check_apart, read, read_again
 from triscale.errors import UserError
+from triscale.plain import from_plain, to_plain
 from triscale.runs import RunDirectory
-from triscale.studies.asked import Asked, check_same, make_designs
+from triscale.studies.asked import Asked, check_same
 from triscale.studies.designs import Design
 from triscale.studies.listening import StudyListener
 from triscale.studies.preparing import prepare_study
 from triscale.studies.setup import Choice, Setup
 from triscale.studies.study import Sitting, Studied, begin, go_through, opened
+from triscale.studies.wanted import Wanted, make_designs
 from triscale.studies.writing import write_study
 from triscale.training import find_recipe
 from triscale.training.machine import find_device
@@ -61,15 +62,11 @@ def study(
     where the time is too short for five arms and three seeds; `TriscaleError` where a trial fails. What is finished is
     kept either way; `resume_study` goes on.
     """
-    named, more = (design, ()) if isinstance(design, Design) else make_designs(design, tuple(arms))
+    named, more = make_designs(design, arms)
     asked = Asked(
         baseline=baseline,
+        wanted=Wanted(time, named, more, seeds, again),
         factor=factor,
-        time=time,
-        design=named,
-        arms=more,
-        seeds=seeds,
-        again=again,
         images=images,
         epochs=epochs,
         macs=macs,
@@ -103,7 +100,7 @@ def begin_study(data: str | Path, asked: Asked, out: str | Path, listener: Study
         listener.planned(setup, run)
         with opened(run) as ledger:
             return write_study(
-                go_through(Sitting(run, settings, setup, ledger, pool, listener, started=started), asked)
+                go_through(Sitting(run, settings, setup, ledger, pool, listener, started=started), asked.wanted)
             )
 
 
@@ -111,27 +108,27 @@ def resume_study(
     out: str | Path,
     *,
     data: str | Path | None = None,
-    asked: Asked | None = None,
-    given: frozenset[str] = frozenset(),
+    changes: Wanted | None = None,
+    named: Mapping[str, Any] | None = None,
     workers: int | None = None,
     cluster: str | None = None,
     listener: StudyListener | None = None,
 ) -> Studied:
     """The study there, to its end: no trial that is in its ledger is done again.
 
-    data: where its images are, if they have moved. asked: where the design, its seeds or the time are to be others:
-    the study is extended, finished trials count; the time is that of the whole study. given: which of its fields were
-    said, not taken by default. Raises `UserError` where there is no study, where another process works on it, where the
-    images are others, or where what all trials share is asked to be something else.
+    data: where its images are, if they have moved. changes: where the design, its seeds or the time are to be others:
+    the study is extended, finished trials count. named: of what all trials share (`shared_values`), that which somebody
+    says once more. Raises `UserError` where there is no study, where another process works on it, where the images are
+    others, or where what all trials share is named as something else.
     """
     check_workers(workers)
     listener, run = listener or StudyListener(), RunDirectory.open(out)
     settings, setup = _begun(run)
-    if asked is not None:
-        check_same(asked, settings["asked"] | {"epochs": setup.fidelity.epochs}, given, run.path)
-    anew = None if settings.get("choice") is not None and asked is None else asked
-    if anew is None and settings.get("choice") is None:
-        raise UserError(f"{run.path}: was ended before its design was chosen; say --time, or --seeds and --epochs")
+    fidelity = {"images": setup.fidelity.images, "epochs": setup.fidelity.epochs}
+    check_same(named or {}, settings["asked"] | fidelity, run.path)
+    wanted = _wanted(settings, changes, f"{run.path}/run.json")
+    if wanted is not None:
+        _ = wanted.rungs  # says now what does not go together
     images = read_again(
         settings.get("data"), f"{run.path}/run.json", seed=setup.seed, place=data, progress=listener.reading
     )
@@ -139,26 +136,29 @@ def resume_study(
         pool = make_executor(images, workers or setup.workers, setup.how.threads, cluster, most=workers)
         try:
             listener.planned(setup, run)
-            return write_study(go_through(Sitting(run, settings, setup, ledger, pool, listener), anew))
+            sitting = Sitting(run, settings, setup, ledger, pool, listener)
+            if wanted is not None:
+                sitting.freeze(wanted=to_plain(wanted))
+            return write_study(go_through(sitting, wanted))
         finally:
             pool.close()
 
 
-def extended(out: str | Path, asked: Callable[[int | None, int | None], Asked]) -> Asked:
-    """What is asked of the study there, without a time: what is not named stays as it was. asked: by seeds and epochs,
-    where they are not named. Raises `UserError` where there is no study."""
-    run = RunDirectory.open(out)
-    settings, setup = _begun(run)
-    if settings.get("choice") is None:  # ended before its design was chosen: there is nothing to extend yet
-        return asked(None, None)
-    choice = Choice.from_json(settings["choice"], f"{run.path}/run.json")
-    found = asked(choice.seeds, setup.fidelity.epochs)
-    design = found.design
-    if design is None:
-        design = choice.design
-        for one in found.arms:
-            design = design.with_arms(one.arms)
-    return replace(found, design=design, again=choice.twice if found.again is None else found.again)
+def _wanted(settings: Mapping[str, Any], changes: Wanted | None, source: str) -> Wanted | None:
+    """What decides the choice where it is still to be made, or is to be made anew; None where it stands. What is not
+    named stays: as it was asked for; or, where no time is named, as it was chosen by the time."""
+    wished = from_plain(Wanted, settings.get("wanted", {}), source, "wanted")
+    if settings.get("choice") is None:
+        found = wished if changes is None else wished.changed(changes)
+        if found.time is None and found.seeds is None:
+            raise UserError(f"{source}: its design is not chosen yet, and it does not say by what; give it a --time")
+        return found
+    if changes is None:
+        return None
+    if changes.time is not None:
+        return wished.changed(changes)
+    choice = Choice.from_json(settings["choice"], source)
+    return Wanted(design=choice.design, seeds=choice.seeds, again=choice.twice).changed(changes)
 
 
 def _begun(run: RunDirectory) -> tuple[dict[str, Any], Setup]:

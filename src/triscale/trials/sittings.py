@@ -32,6 +32,12 @@ class Timer:
         """Seconds that the sittings before this one took."""
         return sum(one.seconds for one in self.before)
 
+    @property
+    def apart(self) -> float:
+        """Seconds in which no trial ran, of this sitting and of those before."""
+        here = monotonic() - self.started - self.busy
+        return here + sum(one.seconds - one.busy for one in self.before)
+
     @contextmanager
     def working(self) -> Iterator[None]:
         """While trials run; however that ends, it is written down."""
