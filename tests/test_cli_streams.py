@@ -1,0 +1,57 @@
+"""Whatever the command line writes into: few letters, no room, nobody who reads."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from triscale.fitting import Fitted
+from triscale.kernels import status
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent / "src")}
+
+
+def command_line(*words: object, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "triscale", *map(str, words)],
+        capture_output=True,
+        env={**ENVIRONMENT, **environment},
+    )
+
+
+@pytest.mark.skipif(status().isa is None, reason="no kernels here")
+def test_what_is_slower_for_want_of_instructions_is_said_in_one_line(fitted: Fitted, digits: Path) -> None:
+    picture = next(digits.rglob("*.png"))
+    done = command_line("predict", picture, "--model", fitted.run.path, "--json", TRISCALE_ISA="baseline")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.decode() == (
+        "triscale: Triscale's own engine is not used, answering is slower: it takes AVX2 or AVX-512, which are not in "
+        "use here\n"
+    )
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_an_output_of_few_letters_stops_nothing(encoding: str, tmp_path: Path) -> None:
+    for words in (["--help"], ["scale", "resnet18", "--steps", "0..1", "--out", tmp_path / "family"]):
+        done = command_line(*words, PYTHONIOENCODING=encoding)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_an_output_that_is_full_is_a_failure_in_one_line() -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "triscale", "models"], stdout=full, stderr=subprocess.PIPE, env=ENVIRONMENT
+        )
+    assert done.returncode == 1
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_failure() -> None:
+    script = f"'{sys.executable}' -m triscale cost efficientnet_b7 --layers | head -n 1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, env=ENVIRONMENT)
+    assert done.returncode == 0
+    assert b"Traceback" not in done.stderr
