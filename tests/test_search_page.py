@@ -223,6 +223,12 @@ def test_what_was_searched_is_said(page: str) -> None:
     assert "84.3 % of the workers' time" in facts["time of all trials"]
 
 
+def test_a_search_that_found_no_more_networks_says_so(page: str) -> None:
+    said = "; no further one was found within the limits"
+    assert said in dict(Tables(search_page(search() | {"used_up": True})).found[0])["candidates"]
+    assert said not in page
+
+
 def test_a_search_with_a_sitting_of_unknown_length_claims_no_shares() -> None:
     values = plain()
     values["time"] |= {"share_of_trials": None, "share_without_trials": None}

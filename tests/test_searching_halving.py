@@ -251,6 +251,7 @@ def test_a_time_that_is_far_too_short_still_tries_the_fewest(tmp_path: Path) -> 
     setup = replace(SETUP, time=1.0, candidates=None, pace=1 / (30 * cost(REFERENCE).macs))
     search = sit(tmp_path / "ledger.db", Formula(), setup)
     assert search.standing.tried == FEWEST
+    assert not search.used_up
 
 
 def test_an_exhausted_space_ends_the_search(tmp_path: Path) -> None:
@@ -262,6 +263,7 @@ def test_an_exhausted_space_ends_the_search(tmp_path: Path) -> None:
     search = sit(tmp_path / "ledger.db", Formula(), replace(SETUP, space=space, objective=objective))
     assert 0 < len(search.candidates) <= 12
     assert search.finalists
+    assert search.used_up
 
 
 @pytest.mark.slow

@@ -95,7 +95,11 @@ def _searched(values: Values) -> list[Row]:
         ("limits", limited(values)),
         ("objective", aim(values) + measured),
         ("strategy", strategy(values)),
-        ("candidates", f"{len(tried):,} tried; trainings ended: {reached}; the best of each rung went on to the next"),
+        (
+            "candidates",
+            f"{len(tried):,} tried; trainings ended: {reached}; the best of each rung went on to the next"
+            + ("; no further one was found within the limits" if values.get("used_up") else ""),
+        ),
         ("images", f"{values['images']:,} to train on, the same for every trial; {judged:,} to validate by"),
         *_time(values["time"], values["workers"]),
     ]

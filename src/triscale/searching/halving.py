@@ -80,7 +80,8 @@ class Search:
         left: Callable[[], float],
         choose: Callable[[Sequence[Codes]], None],
     ) -> None:
-        """left: seconds until the asked time is over; infinite without one. choose: told the finalists, once."""
+        """left: seconds until the asked time is over; infinite without one. choose: told the finalists, once. used_up:
+        whether it ended with time left, for nothing else was found within the limits."""
         self.setup, self.strategy, self.costs = setup, strategy, costs
         self._left, self._choose = left, choose
         self.candidates: dict[Codes, Candidate] = {}
@@ -94,7 +95,7 @@ class Search:
         self._begun: set[tuple[Codes | None, Run]] = set()
         self._again: list[tuple[Candidate, Run]] = []
         self._expected = self._took = 0.0
-        self._exhausted = False
+        self._exhausted = self.used_up = False
 
     def restore(self, told: Sequence[Told], finalists: Sequence[Codes] | None) -> None:
         """What the ledger says; what came to nothing is done before anything else, unless it would fail again."""
@@ -206,7 +207,7 @@ class Search:
                     f"no network of the space was found that uses {low:.0%} to {high:.0%} of the limits; take another "
                     "--reference or --space, or another limit"
                 )
-            self._exhausted = True
+            self._exhausted, self.used_up = True, self._left() > 0
             return None
         return self._candidate(codes), (self.setup.rungs[0], 0)
 

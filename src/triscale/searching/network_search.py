@@ -258,6 +258,11 @@ class _Sitting:
             self._page(search)
 
         run_asked(self.ledger, self.pool, search, heard)
+        if search.used_up:
+            self.listener.note(
+                f"no further network of the space was found within the limits: {len(search.candidates)} were tried; "
+                "--resume looks once more, and another --space or --reference has others"
+            )
         return search
 
     def _calibrate(self) -> None:

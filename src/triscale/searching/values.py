@@ -93,6 +93,7 @@ def search_values(search: Search, latencies: Latencies, winner: Candidate | None
         "workers": setup.workers,
         "reference": candidate_values(search, search.reference, latencies, judged),
         "candidates": [candidate_values(search, one, latencies, judged) for one in tried],
+        "used_up": search.used_up,
         "failed": sum(bool(one.failed) for one in search.candidates.values()),
         "finalists": [one.order for one in finalists],
         "winner": None if winner is None else winner.order,
