@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
-from native_program import answered, furthest, pictures, planned
+from native_program import answered, arrays, furthest, pictures, planned
 from specs import architectures
 from test_native_engine import NETWORKS
 from tiny import TINY
 
 from triscale.arch import Architecture, adapt, published
-from triscale.engines.native import Availability, Engine, available
+from triscale.engines.native import Availability, Engine, available, compile_plan
 from triscale.engines.native.library import Precision
+from triscale.engines.table import find_engine
 from triscale.errors import UserError
 
 pytestmark = [
@@ -86,6 +87,41 @@ def test_half_precision_is_near_and_depends_on_neither_threads_nor_company(
     with torch.inference_mode():
         bf16 = copy.deepcopy(network).bfloat16()(torch.from_numpy(x).bfloat16()).float().numpy()
     assert furthest(found, exact) <= max(0.01, furthest(bf16, exact), 3 * unsteady(network, x, ROUNDING[precision]))
+
+
+@halves
+def test_logits_are_not_rounded_with_the_maps(precision: Precision) -> None:
+    """What is added to all logits changes none of their differences, large as it may be."""
+    plan, network = planned(TINY)
+    classifier = network.head.classifier
+    assert isinstance(classifier, torch.nn.Linear)
+    x = pictures(TINY, 32)
+    with torch.no_grad():
+        classifier.bias.add_(20.0)
+    with (
+        Engine(plan, precision=precision) as without,
+        Engine(compile_plan(TINY, arrays(network)), precision=precision) as added,
+    ):
+        apart = added(x) - without(x)
+    assert np.abs(apart - 20).max() < 0.02  # bf16 has steps of 0.125 there
+
+
+@needs_bf16
+@pytest.mark.slow
+def test_bf16_is_no_worse_than_openvinos() -> None:
+    openvino, ratios = find_engine("openvino", "bf16"), []
+    for name in NETWORKS:
+        for classes in (2, 11, 1000):
+            architecture = adapt(published(name), resolution=(57, 40), classes=classes)
+            plan, network = planned(architecture)
+            x = pictures(architecture, 32)
+            exact = answered(network, x)
+            largest = np.abs(exact).max(1, keepdims=True)
+            with Engine(plan, precision="bf16") as own, openvino.open(network, precision="bf16", threads=1) as theirs:
+                ours, others = (np.median((np.abs(y - exact) / largest).max(1)) for y in (own(x), theirs(x)))
+            ratios.append(ours / others)
+    assert np.median(ratios) <= 1
+    assert max(ratios) < 1.5
 
 
 @needs_fp16

@@ -127,7 +127,7 @@ struct Conv {
         const T* x = static_cast<const T*>(call.input) + runs.input(run) + pixel * runs.apart;
         const long out = runs.output(run) + pixel * runs.out_apart + first;
         if constexpr (Same<T, Sum<T>>::value) {
-          if (limits != nullptr) {
+          if (limits != nullptr && call.logits == nullptr) {
             multiply(rows, vectors, x, runs.apart, panel_weight, bias + first, limits, y + out, runs.out_apart);
             continue;
           }
@@ -167,6 +167,11 @@ struct Conv {
     InVectors<T>::call(vectors, [&](auto vector, auto count) {
       using V = decltype(vector);
       constexpr int kCount = decltype(count)::value;
+      if (call.logits != nullptr) {  // of one pixel
+        with_activation(layer.activation, [&](auto kind) { activate<V, decltype(kind)::value>(sums, kCount); });
+        for (long i = 0; i < vectors * kLanes; i += kLanes) store(call.logits + out + i, load(sums + i, Full{}), Full{});
+        return;
+      }
       if (call.residual == nullptr) {
         with_activation(layer.activation, [&](auto kind) { write<V, kCount, decltype(kind)::value, false>(sums, rows, apart, call, out); });
         return;

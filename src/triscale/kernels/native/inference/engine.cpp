@@ -47,6 +47,9 @@ struct Plan {
   int64_t scratch = 0, inputs = 0, classes = 0;
 
   int64_t value() const { return precision == kFp32 ? 4 : 2; }
+
+  // Whether the last layer's sums are the logits: as values of bf16 they would be rounded to eight bits, and many would be equal.
+  bool answers_in_sums() const { return precision == kBf16 && layers.back().kind == kConv && layers.back().residual < 0; }
 };
 
 // What one thread computes in.
@@ -67,11 +70,13 @@ class Pass {
 
   // nanoseconds: each layer's, by the clock of the thread that asks, if they are wanted.
   void run(const float* x, float* y, Team* team, std::vector<std::unique_ptr<Workspace>>* workspaces, int64_t* nanoseconds = nullptr) {
+    const bool in_sums = plan_.answers_in_sums();
     Clock::time_point before = nanoseconds != nullptr ? Clock::now() : Clock::time_point();
     for (size_t i = 0; i < plan_.layers.size(); i++) {
       const Layer& layer = plan_.layers[i];
       call_ = {&layer, plan_.packed.get() + plan_.places[i], 0, x, at(layer.input), at(layer.residual),
-               reinterpret_cast<const float*>(at(layer.gate)), reinterpret_cast<float*>(at(layer.sums)), at(layer.output)};
+               reinterpret_cast<const float*>(at(layer.gate)), reinterpret_cast<float*>(at(layer.sums)), at(layer.output), nullptr};
+      if (in_sums && i + 1 == plan_.layers.size()) call_.logits = reinterpret_cast<float*>(at(layer.output));
       workspaces_ = workspaces;
       clear_behind(layer);
       for (call_.phase = 0; call_.phase < phases(layer); call_.phase++) {
@@ -87,7 +92,7 @@ class Pass {
       nanoseconds[i] = std::chrono::duration_cast<std::chrono::nanoseconds>(now - before).count();
       before = now;
     }
-    plan_.kernels->answer(plan_.precision, at(plan_.layers.back().output), plan_.classes, y);
+    plan_.kernels->answer(in_sums ? kFp32 : plan_.precision, at(plan_.layers.back().output), plan_.classes, y);
   }
 
  private:
@@ -248,6 +253,11 @@ bool read_plan(Plan& plan, const int64_t* rows, int64_t layers, int64_t buffers,
   const Held& last = checker.held(plan.layers.back().output);
   if (last.what != Held::kMap || last.height * last.width != 1) return checker.refuse("the last layer leaves no logits");
   plan.inputs = first.channels * first.pixels(), plan.classes = last.channels;
+  if (plan.answers_in_sums()) {
+    int64_t& needed = plan.sizes[static_cast<size_t>(plan.layers.back().output)];
+    const int64_t bytes = values_out(plan.layers.back()) * 4;
+    needed = needed > bytes ? needed : bytes;
+  }
   plan.packed = Memory(size);
   for (size_t i = 0; i < plan.layers.size(); i++) plan.kernels->pack(&plan.layers[i], plan.precision, values, plan.packed.get() + plan.places[i]);
   return true;

@@ -69,6 +69,7 @@ struct Call {
   const float* gate;
   float* sums;
   void* output;
+  float* logits;  // of the last layer, where its sums are the answer as they are; else null
 };
 
 struct Kernels {
