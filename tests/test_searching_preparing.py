@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from test_searching_space import network_spaces
 
-from triscale.arch import Architecture, adapt, published, to_dict
+from triscale.arch import Architecture, Basic, Head, Stage, Stem, adapt, published, to_dict
 from triscale.costing import cost
 from triscale.data import Data
 from triscale.errors import UserError
@@ -107,3 +107,21 @@ def test_limits_that_pixels_do_not_change_are_not_told_to_take_fewer(data: Data,
     with pytest.raises(UserError, match="no network that small") as told:
         _space(data, Asked(limit, candidates=8), CPU)
     assert "--resolution" not in str(told.value)
+
+
+@pytest.mark.parametrize("limit", [{"macs": 1.2}, {"params": 1.2}])
+def test_a_reference_that_no_scale_brings_nearer_to_the_limits_is_taken_as_it_is(
+    data: Data, limit: dict[str, float], tmp_path: Path
+) -> None:
+    """Its stem has half a step of channels: a whole one is too much already."""
+    stem = Stem(4, stride=1)
+    mine = Architecture(
+        (Stage(Basic(3), 8),), stem=stem, head=Head(3, None), resolution=(16, 16), channels=1, name="mine"
+    )
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(to_dict(mine)))
+    total = cost(adapt(mine, classes=len(data.classes), channels=data.channels))
+    limits = {term: times * getattr(total, term) for term, times in limit.items()}
+    assert cost(_space(data, Asked(limits, reference=path, candidates=8), CPU).reference) == total
+    with pytest.raises(UserError, match="no network that small"):
+        _space(data, Asked({term: limit / 2 for term, limit in limits.items()}, reference=path, candidates=8), CPU)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
@@ -148,8 +149,9 @@ def test_a_study_is_extended_by_seeds_and_arms_and_keeps_what_it_has(
     [
         (("--factor", "3"), "--factor 3.0: {} was begun with 2.0"),
         (("--epochs", "9"), "--epochs 9: {} was begun with 1"),
+        (("--resolution", "12"), "--resolution 12x12: {} was begun with 10x10"),
         (("--baseline", "resnet18"), "--baseline: {} was begun with another one"),
-        (("--macs", "2M"), "--macs 2000000: {} was begun with none"),
+        (("--macs", "2M"), "--macs 2M: {} was begun with none"),
         (("--seed", "9"), "--seed 9: {} was begun with 0"),
         (("--device", "cpu"), "--device: {} goes on as it was begun"),
     ],
@@ -211,6 +213,57 @@ def test_a_time_that_is_too_short_for_the_choice_is_told_with_the_command_that_g
     assert told is not None
     assert "--macs" not in err  # its baseline is no longer to be chosen
     code, _, err = triscale("study", "--resume", "--out", interrupted, "--time", f"{int(told[1]) + 5}s")
+    assert code == 0, err
+
+
+def test_a_time_that_is_refused_changes_nothing_and_the_command_repeats_what_was_typed(
+    triscale: Run, interrupted: Path, studied: Path, tmp_path: Path
+) -> None:
+    finished = shutil.copytree(studied, tmp_path / "finished")
+    for place in (interrupted, finished):
+        before = json.loads((place / "run.json").read_text())
+        code, _, err = triscale("study", "--resume", "--out", place, "--seeds", "100", "--no-again", "--time", "1s")
+        assert code == 2
+        assert re.search(rf"triscale study --resume --out {place} --seeds 100 --no-again --time \d+s\n", err)
+        assert json.loads((place / "run.json").read_text()) == before
+        code, _, err = triscale("study", "--resume", "--out", place)
+        assert code == 0, err
+
+
+def test_what_extends_a_study_without_a_time_leaves_what_was_asked_for(
+    triscale: Run, studied: Path, tmp_path: Path
+) -> None:
+    place = shutil.copytree(studied, tmp_path / "study")
+    before = json.loads((place / "run.json").read_text())["wanted"]
+    code, _, err = triscale("study", "--resume", "--out", place, "--seeds", "4")
+    assert code == 0, err
+    kept = json.loads((place / "run.json").read_text())
+    assert kept["wanted"] == before | {"seeds": 4}
+    assert kept["choice"]["seeds"] == 4
+
+
+def test_more_images_than_there_are_may_be_named_again_either_way(
+    triscale: Run, digits: Path, baseline: Path, tmp_path: Path
+) -> None:
+    words = ("--baseline", baseline, *FEW, "--images", "1000", "--design", "five")
+    with pytest.raises(KeyboardInterrupt):
+        study(
+            digits,
+            out=tmp_path / "study",
+            baseline=baseline,
+            seeds=3,
+            epochs=1,
+            images=1000,
+            workers=2,
+            listener=Stopping(),
+        )
+    count = json.loads((tmp_path / "study" / "run.json").read_text())["setup"]["fidelity"]["images"]
+    assert count < 1000
+    code, _, err = triscale(
+        "study", "--resume", "--out", tmp_path / "study", "--images", count, *FEW, "--design", "five"
+    )
+    assert code == 0, err
+    code, _, err = triscale("study", digits, "--resume", "--out", tmp_path / "study", *words)
     assert code == 0, err
 
 

@@ -70,8 +70,9 @@ class Stages:
             (out / "coefficients.json").write_text(json.dumps(self.coefficients))
 
     def resuming(self, out: Path, *, data: Path, changes: Wanted | None, listener: object) -> None:
-        assert changes is not None, "its design is not chosen, and the time may be another"
-        self.studying(data, out=out, **self.asked["study"] | {"time": changes.time})
+        chosen = json.loads((out / "run.json").read_text())["choice"] is not None
+        assert chosen or changes is not None, "its design is not chosen, and the time may be another"
+        self.studying(data, out=out, **self.asked["study"] | {"time": changes and changes.time})
 
     def fitting(self, data: Path, *, out: Path, **asked: Any) -> Fitted:
         """The real one, for two epochs."""
@@ -144,13 +145,30 @@ def test_a_network_of_the_zoo_that_cannot_be_trained_is_left_out_of_the_comparis
 def test_a_time_that_is_too_short_for_a_stage_is_told_as_that_of_all(
     few: Path, tmp_path: Path, stages: Stages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    short = Mock(side_effect=TooShortError("--time 24 s: the least search takes about 60 s", 60.0))
+    short = Mock(side_effect=TooShortError("--time 24 s: the least search takes about 60 s", "give it that time", 60.0))
     with monkeypatch.context() as hurried:
         hurried.setattr(whole, "search_network", short)
-        with pytest.raises(UserError, match=r"with --time 15[1-9]s for all stages it has so much"):
+        with pytest.raises(
+            UserError, match=r"60 s of its share of the time; for all stages take --time 18[0-9]s or mo"
+        ):
             fit_whole(few, replace(ASKED, study=False), tmp_path / "run")
     resume_whole(tmp_path / "run", time=150)
     assert stages.asked["search"]["time"] == pytest.approx(60.0)
+
+
+@pytest.mark.parametrize("time", [None, 9000.0])
+def test_another_time_is_handed_on_to_a_study_that_has_chosen_and_no_time_is_not(
+    few: Path, tmp_path: Path, stages: Stages, time: float | None
+) -> None:
+    out, stages.fails = tmp_path / "run", "study"
+    with pytest.raises(TriscaleError, match="disk is full"):
+        fit_whole(few, ASKED, out)
+    (out / "study" / "run.json").write_text(json.dumps({"asked": {"verb": "study"}, "choice": {"seeds": 3}}))
+    stages.fails = BESIDE[0]
+    with pytest.raises(TriscaleError, match="disk is full"):
+        resume_whole(out, time=time)
+    handed = stages.asked["study"]["time"]
+    assert handed is None if time is None else 9000 / 4 < handed < 9000 / 2
 
 
 def test_the_model_and_its_page_are_there_before_the_zoo_is_trained(

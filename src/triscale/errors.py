@@ -10,11 +10,12 @@ class UserError(TriscaleError, ValueError):
 
 
 class TooShortError(UserError):
-    """A time that is too short for the least that was asked. least: the seconds that it takes, about."""
+    """A time that is too short for the least that was asked. what: that, without the way out. least: the seconds that
+    it takes, about."""
 
-    def __init__(self, message: str, least: float) -> None:
-        super().__init__(message)
-        self.least = least
+    def __init__(self, what: str, way: str, least: float) -> None:
+        super().__init__(f"{what}; {way}")
+        self.what, self.least = what, least
 
 
 class HopelessError(TriscaleError):

@@ -106,7 +106,11 @@ def command(
         "on_bad": arguments.on_bad(on_bad),
     }
     wanted = Wanted(seconds, named, more, seeds, again)
-    with StudyWatcher(output) as watcher, trials.telling_how_to_go_on("study", out, watcher):
+    repeat: list[object] = [] if design is None else ["--design", design]
+    repeat += [word for path in arms or () for word in ("--arms", path)]
+    repeat += [] if seeds is None else ["--seeds", seeds]
+    repeat += [] if again is None else ["--again" if again else "--no-again"]
+    with StudyWatcher(output) as watcher, trials.telling_how_to_go_on("study", out, watcher, repeat if resume else ()):
         if resume:
             arguments.check_as_begun(out, said, takes={*trials.ABOUT_THE_SITTING, *CHANGES, *shared})
             repeated = {key: value for key, value in shared_values(**shared).items() if key in said}

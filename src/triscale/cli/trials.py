@@ -1,7 +1,7 @@
 """What the verbs share that train many networks: who carries trials out, what was typed, and how one goes on."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Protocol
@@ -50,8 +50,9 @@ class Begun(Protocol):
 
 
 @contextmanager
-def telling_how_to_go_on(verb: str, out: Path, watcher: Begun) -> Iterator[None]:
-    """However the work in here ends early: once it has begun, the command that goes on is said."""
+def telling_how_to_go_on(verb: str, out: Path, watcher: Begun, repeat: Sequence[object] = ()) -> Iterator[None]:
+    """However the work in here ends early: once it has begun, the command that goes on is said. repeat: options that a
+    command with another time has to name once more, for what is refused is not kept."""
     again = ("triscale", verb, "--resume", "--out", out)
     way_on = way(again)
     kept = f"finished trials are kept; {way_on}"
@@ -62,7 +63,7 @@ def telling_how_to_go_on(verb: str, out: Path, watcher: Begun) -> Iterator[None]
     except HopelessError as error:
         raise (TriscaleError(f"{error}; finished trials are kept") if watcher.begun else error) from None
     except TooShortError as error:
-        longer = way((*again, "--time", f"{math.ceil(error.least)}s"))
+        longer = way((*again, *repeat, "--time", f"{math.ceil(error.least)}s"))
         raise (UserError(f"{error}; finished trials are kept; then {longer}") if watcher.begun else error) from None
     except TriscaleError as error:
         named = "go on with --resume"  # where the library names its option, the command stands in its place

@@ -150,7 +150,7 @@ def take(candidates: tuple[Candidate, ...], course: Course) -> tuple[int, str]:
 def shrink(candidate: Candidate, share: float, images: Data, wish: Wish, course: Course) -> Candidate:
     """The candidate at so much less MACs, timed again. Raises `TooSmallError` where there is no such network."""
     if wish.weights is not None:
-        raise TooSmallError(f"{candidate.name}: weights fix the network")
+        raise TooSmallError(f"{candidate.name}: weights fix the network", "take smaller weights")
     limits = {**wish.limits, "macs": min(wish.limits.get("macs", float("inf")), candidate.macs * share)}
     scaled = _scale(candidate.baseline, images, wish, limits)
     return replace(_timed(candidate.baseline, scaled, wish, course), shrunk=True)
@@ -198,7 +198,7 @@ def too_slow(candidate: Candidate, course: Course) -> TooShortError:
     fewer = ", or ask for fewer --epochs" if course.fewest == course.most > 1 else ""
     training = f"{format_epochs(course.fewest)} of {candidate.name} with {format_count(candidate.macs)} MACs"
     return TooShortError(
-        f"--time: {training} take about {format_seconds(needed)}, and there are {format_seconds(left)} for training; "
+        f"--time: {training} take about {format_seconds(needed)}, and there are {format_seconds(left)} for training",
         f"give it {format_seconds(least)} or more{fewer}",
         least,
     )

@@ -187,7 +187,7 @@ def make_plan(images: Data, wish: Wish, started: float, listener: PlanListener) 
         # A minute more is a guess: nothing has been measured yet.
         least = 60 + 2 * (time.monotonic() - started)
         raise TooShortError(
-            f"--time {format_seconds(wish.time or 0)}: too short, all of it went by before training could be planned; "
+            f"--time {format_seconds(wish.time or 0)}: too short, all of it went by before training could be planned",
             f"give it {format_seconds(least)} or more",
             least,
         )

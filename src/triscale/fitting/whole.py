@@ -46,6 +46,7 @@ WHOLE, SEARCH, STUDY, FIT, ZOO = ALL_STAGES, "search", "study", LAST_STAGE, "zoo
 BESIDE = ("efficientnet_b0", "mobilenet_v2", "resnet18")  # of the zoo, scaled to the same MACs
 PAPER = RULES["compound"]  # where no coefficients were found
 STUDIED_ALONE = "efficientnet_b0"  # where there is no search, and no baseline is named
+MARGIN = 1.2  # of a time that was measured while others were measured, too
 GROWTH = 4.0  # from the baseline to the budget: two steps of φ, the study's factor twice
 SHARES: Mapping[str, float] = {SEARCH: 0.3, STUDY: 0.25, FIT: 0.45}  # of the time, as far as a stage is asked for
 
@@ -170,14 +171,18 @@ def resume_whole(
         asked = replace(asked, time=time)
         values["asked"] = asdict(asked)
     with RunDirectory(place).alone():
-        return _Stages(place, images, asked, values, told or Told()).go_through()
+        return _Stages(place, images, asked, values, told or Told(), retimed=time is not None).go_through()
 
 
 class _Stages:
     """A run in progress: every stage is a run of its own, done once, and gone on with where it was ended."""
 
-    def __init__(self, out: Path, data: Path, asked: Whole, values: dict[str, Any], told: Told) -> None:
+    def __init__(
+        self, out: Path, data: Path, asked: Whole, values: dict[str, Any], told: Told, retimed: bool = False
+    ) -> None:
+        """retimed: another time is asked for than the stages were begun with."""
         self.out, self.data, self.asked, self.values, self.told = out, data, asked, values, told
+        self.retimed = retimed
         self.seconds: dict[str, float] = values["seconds"]
 
     def go_through(self, resolution: tuple[int, int] | None = None) -> Grown:
@@ -208,7 +213,8 @@ class _Stages:
         if not (place / SEARCHED).is_file():
             with self._stage(SEARCH):
                 if (place / SETTINGS).is_file():
-                    resume_search(place, data=self.data, listener=self.told.search)
+                    time = self._time(SEARCH) if self.retimed else None
+                    resume_search(place, data=self.data, time=time, listener=self.told.search)
                 else:
                     if resolution is None:
                         images = read(self.data, seed=asked.seed, on_bad=asked.on_bad)
@@ -234,7 +240,7 @@ class _Stages:
             with self._stage(STUDY):
                 if (place / SETTINGS).is_file():
                     chosen = RunDirectory(place).settings().get("choice") is not None
-                    changes = None if chosen else Wanted(time=self._time(STUDY))  # it may be another than it was
+                    changes = None if chosen and not self.retimed else Wanted(time=self._time(STUDY))
                     resume_study(place, data=self.data, changes=changes, listener=self.told.study)
                 else:
                     study(
@@ -254,6 +260,8 @@ class _Stages:
     def _fitted(self, baseline: Path | None, rule: Path | None) -> Fitted:
         studied = self.out / STUDY / BASELINE
         start = baseline or (studied if studied.is_file() else self.asked.baseline or STUDIED_ALONE)
+        if self.retimed and (self.out / FIT / SETTINGS).is_file():
+            self.told.fit.note("the training was planned before, and keeps its plan: --time does not change it")
         with self._stage(FIT):
             named = PAPER if isinstance(start, Path) else None  # from its own pixels, also without coefficients
             within = self._within_pixels(named if rule is None else find_rule(str(rule)), resolve_network(start))
@@ -322,10 +330,11 @@ class _Stages:
                 yield
         except TooShortError as error:
             spent, share = self._share(name)
-            needed = math.ceil(spent + self.seconds[name] + error.least / share)  # this attempt was time, too
+            # This attempt was time, too; and the next one measures anew.
+            needed = math.ceil(spent + self.seconds[name] + MARGIN * error.least / share)
             raise TooShortError(
-                f"{error} (that is this stage's share of the time: with --time {needed}s for all stages it has so "
-                "much; those after it may need more)",
+                f"{error.what} of its share of the time",
+                f"for all stages take --time {needed}s or more; a smaller --macs takes another --out",
                 needed,
             ) from None
 

@@ -22,11 +22,12 @@ MOST_MEMBERS, MOST_LOOKED_AT = 12, 200  # how far below the largest member anoth
 
 
 class TooSmallError(UserError):
-    """A budget below the smallest network that a rule gives. over: the term of which even that uses too much."""
+    """A budget below the smallest network that a rule gives. what: that, without the way out. over: the term of which
+    even that network uses too much."""
 
-    def __init__(self, message: str, over: str | None = None) -> None:
-        super().__init__(message)
-        self.over = over
+    def __init__(self, what: str, way: str = "raise the budget", over: str | None = None) -> None:
+        super().__init__(f"{what}; {way}")
+        self.what, self.over = what, over
 
 
 class BeyondError(UserError):
@@ -107,8 +108,10 @@ def solve(baseline: Architecture, rule: Rule, budget: Budget) -> Scaled:
     _check_moves(baseline, rule, budget, smallest)
     if used(smallest) > 1:
         raise _too_small(baseline, rule, budget, smallest)
-    largest = _largest_measured if budget.needs_measuring else _largest_factor
-    factor = largest(baseline, rule, used)
+    if budget.needs_measuring:
+        factor = _largest_measured(baseline, rule, budget, used)
+    else:
+        factor = _largest_factor(baseline, rule, used)
     multipliers, official, final = _finished(baseline, rule, factor, budget, used)
     asked = budget.limits["macs"] / cost(baseline).macs if "macs" in budget.limits else factor
     return Scaled(
@@ -193,7 +196,9 @@ def _largest_factor(baseline: Architecture, rule: Rule, used: Callable[[Architec
     raise BeyondError(_beyond(baseline, rule, low))
 
 
-def _largest_measured(baseline: Architecture, rule: Rule, used: Callable[[Architecture], float]) -> float:
+def _largest_measured(
+    baseline: Architecture, rule: Rule, budget: Budget, used: Callable[[Architecture], float]
+) -> float:
     """The same with few looks: from how much of the budget one member uses follows where the next is looked for."""
     low, low_used, high, high_used, factor = SMALLEST, 0.0, float("inf"), 0.0, 1.0
     while True:
@@ -216,10 +221,7 @@ def _largest_measured(baseline: Architecture, rule: Rule, used: Callable[[Archit
     if low_used < MEASURED_CLOSE and high_used == float("inf"):
         if _at(baseline, rule, high) is None:
             raise BeyondError(_beyond(baseline, rule, low))
-        raise BeyondError(
-            f"the budget is beyond the largest network from {baseline.name} that the memory here holds, which uses "
-            f"{low_used:.0%} of it; give a smaller one"
-        )
+        raise BeyondError(_beyond_memory(baseline, rule, budget, low))
     return low
 
 
@@ -231,6 +233,17 @@ def _beyond(baseline: Architecture, rule: Rule, factor: float) -> str:
     return (
         f"the budget is beyond the largest network that rule {rule.name} can describe from {baseline.name} "
         f"(a factor of {factor:.4g}); give a smaller one, or a rule that moves more than one dimension"
+    )
+
+
+def _beyond_memory(baseline: Architecture, rule: Rule, budget: Budget, factor: float) -> str:
+    largest = _at(baseline, rule, factor)
+    assert largest is not None
+    values = budget.values(largest, budget.needs_measuring)
+    term = max(values, key=lambda term: values[term] / budget.limits[term])
+    return (
+        f"a budget of {show(term, budget.limits[term])} {label(term)} is beyond the largest network from "
+        f"{baseline.name} that the memory here holds, of about {show(term, values[term])}; give no more than that"
     )
 
 
@@ -257,7 +270,7 @@ def _too_small(baseline: Architecture, rule: Rule, budget: Budget, smallest: Arc
     return TooSmallError(
         f"no network that small: a budget of {show(over, budget.limits[over])} {label(over)} is below the smallest "
         f"that rule {rule.name} gives from {baseline.name}: {show(over, values[over])} {label(over)} "
-        f"({smallest.blocks} blocks, {smallest.stem.channels} channels in the stem, {height}×{width} pixels); "
+        f"({smallest.blocks} blocks, {smallest.stem.channels} channels in the stem, {height}×{width} pixels)",
         "raise the budget, or take another rule or a smaller baseline",
         over,
     )

@@ -81,7 +81,8 @@ def prepare_search(
         needed = (least + first) / usable(1.0) + gone
         raise TooShortError(
             f"--time {format_seconds(asked.time)}: the least search, {FEWEST} candidates of {amount.images:,} images × "
-            f"{amount.rungs[-1]} epochs, takes about {format_seconds(needed)}; give it that time, or a smaller limit",
+            f"{amount.rungs[-1]} epochs, takes about {format_seconds(needed)}",
+            "give it that time, or a smaller limit",
             needed,
         )
     return Setup(
@@ -107,7 +108,7 @@ def prepare_search(
 
 def _space(images: Data, asked: Asked, device: torch.device) -> NetworkSpace:
     """Around the reference for these images and at the limits. One that people bring as a file keeps its size where it
-    is within them; the reference of a space that is a file always does."""
+    is within them, as does any that no scale brings nearer; the reference of a space that is a file always does."""
     channels, classes = images.channels, len(images.classes)
     if str(asked.space) not in SPACES:
         space = space_file(asked.space)
@@ -123,9 +124,12 @@ def _space(images: Data, asked: Asked, device: torch.device) -> NetworkSpace:
     try:  # with every pixel, up or down: the resolution is not the search's to choose
         scaled = replace(solve(fitted, RULES["slim"], budget).architecture, name=fitted.name)
     except TooSmallError as error:
-        if error.over in ("params", "size"):  # which pixels do not change
-            raise
-        raise UserError(f"{error}; or {_fewer_pixels(fitted, images)}") from None
+        if budget.used(budget.values(fitted)) <= 1:  # a step of its channels up is too much already
+            return space
+        ways = "give a larger limit, or a smaller --reference"
+        if error.over not in ("params", "size"):  # which pixels do not change
+            ways += f"; or {_fewer_pixels(fitted, images)}"
+        raise UserError(f"{error.what}; {ways}") from None
     return space.at(regularised(scaled, fitted))
 
 

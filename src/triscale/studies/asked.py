@@ -12,6 +12,7 @@ from triscale.plain import short, to_plain
 from triscale.studies.wanted import Wanted
 from triscale.training import NamedRecipe, Recipe, find_recipe
 from triscale.training.machine import find_device
+from triscale.units import format_count
 
 LARGEST_FACTOR = 16.0
 
@@ -109,15 +110,27 @@ def shared_values(
     }
 
 
-def check_same(named: Mapping[str, Any], before: Mapping[str, Any], place: Path) -> None:
-    """Raises `UserError` where what all trials share is named anew, and is not what the study was begun with."""
+def check_same(
+    named: Mapping[str, Any], before: Mapping[str, Any], in_effect: Mapping[str, Any], place: Path
+) -> None:
+    """Raises `UserError` where what all trials share is named anew, and is neither what the study was begun with nor
+    what came of that."""
     for key, value in named.items():
-        was = before.get(key)
-        if value != was:
+        if value not in (before.get(key), in_effect.get(key)):
+            was = in_effect.get(key, before.get(key))
             option = f"--{key.replace('_', '-')}"
-            what = "another one" if isinstance(was, dict) else "none" if was is None else short(was)
-            said = option if isinstance(value, dict) else f"{option} {short(value)}"
+            what = "another one" if isinstance(was, dict) else "none" if was is None else _typed(key, was)
+            said = option if isinstance(value, dict) else f"{option} {_typed(key, value)}"
             raise UserError(
                 f"{said}: {place} was begun with {what}, and all trials share it; leave {option} out to go on, or name "
                 "another --out"
             )
+
+
+def _typed(key: str, value: object) -> str:
+    """A value as people type it."""
+    if key == "macs" and isinstance(value, int | float):
+        return format_count(value)
+    if key == "resolution" and isinstance(value, list):
+        return "x".join(map(str, value))
+    return short(value)

@@ -89,7 +89,7 @@ def slimmed(baseline: Architecture, macs: float) -> Architecture:
     try:
         small = solve(baseline, RULES["slim"], Budget({"macs": macs})).architecture
     except TooSmallError as error:
-        raise UserError(f"--macs: {error}") from None
+        raise UserError(f"{error.what}; give more --macs, or a smaller --baseline") from None
     return replace(small, name=baseline.name)
 
 

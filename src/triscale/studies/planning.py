@@ -178,7 +178,8 @@ def choose(found: Sequence[Line], seconds: float, gone: float = 0.0, *, begun: b
         smaller = "" if begun else ", or a smaller baseline by --macs"
         raise TooShortError(
             f"--time {format_seconds(seconds + gone)}: the least study, {trials} of "
-            f"{first.fidelity}, takes about {format_seconds(needed)}; give it that time{smaller}",
+            f"{first.fidelity}, takes about {format_seconds(needed)}",
+            f"give it that time{smaller}",
             needed,
         )
     return max(fitting)

@@ -61,6 +61,7 @@ class Sitting:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
     timer: Timer = field(init=False)
+    wished: Wanted | None = None  # what is asked for from now on, where that has changed
     choice: Choice | None = None
     grown: list[Grown] = field(default_factory=list)
     shown: "Shown" = field(default_factory=lambda: Shown())
@@ -205,7 +206,8 @@ def _choice(sitting: Sitting, wanted: Wanted | None) -> Choice:
     sitting.listener.ladder(found, chosen, noise)
     rung = found[chosen].rung
     choice = Choice(rung.design, rung.seeds, rung.twice, noise, tuple(ladder_values(found, chosen)))
-    sitting.freeze(choice=choice.to_json(), again=None)
+    chosen_by = {} if sitting.wished is None else {"wanted": to_plain(sitting.wished)}
+    sitting.freeze(choice=choice.to_json(), again=None, **chosen_by)  # together: a time that is refused changes nothing
     return choice
 
 

@@ -12,7 +12,7 @@ import torch
 from triscale.arch import Architecture
 from triscale.cores import usable_cores
 from triscale.data import Data, check_apart, read, read_again
-from triscale.errors import UserError
+from triscale.errors import TooShortError, UserError
 from triscale.plain import from_plain, to_plain
 from triscale.runs import RunDirectory
 from triscale.studies.asked import Asked, check_same
@@ -124,9 +124,14 @@ def resume_study(
     check_workers(workers)
     listener, run = listener or StudyListener(), RunDirectory.open(out)
     settings, setup = _begun(run)
-    fidelity = {"images": setup.fidelity.images, "epochs": setup.fidelity.epochs}
-    check_same(named or {}, settings["asked"] | fidelity, run.path)
-    wanted = _wanted(settings, changes, f"{run.path}/run.json")
+    in_effect: dict[str, Any] = {
+        "images": setup.fidelity.images,
+        "epochs": setup.fidelity.epochs,
+        "resolution": list(setup.baseline.resolution),
+    }
+    check_same(named or {}, settings["asked"], in_effect, run.path)
+    wished = from_plain(Wanted, settings.get("wanted", {}), f"{run.path}/run.json", "wanted")
+    wanted = _wanted(settings, wished, changes, f"{run.path}/run.json")
     if wanted is not None:
         _ = wanted.rungs  # says now what does not go together
     images = read_again(
@@ -137,17 +142,31 @@ def resume_study(
         try:
             listener.planned(setup, run)
             sitting = Sitting(run, settings, setup, ledger, pool, listener)
-            if wanted is not None:
-                sitting.freeze(wanted=to_plain(wanted))
-            return write_study(go_through(sitting, wanted))
+            with _wishing(sitting, wished, changes):
+                return write_study(go_through(sitting, wanted))
         finally:
             pool.close()
 
 
-def _wanted(settings: Mapping[str, Any], changes: Wanted | None, source: str) -> Wanted | None:
+@contextmanager
+def _wishing(sitting: Sitting, before: Wanted, changes: Wanted | None) -> Iterator[None]:
+    """What is wished for from now on is kept with the choice, and before there is one at once, for it may take long to
+    come to it. A time that is refused changes nothing."""
+    sitting.wished = before if changes is None else before.changed(changes)
+    waits = sitting.settings.get("choice") is None
+    if waits:
+        sitting.freeze(wanted=to_plain(sitting.wished))
+    try:
+        yield
+    except TooShortError:
+        if waits:
+            sitting.freeze(wanted=to_plain(before))
+        raise
+
+
+def _wanted(settings: Mapping[str, Any], wished: Wanted, changes: Wanted | None, source: str) -> Wanted | None:
     """What decides the choice where it is still to be made, or is to be made anew; None where it stands. What is not
     named stays: as it was asked for; or, where no time is named, as it was chosen by the time."""
-    wished = from_plain(Wanted, settings.get("wanted", {}), source, "wanted")
     if settings.get("choice") is None:
         found = wished if changes is None else wished.changed(changes)
         if found.time is None and found.seeds is None:
