@@ -65,6 +65,24 @@ def test_what_feasible_and_cost_raise_says_of_which_choice_and_how_far_the_searc
     assert caught.value.__notes__ == [f"{which} before evaluation 3 of the search: {{'a': 4}}"]
 
 
+@pytest.mark.parametrize("options", [20_000, 900_000])  # of the first many are drawn, the second is gone through
+def test_a_stop_iteration_of_feasible_ends_the_search_and_not_the_looking(options: int) -> None:
+    def broken(choice: dict[str, Any]) -> bool:
+        if choice["a"] != options - 1:
+            return False
+        return next(iter([]))
+
+    with pytest.raises(StopIteration) as caught:
+        search({"a": range(options)}, worth, evaluations=5, feasible=broken)
+    assert caught.value.__notes__ == [f"feasible before evaluation 1 of the search: {{'a': {options - 1}}}"]
+
+
+def test_an_answer_of_feasible_that_is_no_yes_or_no_says_of_which_choice() -> None:
+    with pytest.raises(ValueError, match="truth value") as caught:
+        search({"a": [2]}, worth, evaluations=5, feasible=lambda choice: np.array([True, False]))  # type: ignore[arg-type]
+    assert caught.value.__notes__ == ["feasible before evaluation 1 of the search: {'a': 2}"]
+
+
 @pytest.mark.parametrize("nothing", [math.nan, None, "dear"])
 def test_a_cost_that_is_none_says_of_which_choice_and_how_far_the_search_was(nothing: Any) -> None:
     asked: list[Any] = []

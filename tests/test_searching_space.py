@@ -17,6 +17,7 @@ from specs import SKIPS, architectures, expansions, kernels, ratios
 from triscale.arch import (
     ZOO,
     Architecture,
+    Basic,
     Block,
     Conv,
     FusedMBConv,
@@ -29,6 +30,7 @@ from triscale.arch import (
     resolve,
     to_dict,
 )
+from triscale.arch.spec import MAX_REPEATS
 from triscale.costing import cost
 from triscale.costing.convolutions import squeezed
 from triscale.errors import UserError
@@ -428,6 +430,22 @@ def test_a_fused_mbconv_that_is_a_convolution_alone_makes_no_other_network() -> 
     assert plainest(fused) == plainest(conv)
     for other in (FusedMBConv(3, 1, 0.25, "relu"), FusedMBConv(3, 2, 0.0, "relu"), FusedMBConv(3, 1, 0.0, "silu")):
         assert plainest(of_stages(Stage(other, 16, repeats=2))) != plainest(conv)
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_a_basic_block_without_shortcut_is_two_convolutions_and_no_other_network(kernel: int) -> None:
+    basic = of_stages(Stage(Basic(kernel, "silu"), 16, 2, stride=2, skip="none"), Stage(Conv(3, "relu"), 24))
+    conv = of_stages(Stage(FusedMBConv(kernel, 1, 0.0, "silu"), 16, 4, stride=2, skip="none"), basic.stages[1])
+    assert plainest(basic) == plainest(conv)
+    first, second = (build(one, seed=0).eval() for one in (basic, conv))
+    second.load_state_dict(dict(zip(second.state_dict(), first.state_dict().values(), strict=True)))
+    x = torch.randn((2, 3, 32, 32), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(first(x), second(x))
+    for skip in ("identity", "pool"):  # here something is added
+        assert plainest(of_stages(replace(basic.stages[0], skip=skip), basic.stages[1])) != plainest(conv)
+    most = of_stages(Stage(Basic(kernel), 16, MAX_REPEATS, skip="none"))
+    assert plainest(most) == most
 
 
 def test_ratios_that_squeeze_to_as_many_channels_make_no_other_network() -> None:

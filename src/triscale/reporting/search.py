@@ -28,7 +28,7 @@ from triscale.reporting.search_words import (
 )
 from triscale.reporting.templating import render
 from triscale.runs import write_whole
-from triscale.scaling.budget import label, show
+from triscale.scaling.budget import ANALYTIC, label, show
 from triscale.units import format_epochs, format_seconds
 
 Values = Mapping[str, Any]
@@ -89,6 +89,8 @@ def _searched(values: Values) -> list[Row]:
     if found is not None:
         low, high = (f"{found[bound]:.3f}" for bound in ("low", "high"))
         measured = f"; w was measured on these images: {found['exponent']:.3f} (95 % interval {low} to {high})"
+        (term,) = values["objective"]["limits"]
+        measured += "" if term in ANALYTIC else f"; it was measured over MACs, which {term} follows only roughly"
         measured += "; more cost brought no accuracy, so that w = 0 is used" if found["exponent"] > 0 else ""
     return [
         ("space", f"{space['name']}: {networks}"),
@@ -256,7 +258,8 @@ def _finalists(values: Values) -> list[dict[str, Any]]:
     top = values["rungs"][-1]
     among = [values["reference"], *(by_order(values, order) for order in values["finalists"])]
     rows = []
-    for one in sorted(among, key=lambda one: -value(one)):
+    weighed = values["objective"]["kind"] != "constraint"
+    for one in sorted(among, key=lambda one: -(value(one) if weighed else highest(one))):
         by_seed = {run["seed"]: run["accuracy"] for run in one["runs"] if run["epochs"] == top}
         runs = [by_seed.get(place) for place in range(_seeds(values))]
         rows.append({"values": one, "standing": _standing(values, one), "runs": runs, "costs": _costs(values, one)})

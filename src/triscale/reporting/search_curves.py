@@ -68,7 +68,7 @@ def together(courses: Sequence[Course]) -> float | None:
 
 def incomparable(values: Values, other: Values) -> list[str]:
     """Why the curve of another search cannot stand beside this one's: it answers another question."""
-    found = ["other images"] if other.get("data") != values["data"] else []
+    found = ["another validation split or other images"] if other.get("data") != values["data"] else []
     return found + (["another objective"] if _aim(other) != _aim(values) else [])
 
 

@@ -205,7 +205,9 @@ def _best_loser(values: Values) -> str | None:
 def best_finalist(values: Values) -> Values | None:
     """By what its full trainings are worth; one that may win, if there is any."""
     finalists = [by_order(values, order) for order in values["finalists"]]
-    return max([one for one in finalists if one not in _late(values)] or finalists, key=value, default=None)
+    able = [one for one in finalists if one not in _late(values)] or finalists
+    # What is over a limit is worth nothing, however accurate it is.
+    return max(able, key=lambda one: (value(one), highest(one)), default=None)
 
 
 def _kept(values: Values) -> str:
@@ -218,7 +220,7 @@ def _kept(values: Values) -> str:
         none = f"none of the {finalists - late} that hold the limit is better"
     if late == finalists:
         none = "none of them holds the limit of latency when it is measured at rest"
-    return f"Of {tried:,} candidates the best {finalists} were trained in full with several seeds; {none}."
+    return f"Of {tried:,} candidates {finalists} were trained in full with several seeds; {none}."
 
 
 def _late(values: Values) -> list[Values]:

@@ -199,7 +199,10 @@ class _Search:
             if codes is not None or self.space.size > WALKED:
                 return codes
             self._walk = _walk(self.space, self._rng)
-        return next(filter(self._admissible, self._walk), None)
+        for codes in self._walk:  # `next` would take a StopIteration of `feasible` for the end
+            if self._admissible(codes):
+                return codes
+        return None
 
     def settle(self, evaluations: int) -> None:
         """All evaluations that are left, on points that are known: as many as they can be enough for are evaluated
@@ -279,6 +282,9 @@ class _Search:
             raise UserError(f"evaluate gave {found!r:.60} for {dict(choice)}; it has to give a number") from None
         return value if math.isfinite(value) else WORST
 
+    def _allows(self, choice: dict[str, Any]) -> bool:
+        return self._feasible is None or bool(self._feasible(choice))  # of an array of several values it raises
+
     def _admissible(self, codes: Codes) -> bool:
         if codes in self.points:
             return False
@@ -287,7 +293,7 @@ class _Search:
         known = self._looked.get(codes)  # it may be dear to ask
         if known is None:
             choice = self.space.decode(codes)
-            known = bool(self._asked("feasible before evaluation", self.made + 1, self._feasible, choice))
+            known = bool(self._asked("feasible before evaluation", self.made + 1, self._allows, choice))
             if len(self._looked) < LOOKED:
                 self._looked[codes] = known
         return known

@@ -288,6 +288,13 @@ class Search:
         return left > pace * SPREAD * (final + full)
 
     @property
+    def judged(self) -> list[Candidate]:
+        """Who may win: the finalists, and those before them, which had all their final runs when more was asked for."""
+        finalists, top = self.finalists or [], self.setup.top
+        before = (one for one in self.candidates.values() if all((top, seed) in one.outcomes for seed in FINAL))
+        return [*finalists, *(one for one in before if one not in finalists)]
+
+    @property
     def _pace(self) -> float:
         """Real seconds for an expected one."""
         return self._took / self._expected if self._expected else 1.0

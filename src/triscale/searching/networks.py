@@ -305,14 +305,23 @@ def space_from_dict(values: object, source: str) -> NetworkSpace:
 
 def plainest(network: Architecture) -> Architecture:
     """The one description of networks that compute the same: it names a shortcut only where that adds something, a
-    fused MBConv that is a convolution alone as that, and of ratios that squeeze to as many channels one."""
+    fused MBConv that is a convolution alone as that, a basic block without shortcut as two of these, and of ratios that
+    squeeze to as many channels one."""
     stages, inputs = [], network.stem.channels
-    for stage in network.stages:
+    for stage in map(_convolutions, network.stages, [inputs, *(stage.channels for stage in network.stages[:-1])]):
         does = _shortcuts(stage, inputs)
         skip = next(skip for skip in get_args(Skip) if _shortcuts(replace(stage, skip=skip), inputs) == does)
         stages.append(replace(stage, skip=skip, block=_plainest_block(stage, inputs)))
         inputs = stage.channels
     return replace(network, stages=tuple(stages))
+
+
+def _convolutions(stage: Stage, inputs: int) -> Stage:
+    """Two for each basic block, where none of them adds a shortcut."""
+    block, repeats = stage.block, 2 * stage.repeats
+    if not isinstance(block, Basic) or repeats > MAX_REPEATS or any(adds for adds, _ in _shortcuts(stage, inputs)):
+        return stage
+    return replace(stage, block=Conv(block.kernel, block.activation), repeats=repeats, skip="none")
 
 
 def _plainest_block(stage: Stage, inputs: int) -> Block:

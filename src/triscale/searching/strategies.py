@@ -181,10 +181,14 @@ def fresh(
         if admissible(codes):
             return codes
     if space.size <= DRAWS:
-        left = list(filter(admissible, takewhile(going, space.all())))
+        left = [codes for codes in takewhile(going, space.all()) if admissible(codes)]
         return rng.choice(left) if left else None
     first = start()
     near = [*(() if first is None else (first,)), *(scored.codes for scored in known.history), *known.running]
     walked = (space.mutate(rng.choice(near), rng, rng.randint(1, STEPS)) for _ in range(DRAWS if near else 0))
     drawn = (space.sample(rng) for _ in range(SCARCE * DRAWS))
-    return next(filter(admissible, takewhile(going, chain(walked, drawn))), None)
+    # No `next` with a default, nor `filter`: they would take a StopIteration of `admissible` for the end.
+    for codes in takewhile(going, chain(walked, drawn)):
+        if admissible(codes):
+            return codes
+    return None

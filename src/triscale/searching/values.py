@@ -46,10 +46,10 @@ class Judged:
 
 
 def judge(search: Search) -> Judged:
-    """Of the finalists and the reference, as far as they were trained with the same seeds."""
+    """Of the finalists, those before them and the reference, as far as they were trained with the same seeds."""
     top = search.setup.top
     seeds = [seed for seed in FINAL if (top, seed) in search.reference.outcomes]
-    able = [one for one in search.finalists or [] if all((top, seed) in one.outcomes for seed in seeds)]
+    able = [one for one in search.judged if all((top, seed) in one.outcomes for seed in seeds)]
     if len(seeds) < 2 or not able:
         return Judged((), {}, {})
     arms = [search.reference, *able]
@@ -66,7 +66,6 @@ def judge(search: Search) -> Judged:
 def search_values(search: Search, latencies: Latencies, winner: Candidate | None, time: object) -> dict[str, Any]:
     """Everything that a page or another search needs. winner: None while the search goes on."""
     setup = search.setup
-    finalists = search.finalists or []
     tried = [one for one in search.candidates.values() if one.outcomes]
     judged = judge(search)
     return {
@@ -95,7 +94,7 @@ def search_values(search: Search, latencies: Latencies, winner: Candidate | None
         "candidates": [candidate_values(search, one, latencies, judged) for one in tried],
         "used_up": search.used_up,
         "failed": sum(bool(one.failed) for one in search.candidates.values()),
-        "finalists": [one.order for one in finalists],
+        "finalists": [one.order for one in search.judged],
         "winner": None if winner is None else winner.order,
         "judged": judged.to_json(),
         "gain": None if winner is None else _bounds(judged.gains.get(winner.order)),
@@ -115,10 +114,6 @@ def candidate_values(search: Search, one: Candidate, latencies: Latencies, judge
     total, setup = cost(one.network), search.setup
     latency = latencies.get(one.order)
     full = full_runs(search, one)
-    mean = fmean(search.value(one, run) for run in full) if full else None
-    costs = dict(one.costs)
-    if latency is not None and "latency" in costs:  # at rest, not as it was measured beside trials
-        costs["latency"] = latency.median
     return {
         "order": one.order,
         "label": one.label,
@@ -127,7 +122,7 @@ def candidate_values(search: Search, one: Candidate, latencies: Latencies, judge
         "macs": total.macs,
         "params": total.params,
         "costs": dict(one.costs),
-        "used": setup.objective.used(costs),
+        "used": setup.objective.used(costs_at_rest(one, latencies)),
         "latency": None if latency is None else asdict(latency),
         "rung": one.rung(setup.rungs),
         "runs": [
@@ -141,7 +136,7 @@ def candidate_values(search: Search, one: Candidate, latencies: Latencies, judge
             for (epochs, seed), outcome in sorted(one.outcomes.items())
         ],
         "accuracy": _bounds(judged.means.get(one.order)) or _mean([one.outcomes[run].selection for run in full]),
-        "value": mean,
+        "value": worth(search, one, latencies),
         "gain": _bounds(judged.gains.get(one.order)),
     }
 
@@ -150,6 +145,20 @@ def full_runs(search: Search, one: Candidate) -> list[Run]:
     """Its full trainings that it is judged by: the final ones; before there are any, that by which it was chosen."""
     full = sorted(run for run in one.outcomes if run[0] == search.setup.top)
     return [run for run in full if run[1] in FINAL] or full
+
+
+def worth(search: Search, one: Candidate, latencies: Latencies) -> float | None:
+    """The mean worth of its full trainings, at what it costs at rest; None before any ended."""
+    objective, costs = search.setup.objective, costs_at_rest(one, latencies)
+    values = [objective.value(one.outcomes[run].selection, costs) for run in full_runs(search, one)]
+    return fmean(values) if values else None
+
+
+def costs_at_rest(one: Candidate, latencies: Latencies) -> dict[str, float]:
+    """With the latency at rest once it is known, not as it was measured beside trials."""
+    latency = latencies.get(one.order)
+    at_rest = {} if latency is None or "latency" not in one.costs else {"latency": latency.median}
+    return {**one.costs, **at_rest}
 
 
 def _bounds(estimate: Estimate | None) -> list[float] | None:
@@ -169,13 +178,15 @@ def _mean(values: Sequence[float]) -> list[float] | None:
 
 def curve(search: Search) -> list[list[float]]:
     """[seconds spent by all workers, trials, the leader's accuracy in a full training]: after every trial that
-    changed it. The leader is the candidate whose only full training so far, with the first seed, is worth most."""
+    changed it. The leader is the candidate whose only full training so far, with the first seed, is worth most. Counted
+    are the candidates' trials in the rungs: final runs and the reference's choose nobody who leads."""
     found: list[list[float]] = []
     spent, best = 0.0, None
     top = search.setup.top, 0
-    for count, (one, run) in enumerate(search.ends, start=1):
+    rungs = [(one, run) for one, run in search.ends if one.codes is not None and run[1] == 0]
+    for count, (one, run) in enumerate(rungs, start=1):
         spent += one.outcomes[run].seconds
-        if run == top and one.codes is not None:
+        if run == top:
             value = search.value(one, run)
             if best is None or value > best:
                 best = value
@@ -208,12 +219,14 @@ def learned(search: Search) -> list[dict[str, Any]]:
 
 
 def _explained(groups: Sequence[Sequence[float]]) -> float:
-    """The share of the variance between candidates that lies between the groups, corrected for their number (ω²)."""
+    """The share of the variance between candidates that lies between the groups, corrected for their number (ω²). A
+    group of one says nothing of the noise, and is left out; with fewer than two others there is no share."""
+    groups = [group for group in groups if len(group) > 1]
     everything = [value for group in groups for value in group]
     n, k = len(everything), len(groups)
     total = sum((value - fmean(everything)) ** 2 for value in everything)
     within = sum((value - fmean(group)) ** 2 for group in groups for value in group)
-    if n <= k or total <= 0:
+    if k < 2 or total <= 0:
         return 0.0
     noise = within / (n - k)
     return max(0.0, (total - within - (k - 1) * noise) / (total + noise))

@@ -19,10 +19,10 @@ from triscale.plain import read_json
 from triscale.reporting.search import write_search_page
 from triscale.runs import RunDirectory, write_whole
 from triscale.searching.halving import Candidate, Search
-from triscale.searching.values import SCHEMA, full_runs, search_values
+from triscale.searching.values import SCHEMA, search_values, worth
 
 RESULT, SPACE = "search.json", "space.json"
-TIMED = 40  # networks whose latency is measured, the best first
+TIMED = 40  # networks whose latency is measured, the best first; more where more were judged
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,30 +81,31 @@ def _other(place: str) -> Mapping[str, Any]:
 
 
 def name_winner(search: Search, latencies: Mapping[int, Latency]) -> Candidate:
-    """Of the finalists and the reference the one with the highest mean worth over the seeds that all were trained with;
-    where latency is limited, of those that hold it measured at rest."""
+    """Of all that were judged and the reference the one with the highest mean worth over the seeds that all were
+    trained with, by its latency at rest where that was measured; where it is limited, of those that hold it so."""
     limit = search.setup.objective.limits.get("latency")
-    able = [one for one in (*(search.finalists or []), search.reference) if not one.failed]
+    able = [one for one in (*search.judged, search.reference) if not one.failed]
     if limit is not None and search.setup.objective.kind == "constraint":
         held = [one for one in able if one.order in latencies and latencies[one.order].median <= limit]
         able = held or [search.reference]
 
-    def worth(one: Candidate) -> float:
-        runs = full_runs(search, one)
-        return sum(search.value(one, run) for run in runs) / len(runs) if runs else float("-inf")
+    def rank(one: Candidate) -> tuple[float, int]:
+        value = worth(search, one, latencies)
+        return float("-inf") if value is None else value, -one.order
 
-    return max(able, key=lambda one: (worth(one), -one.order))
+    return max(able, key=rank)
 
 
 def _latencies(search: Search) -> dict[int, Latency]:
-    """Batch 1, in turns: of the reference, the finalists and what else went furthest."""
+    """Batch 1, in turns: of the reference, all that were judged and what else went furthest."""
     rungs = search.setup.rungs
-    finalists = search.finalists or []
+    judged = search.judged
     rest = sorted(
-        (one for one in search.candidates.values() if one.rung(rungs) >= 0 and one not in finalists),
+        (one for one in search.candidates.values() if one.rung(rungs) >= 0 and one not in judged),
         key=lambda one: (-one.rung(rungs), one.order),
     )
-    timed = [search.reference, *finalists, *rest][:TIMED]
+    first = [search.reference, *judged]
+    timed = [*first, *rest[: max(0, TIMED - len(first))]]
     device = torch.device(search.setup.how.device)
     measured = measure_latency([build(one.network) for one in timed], device=device)
     return {one.order: latency for one, latency in zip(timed, measured, strict=True)}
