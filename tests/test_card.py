@@ -286,6 +286,16 @@ def test_a_training_has_a_card_too(digits: Path, tmp_path: Path) -> None:
     assert "repeatable to the byte" in text
 
 
+def test_it_says_in_which_instruction_sets_the_kernels_trained(fitted: Fitted, tmp_path: Path) -> None:
+    machine = fitted.run.settings()["plan"]["machine"]
+    run = beside(fitted, tmp_path / "run", machine=machine | {"kernels": ["stem.conv.norm"]})
+    values = run.settings()
+    run.write_settings(values | {"versions": values["versions"] | {"kernels": "avx512bf16, then avx2"}})
+    assert facts(card(run))["system"] == f"{values['versions']['platform']}; own kernels: avx512bf16, then avx2"
+    run.write_settings(values | {"plan": values["plan"] | {"machine": machine | {"kernels": []}}})
+    assert facts(card(run))["system"] == values["versions"]["platform"], "where no layer trained by one"
+
+
 def _unfinished(run: RunDirectory) -> None:
     run.write_settings({key: value for key, value in run.settings().items() if key != "result"})
 

@@ -407,6 +407,15 @@ def test_they_can_be_switched_off_and_wrong_settings_are_named() -> None:
         assert f"{name}='{value}'" in done.stderr
 
 
+def test_an_empty_setting_counts_as_none() -> None:
+    given = [
+        in_a_process("from triscale.kernels import status; print(status())", **setting)
+        for setting in ({"TRISCALE_KERNELS": "", "TRISCALE_ISA": ""}, {"TRISCALE_KERNELS": "on"})
+    ]
+    assert [done.returncode for done in given] == [0, 0], given[0].stderr
+    assert given[0].stdout == given[1].stdout
+
+
 def test_the_zoo_has_no_family_that_is_not_tested_here() -> None:
     def families(names: Iterable[str]) -> set[str]:
         return {re.sub(r"(_[a-z]?)?\d+$", "", name) for name in names}

@@ -295,6 +295,28 @@ def test_extreme_and_missing_numbers_stay_what_they_are(activation: str) -> None
     assert big.isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.complex64])
+def test_other_than_floating_point_numbers_are_refused_by_the_name_of_their_type(dtype: torch.dtype) -> None:
+    for operator, arguments in operators(random(2, 24, 5, 4)):
+        for place, argument in enumerate(arguments):
+            if isinstance(argument, Tensor):
+                given = [*arguments[:place], argument.detach().to(dtype), *arguments[place + 1 :]]
+                with pytest.raises(TypeError, match=f"^{dtype}: "):
+                    operator(*given)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, -1e-3, math.nan])
+def test_an_epsilon_that_is_not_above_0_is_refused(epsilon: float) -> None:
+    taken = 0
+    for operator, arguments in operators(random(2, 24, 5, 4)):
+        given = [epsilon if isinstance(argument, float) else argument for argument in arguments]
+        if any(isinstance(argument, float) for argument in arguments):
+            with pytest.raises(ValueError, match=f"eps must be positive, not {epsilon}"):
+                operator(*given)
+            taken += 1
+    assert taken == 3, "normalisation alone, and before a convolution or squeeze-excite"
+
+
 def test_autocast_gives_bf16_and_keeps_parameters_in_fp32() -> None:
     x = random(2, 24, 5, 4).requires_grad_()
     weight = random(24, 1, 3, 3).requires_grad_()

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from triscale.arch import ZOO, Activation, Architecture, Basic, Conv, Head, MBConv, Skip, Stage, Stem, adapt, published
 from triscale.costing import layers
 from triscale.nn import Network, build
-from triscale.nn.layers import Conv2d
-from triscale.nn.network import Shortcut, same_padding
+from triscale.nn.layers import Conv2d, Shortcut, same_padding
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

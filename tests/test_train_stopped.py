@@ -13,6 +13,7 @@ import pytest
 from trainings import ENVIRONMENT, LONGEST, checkpoint, command, network, plan, results, started, until
 
 import triscale as package
+from triscale.kernels import library
 from triscale.training import Step
 
 WHOLE = {"epochs": 6, "batch": 8, "seed": 1, "deterministic": True}
@@ -190,6 +191,76 @@ def test_an_interrupted_fit_goes_on_in_whichever_of_its_two_trainings_it_was(
     assert checkpoint(out) == number
     assert (out / "model.safetensors").read_bytes() == model
     assert json.loads(answer)["scratch"]["epochs"] == 2
+
+
+def switched(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """TRISCALE_KERNELS as a new process finds it."""
+    monkeypatch.setenv("TRISCALE_KERNELS", value)
+    monkeypatch.setattr(library, "load", library.load.__wrapped__)
+
+
+@pytest.mark.skipif(library.status().isa is None, reason="no compiled kernels")
+def test_a_training_that_goes_on_with_other_kernels_says_so_and_its_run_and_card_name_all(
+    triscale,  # noqa: ANN001
+    digits: Path,
+    tiny: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out, first = tmp_path / "run", library.status().isa
+
+    def kernels() -> str:
+        return json.loads((out / "run.json").read_text())["versions"]["kernels"]
+
+    with monkeypatch.context() as patch:
+        signalled(patch, [signal.SIGTERM], 3)
+        code, _, err = triscale("train", digits, "--architecture", tiny, *WORDS, "--out", out)
+    assert code == 143
+    assert plan(out)["machine"]["kernels"]  # type: ignore[index]
+    assert kernels() == first
+    off = "none: TRISCALE_KERNELS is off"
+    with monkeypatch.context() as patch:
+        switched(patch, "off")
+        signalled(patch, [signal.SIGTERM], 9)
+        code, _, err = triscale(*on(err))
+    assert code == 143
+    said = [line for line in err.splitlines() if "kernels were" in line]
+    assert said == [
+        f"{out}: kernels were {first}, now {off}; its bytes may differ from those of a run with the same throughout"
+    ]
+    assert kernels() == f"{first}, then {off}"
+    with monkeypatch.context() as patch:
+        switched(patch, "off")
+        signalled(patch, [signal.SIGTERM], 12)
+        code, _, err = triscale(*on(err))
+    assert code == 143
+    assert "kernels were" not in err, "the same as before"
+    code, _, err = triscale(*on(err))
+    assert code == 0, err
+    assert err.count("kernels were") == 1
+    assert kernels() == f"{first}, then {off}, then {first}"
+    assert f"own kernels: {kernels()}" in (out / "MODEL.md").read_text().replace("\\", "")
+    assert triscale("eval", out, "--json")[0] == 0
+
+
+@pytest.mark.skipif(library.status().isa is None, reason="no compiled kernels")
+def test_a_training_without_own_kernels_goes_on_without_a_word_of_them(
+    triscale,  # noqa: ANN001
+    digits: Path,
+    tiny: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        switched(patch, "off")
+        signalled(patch, [signal.SIGTERM], 3)
+        code, _, err = triscale("train", digits, "--architecture", tiny, *WORDS, "--out", out)
+    assert code == 143
+    code, _, err = triscale(*on(err))
+    assert code == 0, err
+    assert "kernels were" not in err
+    assert json.loads((out / "run.json").read_text())["versions"]["kernels"] == "none: TRISCALE_KERNELS is off"
 
 
 def test_resuming_a_fit_that_is_none_says_what_is_missing(triscale, tmp_path: Path) -> None:  # noqa: ANN001

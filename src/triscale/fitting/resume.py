@@ -12,7 +12,9 @@ from triscale.fitting.frozen import Frozen
 from triscale.fitting.ready import Ready
 from triscale.models.model import Model, load, new
 from triscale.runs import RunDirectory
-from triscale.training import steady_allocator
+from triscale.training import describe, steady_allocator
+
+THEN = ", then "  # between the kernels of one sitting and those of the next, in run.json
 
 
 def resume(out: str | Path, how: How, data: str | Path | None = None) -> Fitted | None:
@@ -43,7 +45,29 @@ def go_on(run: RunDirectory, settings: dict[str, Any], how: How, data: str | Pat
         how.listener.note(f"{run.path} is finished: nothing is trained, its model is tested once more")
         return tested_again(run, settings["result"], plan, images) if how.processes.leads else None
     how.listener.resumed(run, plan)
+    settings = _with_kernels(run, settings, plan, how)
     return carry_out(run, settings, plan, _ready(run, plan, images, how), how)
+
+
+def _with_kernels(run: RunDirectory, settings: dict[str, Any], plan: Frozen, how: How) -> dict[str, Any]:
+    """The settings of a run that goes on, in run.json too. Where its layers train by other kernels than before, that is
+    said, and these are named after those."""
+    versions = settings.get("versions")
+    if not isinstance(versions, dict):
+        return settings
+    before = versions.get("kernels")
+    if not plan.machine.kernels or not isinstance(before, str):
+        return settings
+    last, now = before.rsplit(THEN, 1)[-1], describe()["kernels"]
+    if last == now or (last.startswith("none") and now.startswith("none")):
+        return settings
+    how.listener.note(
+        f"{run.path}: kernels were {last}, now {now}; its bytes may differ from those of a run with the same throughout"
+    )
+    settings = {**settings, "versions": {**versions, "kernels": f"{before}{THEN}{now}"}}
+    if how.processes.leads:
+        run.write_settings(settings)
+    return settings
 
 
 def _images(run: RunDirectory, settings: dict[str, Any], plan: Frozen, how: How, data: str | Path | None) -> Data:

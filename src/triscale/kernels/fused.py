@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from triscale.kernels import compiled, twins
-from triscale.kernels.operators import (
-    WINDOW,
-    cast,
+from triscale.kernels.checking import (
     check_depthwise,
+    check_epsilon,
     check_excite,
     check_gates,
+    check_grad,
     check_norm,
     check_statistics,
-    empty_wide,
 )
-from triscale.kernels.registering import Context, as_kernels_do, check_grad, define, differentiable, empty, only_once
+from triscale.kernels.operators import WINDOW, cast, empty_wide
+from triscale.kernels.registering import Context, as_kernels_do, define, differentiable, empty, only_once
 
 # Normalisation, activation, depthwise convolution
 
@@ -30,6 +30,7 @@ def _norm_depthwise(
 ) -> tuple[Tensor, Tensor]:
     stride, top, left, height, width = window
     check_norm(x, weight, bias, activation)
+    check_epsilon(epsilon)
     check_depthwise(x, taps, stride, top, left, height, width)
     arguments = x, weight, bias, taps, epsilon, activation, (stride, top, left, height, width)
     found = compiled.norm_depthwise(*arguments) if compiled.fits(x, weight, bias, taps) else None
@@ -119,6 +120,7 @@ def _norm_excite(
     epsilon: float, activation: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     check_norm(x, weight, bias, activation)
+    check_epsilon(epsilon)
     layers = reduce, reduce_bias, expand, expand_bias
     check_excite(x, *layers)
     if compiled.fits(x, weight, bias, *layers):

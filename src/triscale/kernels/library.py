@@ -45,10 +45,10 @@ class Status:
 def load() -> tuple[ctypes.CDLL | None, Status]:
     """The library, opened once, and what there is to say about it.
 
-    TRISCALE_KERNELS=off leaves it alone; TRISCALE_ISA names the fastest instruction set that it may use. Raises
-    `UserError` for other values of the two.
+    TRISCALE_KERNELS=off leaves it alone; TRISCALE_ISA names the fastest instruction set that it may use; an
+    empty value is none. Raises `UserError` for other values of the two.
     """
-    switch, most = os.environ.get(_SWITCH, "on"), os.environ.get(_ISA, "")
+    switch, most = os.environ.get(_SWITCH) or "on", os.environ.get(_ISA, "")
     if switch not in ("on", "off"):
         raise UserError(f"{_SWITCH}={switch!r} is neither on nor off")
     if most and most not in ISAS:

@@ -9,8 +9,18 @@ import torch
 from torch import Tensor
 
 from triscale.kernels import compiled, twins
-from triscale.kernels.library import ACTIVATIONS
-from triscale.kernels.registering import Context, as_kernels_do, check_grad, define, differentiable, empty, only_once
+from triscale.kernels.checking import (
+    check_activation,
+    check_depthwise,
+    check_epsilon,
+    check_excite,
+    check_gates,
+    check_grad,
+    check_norm,
+    check_pointwise,
+    check_statistics,
+)
+from triscale.kernels.registering import Context, as_kernels_do, define, differentiable, empty, only_once
 
 WINDOW = "int stride, SymInt top, SymInt left, SymInt height, SymInt width"
 
@@ -23,14 +33,6 @@ def _depthwise(x: Tensor, weight: Tensor, *window: int) -> Tensor:
     check_depthwise(x, weight, stride, top, left, height, width)
     found = compiled.depthwise(x, weight, (stride, top, left, height, width)) if compiled.fits(x, weight) else None
     return as_kernels_do(twins.depthwise(x, weight, (stride, top, left, height, width))) if found is None else found
-
-
-def check_depthwise(x: Tensor, weight: Tensor, stride: int, top: int, left: int, height: int, width: int) -> None:
-    """Raises ValueError for what is no depthwise convolution."""
-    if x.ndim != 4 or weight.ndim != 4 or weight.shape[:2] != (x.shape[1], 1) or weight.shape[2] != weight.shape[3]:
-        raise ValueError(f"a depthwise convolution of {tuple(x.shape)} has no weight of {tuple(weight.shape)}")
-    if stride < 1 or min(top, left) < 0 or min(height, width) < 1 or min(x.shape[1:]) < 1:
-        raise ValueError(f"{(stride, top, left, height, width)} is no window on {tuple(x.shape)}")
 
 
 def _depthwise_fake(x: Tensor, weight: Tensor, stride: int, top: int, left: int, height: int, width: int) -> Tensor:
@@ -88,13 +90,8 @@ only_once(_depthwise_backward_op)
 # Convolution with a 1×1 kernel
 
 
-def _check_pointwise(x: Tensor, weight: Tensor) -> None:
-    if x.ndim != 4 or weight.ndim != 4 or weight.shape[1:] != (x.shape[1], 1, 1) or min(*x.shape[1:], len(weight)) < 1:
-        raise ValueError(f"a 1×1 convolution of {tuple(x.shape)} has no weight of {tuple(weight.shape)}")
-
-
 def _pointwise(x: Tensor, weight: Tensor) -> Tensor:
-    _check_pointwise(x, weight)
+    check_pointwise(x, weight)
     return compiled.pointwise(x, weight) if compiled.fits(x, weight) else as_kernels_do(twins.pointwise(x, weight))
 
 
@@ -105,7 +102,7 @@ def _pointwise_fake(x: Tensor, weight: Tensor) -> Tensor:
 def _pointwise_backward(
     grad: Tensor, x: Tensor, weight: Tensor, wants_x: bool, wants_weight: bool
 ) -> tuple[Tensor, Tensor]:
-    _check_pointwise(x, weight)
+    check_pointwise(x, weight)
     check_grad(grad, x, (x.shape[0], weight.shape[0], *x.shape[2:]))
     if compiled.fits(x, weight):
         return compiled.pointwise_backward(grad, x, weight, (wants_x, wants_weight))
@@ -143,29 +140,6 @@ only_once(_pointwise_backward_op)
 # Batch normalisation and activation
 
 
-def check_activation(activation: str) -> None:
-    """Raises ValueError for a name of none."""
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"{activation!r} is no activation; take one of {', '.join(ACTIVATIONS)}")
-
-
-def check_norm(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> None:
-    """Raises ValueError for what cannot be normalised so."""
-    if x.ndim != 4 or x.shape[1] < 1 or weight.shape != x.shape[1:2] or bias.shape != x.shape[1:2]:
-        raise ValueError(
-            f"normalisation of {tuple(x.shape)} has no weight of {tuple(weight.shape)} and bias of {tuple(bias.shape)}"
-        )
-    check_activation(activation)
-    if x.numel() == x.shape[1]:
-        raise ValueError(f"training needs more than one value for each channel, not {tuple(x.shape)}")
-
-
-def check_statistics(statistics: Tensor, x: Tensor) -> None:
-    """Raises ValueError for what no normalisation of x found."""
-    if statistics.shape != (3, x.shape[1]):
-        raise ValueError(f"statistics are (3, {x.shape[1]}), not {tuple(statistics.shape)}")
-
-
 def empty_wide(x: Tensor, *shape: int) -> Tensor:
     """What is summed of x: in double precision where x is, else in single."""
     return x.new_empty(shape, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
@@ -173,6 +147,7 @@ def empty_wide(x: Tensor, *shape: int) -> Tensor:
 
 def _norm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, activation: str) -> tuple[Tensor, Tensor]:
     check_norm(x, weight, bias, activation)
+    check_epsilon(epsilon)
     if compiled.fits(x, weight, bias):
         return compiled.norm(x, weight, bias, epsilon, activation)
     y, statistics = twins.norm(x, weight, bias, epsilon, activation)
@@ -239,19 +214,6 @@ only_once(_norm_backward_op)
 # Squeeze-excite
 
 
-def check_excite(x: Tensor, reduce: Tensor, reduce_bias: Tensor, expand: Tensor, expand_bias: Tensor) -> None:
-    """Raises ValueError for layers of other shapes."""
-    squeezed, channels = reduce.shape if reduce.ndim == 2 else (-1, -1)
-    shapes = [(squeezed,), (channels, squeezed), (channels,)]
-    if (
-        x.ndim != 4
-        or min(x.shape[1:]) < 1
-        or x.shape[1] != channels
-        or shapes != [tuple(p.shape) for p in (reduce_bias, expand, expand_bias)]
-    ):
-        raise ValueError(f"squeeze-excite of {tuple(x.shape)} has no layers of {tuple(reduce.shape)}")
-
-
 def _excite(
     x: Tensor, reduce: Tensor, reduce_bias: Tensor, expand: Tensor, expand_bias: Tensor, activation: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -266,14 +228,6 @@ def _excite(
 def _excite_fake(x: Tensor, reduce: Tensor, *rest: object) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     pooled, hidden = empty_wide(x, *x.shape[:2]), empty_wide(x, x.shape[0], reduce.shape[0])
     return empty(x, *x.shape[1:]), pooled, hidden, torch.empty_like(pooled)
-
-
-def check_gates(x: Tensor, hidden: Tensor, gate: Tensor, reduce: Tensor, expand: Tensor) -> None:
-    """Raises ValueError for what no squeeze-excite of x found."""
-    squeezed, channels = reduce.shape
-    shapes = [tuple(one.shape) for one in (hidden, gate, expand)]
-    if shapes != [(x.shape[0], squeezed), tuple(x.shape[:2]), (channels, squeezed)] or channels != x.shape[1]:
-        raise ValueError(f"{shapes} are not what squeeze-excite of {tuple(x.shape)} found")
 
 
 def _excite_backward(
@@ -381,7 +335,7 @@ def norm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, activation: st
     """Batch normalisation with the batch's own statistics, then the activation: (n, c, h, w) → the same shape.
 
     The second result, (3, c), holds means, 1/√(variance + epsilon) and unbiased variances, without gradients.
-    Raises ValueError where shapes do not fit, and for a single value per channel.
+    Raises ValueError where shapes do not fit, for an epsilon that is not above 0 and for a single value per channel.
     """
     y, statistics = _norm_op(x, weight, bias, epsilon, activation)
     return y, statistics

@@ -80,9 +80,3 @@ def as_kernels_do(found: Tensor) -> Tensor:
     """The tensor with the strides that kernels leave, which tracing counts on."""
     out = compiled.like(found)
     return found if found.stride() == out.stride() else out.copy_(found)
-
-
-def check_grad(grad: Tensor, x: Tensor, shape: tuple[int, ...]) -> None:
-    """Raises ValueError for what a kernel would read as something else."""
-    if grad.dtype != x.dtype or grad.shape != shape:
-        raise ValueError(f"{grad.dtype} of {tuple(grad.shape)} is no gradient here; that is {x.dtype} of {shape}")

@@ -1,13 +1,24 @@
-"""What the blocks of a network are made of: convolutions with either padding, normalisation joined with activation."""
+"""What the blocks of a network are made of: convolutions with either padding, shortcuts, normalisation joined with
+activation; and which of those layers a kernel computes as they are."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from triscale.arch.spec import Activation, Padding
 from triscale.kernels import depthwise, norm, norm_depthwise, norm_excite, pointwise
+
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {
+    "silu": nn.SiLU,
+    "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
+    "hardswish": nn.Hardswish,
+    "none": nn.Identity,
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,25 +48,22 @@ class Conv2d(nn.Conv2d):
         # At stride 1 both paddings are k//2 on every side; the convolution does it without a copy.
         self.dynamic = padding == "same" and stride > 1
         super().__init__(inputs, outputs, kernel, stride, 0 if self.dynamic else kernel // 2, groups=groups, bias=False)
+        self.built = self.form()
+
+    def form(self) -> tuple[object, ...]:
+        """What it computes with, the weight's values left out."""
+        how = self.kernel_size, self.stride, self.padding, self.dilation, self.groups, self.padding_mode
+        return self.dynamic, *how, tuple(self.weight.shape)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, inputs, h, w) → (n, outputs, ⌈h/stride⌉, ⌈w/stride⌉)."""
-        if self.kernel_size[0] == 1 and self.stride[0] > 1:
+        if self.kernel_size[0] == 1 and self.stride[0] > 1 and self.padding == (0, 0):
             # The same, and oneDNN's gradient of it writes beyond its memory where channels are few (below 16, AVX-512).
             x = x[:, :, :: self.stride[0], :: self.stride[1]]
-            return F.conv2d(x, self.weight, groups=self.groups)
+            return F.conv2d(x, self.weight, self.bias, groups=self.groups)
         if self.dynamic:
             x = same_padding(x, self.kernel_size[0], self.stride[0])
         return super().forward(x)
-
-    def with_kernel(self) -> WithKernel | None:
-        """Itself, where there is a kernel for such a convolution."""
-        kernel, stride = self.kernel_size[0], self.stride[0]
-        if self.groups == self.in_channels == self.out_channels > 1 and kernel in (3, 5, 7) and stride <= 2:
-            return WithKernel(("depthwise", self.in_channels, kernel, stride, self.dynamic), self, self, self.own)
-        if self.groups == kernel == stride == 1:
-            return WithKernel(("pointwise", self.in_channels, self.out_channels), self, self, self.own)
-        return None
 
     def own(self, x: Tensor) -> Tensor:
         """The same by that kernel."""
@@ -74,6 +82,67 @@ class Conv2d(nn.Conv2d):
                 for out, side in zip((height, width), x.shape[-2:], strict=True)
             )
         return stride, top, left, height, width
+
+
+class Shortcut(nn.Module):
+    """Adds a block's input to its output, after stochastic depth dropped the output of whole samples (1603.09382)."""
+
+    def __init__(self, drop: float, stride: int, pooled: bool) -> None:
+        super().__init__()
+        self.drop, self.stride, self.pooled = drop, stride, pooled
+
+    def forward(self, x: Tensor, out: Tensor) -> Tensor:
+        """(n, c, h, w) and (n, c', h', w') → (n, c', h', w')."""
+        if self.pooled:
+            # Averages over what a window covers, so that a border pixel weighs as much as any other.
+            x = F.avg_pool2d(x, self.stride, ceil_mode=True, count_include_pad=False) if self.stride > 1 else x
+            x = F.pad(x, (0, 0, 0, 0, 0, out.shape[1] - x.shape[1]))
+        if self.training and self.drop > 0:
+            keep = 1 - self.drop
+            mask = torch.empty((out.shape[0], 1, 1, 1), dtype=out.dtype, device=out.device).bernoulli_(keep)
+            return torch.addcmul(x, out, mask, value=1 / keep)
+        return x + out
+
+
+def kernel_of(conv: nn.Module) -> Literal["depthwise", "pointwise"] | None:
+    """The kernel for such a convolution; None where there is none, and where it is not as it was built."""
+    if type(conv) is not Conv2d or conv.bias is not None or conv.form() != conv.built:
+        return None
+    kernel, stride = conv.kernel_size[0], conv.stride[0]
+    if conv.groups == conv.in_channels == conv.out_channels > 1 and kernel in (3, 5, 7) and stride <= 2:
+        return "depthwise"
+    return "pointwise" if conv.groups == kernel == stride == 1 else None
+
+
+def with_kernel(conv: Conv2d) -> WithKernel | None:
+    """The convolution, where there is a kernel for it."""
+    match kernel_of(conv):
+        case "depthwise":
+            what: tuple[str | int, ...] = conv.in_channels, conv.kernel_size[0], conv.stride[0], conv.dynamic
+            return WithKernel(("depthwise", *what), conv, conv, conv.own)
+        case "pointwise":
+            return WithKernel(("pointwise", conv.in_channels, conv.out_channels), conv, conv, conv.own)
+        case None:
+            return None
+
+
+def is_norm(layer: nn.Module) -> bool:
+    """Whether it is a batch normalisation as kernels compute it: PyTorch's own, with a weight and a bias."""
+    return type(layer) is nn.BatchNorm2d and layer.weight is not None and layer.bias is not None
+
+
+def is_activation(layer: nn.Module, activation: Activation) -> bool:
+    """Whether it is the activation of that name, as PyTorch makes it."""
+    if type(layer) is nn.ReLU6 and (layer.min_val, layer.max_val) != (0.0, 6.0):
+        return False
+    return type(layer) is ACTIVATIONS[activation]
+
+
+def is_linear(conv: nn.Module) -> bool:
+    """Whether it is a linear layer with a bias, written as a convolution."""
+    if type(conv) is not nn.Conv2d or conv.bias is None or conv.padding != (0, 0):
+        return False
+    return conv.kernel_size == conv.stride == (1, 1) and conv.groups == 1
 
 
 def joined(x: Tensor, layer: nn.BatchNorm2d, activation: Activation) -> Tensor:

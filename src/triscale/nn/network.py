@@ -33,15 +33,21 @@ from triscale.arch.spec import (
 )
 from triscale.costing.convolutions import adds_input, inner, projects_input, squeezed
 from triscale.kernels import squeeze_excite, status, warn_if_missing
-from triscale.nn.layers import Conv2d, WithKernel, joined, joined_depthwise, joined_excite, same_padding
-
-_ACTIVATIONS: dict[Activation, type[nn.Module]] = {
-    "silu": nn.SiLU,
-    "relu": nn.ReLU,
-    "relu6": nn.ReLU6,
-    "hardswish": nn.Hardswish,
-    "none": nn.Identity,
-}
+from triscale.nn.layers import (
+    ACTIVATIONS,
+    Conv2d,
+    Shortcut,
+    WithKernel,
+    is_activation,
+    is_linear,
+    is_norm,
+    joined,
+    joined_depthwise,
+    joined_excite,
+    kernel_of,
+    same_padding,
+    with_kernel,
+)
 
 
 class ConvNorm(nn.Module):
@@ -63,14 +69,14 @@ class ConvNorm(nn.Module):
         self.conv = Conv2d(inputs, outputs, kernel, stride, groups, padding)
         # The spec keeps the share of the old average (TensorFlow's way), PyTorch the share of the new value.
         self.norm = nn.BatchNorm2d(outputs, eps=norm.epsilon, momentum=1 - norm.momentum)
-        self.activation = _ACTIVATIONS[activation]()
+        self.activation = ACTIVATIONS[activation]()
         self.kind: Activation = activation
         self.own_conv = self.own_norm = False
 
     def with_kernels(self) -> dict[str, WithKernel]:
-        """Its layers for which there is a kernel, by name."""
-        found = {"conv": conv} if (conv := self.conv.with_kernel()) is not None else {}
-        if self.norm.affine:
+        """Its layers for which there is a kernel, by name; those that are not as they were built have none."""
+        found = {"conv": conv} if (conv := with_kernel(self.conv)) is not None else {}
+        if self.joinable:
             kind = ("norm", self.norm.num_features, self.kind)
             found["norm"] = WithKernel(
                 kind, self.norm, lambda x: self.activation(self.norm(x)), lambda x: joined(x, self.norm, self.kind)
@@ -87,15 +93,24 @@ class ConvNorm(nn.Module):
 
     def convolve(self, x: Tensor) -> Tensor:
         """The convolution alone."""
-        out: Tensor = self.conv.own(x) if self.own_conv and self.training else self.conv(x)
+        out: Tensor = self.conv(x) if self.kernel is None else self.conv.own(x)
         return out
+
+    @property
+    def kernel(self) -> str | None:
+        """The kernel that computes the convolution now; None where PyTorch does."""
+        return kernel_of(self.conv) if self.own_conv and self.training else None
+
+    @property
+    def joinable(self) -> bool:
+        """Whether there is a kernel for normalisation and activation: not where somebody put others in their place."""
+        return is_norm(self.norm) and is_activation(self.activation, self.kind)
 
     @property
     def joins(self) -> bool:
         """Whether normalisation and activation are a kernel's now."""
-        # Statistics that are computed anew for averaged weights are no training: this module is then in evaluation. The
-        # kernel has a weight and a bias; where somebody put a normalisation without them, it is PyTorch's.
-        return self.own_norm and self.training and self.norm.training and self.norm.affine
+        # Statistics that are computed anew for averaged weights are no training: this module is then in evaluation.
+        return self.own_norm and self.training and self.norm.training and self.joinable
 
     def finish(self, x: Tensor) -> Tensor:
         """Normalisation and activation of what `convolve` gave."""
@@ -106,7 +121,7 @@ class ConvNorm(nn.Module):
 
     def after(self, before: "ConvNorm", x: Tensor) -> Tensor:
         """`convolve` of what the layer before makes of its convolution's output: by one kernel, where it can be."""
-        if before.joins and self.own_conv and self.conv.groups > 1:
+        if before.joins and self.kernel == "depthwise":
             return joined_depthwise(x, before.norm, before.kind, self.conv)
         return self.convolve(before.finish(x))
 
@@ -117,19 +132,31 @@ class SqueezeExcite(nn.Module):
     def __init__(self, channels: int, squeeze: int, activation: Activation) -> None:
         super().__init__()
         self.reduce = nn.Conv2d(channels, squeeze, 1)
-        self.activation = _ACTIVATIONS[activation]()
+        self.activation = ACTIVATIONS[activation]()
         self.expand = nn.Conv2d(squeeze, channels, 1)
         self.kind: Activation = activation
         self.own_all = False
 
     def with_kernels(self) -> dict[str, WithKernel]:
-        """Itself, without a name of its own."""
+        """Itself, without a name of its own, unless its layers are not as they were built."""
+        if not self.joinable:
+            return {}
         kind = ("squeeze_excite", self.reduce.in_channels, self.reduce.out_channels, self.kind)
         return {"": WithKernel(kind, self, self.pytorch, self.own)}
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, channels, h, w) → the same shape."""
-        return self.own(x) if self.own_all and self.training else self.pytorch(x)
+        return self.own(x) if self.owns else self.pytorch(x)
+
+    @property
+    def joinable(self) -> bool:
+        """Whether there is a kernel for it: not where somebody put other layers in place of its own."""
+        return is_linear(self.reduce) and is_linear(self.expand) and is_activation(self.activation, self.kind)
+
+    @property
+    def owns(self) -> bool:
+        """Whether all of it is a kernel's now."""
+        return self.own_all and self.training and self.joinable
 
     def pytorch(self, x: Tensor) -> Tensor:
         """The same by PyTorch."""
@@ -143,7 +170,7 @@ class SqueezeExcite(nn.Module):
 
     def after(self, before: ConvNorm, x: Tensor) -> Tensor:
         """(n, channels, h, w), the layer before's convolution → the same shape: by one kernel, where it can be."""
-        if before.joins and self.own_all and before.kind == self.kind:
+        if before.joins and self.owns and before.kind == self.kind:
             return joined_excite(x, before.norm, before.kind, self._layers())
         out: Tensor = self(before.finish(x))
         return out
@@ -153,26 +180,6 @@ class SqueezeExcite(nn.Module):
         assert reduce.bias is not None
         assert expand.bias is not None
         return reduce.weight.flatten(1), reduce.bias, expand.weight.flatten(1), expand.bias
-
-
-class Shortcut(nn.Module):
-    """Adds a block's input to its output, after stochastic depth dropped the output of whole samples (1603.09382)."""
-
-    def __init__(self, drop: float, stride: int, pooled: bool) -> None:
-        super().__init__()
-        self.drop, self.stride, self.pooled = drop, stride, pooled
-
-    def forward(self, x: Tensor, out: Tensor) -> Tensor:
-        """(n, c, h, w) and (n, c', h', w') → (n, c', h', w')."""
-        if self.pooled:
-            # Averages over what a window covers, so that a border pixel weighs as much as any other.
-            x = F.avg_pool2d(x, self.stride, ceil_mode=True, count_include_pad=False) if self.stride > 1 else x
-            x = F.pad(x, (0, 0, 0, 0, 0, out.shape[1] - x.shape[1]))
-        if self.training and self.drop > 0:
-            keep = 1 - self.drop
-            mask = torch.empty((out.shape[0], 1, 1, 1), dtype=out.dtype, device=out.device).bernoulli_(keep)
-            return torch.addcmul(x, out, mask, value=1 / keep)
-        return x + out
 
 
 class Sequence(nn.Module):
@@ -209,11 +216,13 @@ class Sequence(nn.Module):
         before: ConvNorm | None = None
         for name in self.steps:
             layer = getattr(self, name)
+            # What somebody put in a layer's place, of whatever kind, is called as any module.
+            known = type(layer) in (ConvNorm, SqueezeExcite)
             if before is not None:
-                out = layer.after(before, out)
+                out = layer.after(before, out) if known else layer(before.finish(out))
             else:
-                out = layer.convolve(out) if isinstance(layer, ConvNorm) else layer(out)
-            before = layer if isinstance(layer, ConvNorm) else None
+                out = layer.convolve(out) if type(layer) is ConvNorm else layer(out)
+            before = layer if type(layer) is ConvNorm else None
         return out if before is None else before.finish(out)
 
 
@@ -301,7 +310,7 @@ def _block(block: Block, skip: Skip, inputs: int, outputs: int, stride: int, dro
             layers = _basic(block, inputs, outputs, stride, conv)
         case Bottleneck():
             layers = _bottleneck(block, inputs, outputs, stride, conv)
-    return Sequence(layers, add, shortcut, _ACTIVATIONS[block.activation]())
+    return Sequence(layers, add, shortcut, ACTIVATIONS[block.activation]())
 
 
 class StemLayers(nn.Module):
@@ -366,7 +375,7 @@ class Network(nn.Module):
         self.head = HeadLayers(architecture.head, inputs, conv)
 
     def with_kernels(self) -> dict[str, WithKernel]:
-        """The layers that Triscale's own kernels can train, by name."""
+        """The layers that Triscale's own kernels can train, by name; those that were changed since are none."""
         return {
             ".".join(filter(None, (name, part))): layer
             for name, module in self.named_modules()
@@ -378,7 +387,8 @@ class Network(nn.Module):
         """In training mode, from now on, Triscale's own kernels for the layers of these names, PyTorch for all others.
 
         PyTorch for all where the kernels are switched off, and where they were not compiled, which is said once.
-        Evaluation and exports never use them. Raises ValueError for a name that none of `with_kernels` has.
+        Evaluation and exports never use them, nor does a layer that is changed or replaced afterwards. Raises
+        ValueError for a name that none of `with_kernels` has.
         """
         names = set(layers)
         if unknown := sorted(names - self.with_kernels().keys()):

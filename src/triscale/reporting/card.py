@@ -79,7 +79,7 @@ def _values(run: RunDirectory, settings: dict[str, Any]) -> dict[str, Any]:
     totals = {split: sum(table.values()) for split, table in data["counts"].items()}
     return {
         "triscale": settings["triscale"],
-        "versions": settings["versions"],
+        "versions": _versions(settings["versions"], plan["machine"]),
         "data": data,
         "images": _name(data["path"]),
         "totals": totals,
@@ -109,6 +109,13 @@ def _values(run: RunDirectory, settings: dict[str, Any]) -> dict[str, Any]:
         "hub_licence": _hub_licence(weights),
         "file": {"bytes": run.model.stat().st_size, "sha256": sha256_of(run.model)},
     }
+
+
+def _versions(versions: Mapping[str, str], machine: Mapping[str, Any]) -> Mapping[str, str]:
+    """As the run has them; where layers trained by own kernels, the system also says in which instruction sets."""
+    if not machine.get("kernels") or "kernels" not in versions:
+        return versions
+    return {**versions, "platform": f"{versions['platform']}; own kernels: {versions['kernels']}"}
 
 
 def _name(path: str) -> str:

@@ -110,9 +110,7 @@ def shared_values(
     }
 
 
-def check_same(
-    named: Mapping[str, Any], before: Mapping[str, Any], in_effect: Mapping[str, Any], place: Path
-) -> None:
+def check_same(named: Mapping[str, Any], before: Mapping[str, Any], in_effect: Mapping[str, Any], place: Path) -> None:
     """Raises `UserError` where what all trials share is named anew, and is neither what the study was begun with nor
     what came of that."""
     for key, value in named.items():
