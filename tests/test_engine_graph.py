@@ -21,7 +21,7 @@ from triscale.engines.open_vino import OpenVino
 from triscale.engines.table import ENGINES, find_engine, graph_of, weights_of
 from triscale.errors import UserError
 from triscale.nn import Network, build
-from triscale.nn.network import SqueezeExcite
+from triscale.nn.blocks import SqueezeExcite
 
 CPU = torch.device("cpu")
 OTHERS = tuple(name for name, kind in ENGINES.items() if name != "native" and not kind.slow)

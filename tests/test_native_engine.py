@@ -168,8 +168,9 @@ def test_a_closed_engine_says_so() -> None:
     engine = Engine(tiny_plan())
     engine.close()
     engine.close()
-    with pytest.raises(UserError, match="closed"):
-        engine(IMAGES)
+    for images in (IMAGES, IMAGES[:0]):
+        with pytest.raises(UserError, match="closed"):
+            engine(images)
 
 
 class AlarmError(BaseException):

@@ -12,7 +12,7 @@ from triscale.engines.runner import Array, Runner
 from triscale.exporting.formats import Format
 from triscale.exporting.images import Seen
 from triscale.models import Model
-from triscale.nn.network import ConvNorm, SqueezeExcite
+from triscale.nn.blocks import ConvNorm, SqueezeExcite
 
 RELATIVE = 1e-3  # of the largest logit
 SAME = 0.999  # of the images' likeliest classes
