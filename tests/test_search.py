@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sqlite3
@@ -144,8 +145,6 @@ def test_a_finished_search_that_goes_on_trains_nothing_and_ends_the_same(
 
 
 def test_an_extended_search_tries_more_and_keeps_what_it_had(searched: Path, tmp_path: Path, triscale: Run) -> None:
-    import shutil
-
     place = tmp_path / "more"
     shutil.copytree(searched, place)
     code, out, err = triscale("search", "--resume", "--candidates", "11", "--out", place, "--json")
@@ -154,6 +153,13 @@ def test_an_extended_search_tries_more_and_keeps_what_it_had(searched: Path, tmp
     after = json.loads(out)["candidates"]
     assert len(after) == 11
     assert [one["network"] for one in after[:8]] == [one["network"] for one in before]
+
+
+def test_a_time_that_is_over_already_is_said_to_be(searched: Path, tmp_path: Path, triscale: Run) -> None:
+    place = shutil.copytree(searched, tmp_path / "again")
+    code, _, err = triscale("search", "--resume", "--time", "1s", "--out", place)
+    assert code == 0, err
+    assert re.search(r"--time 1 s: the search has taken .* already, and --time is that of all sittings: none is", err)
 
 
 def test_python_calls_it_by_the_same_words() -> None:

@@ -153,7 +153,6 @@ def test_a_study_is_extended_by_seeds_and_arms_and_keeps_what_it_has(
         (("--baseline", "resnet18"), "--baseline: {} was begun with another one"),
         (("--macs", "2M"), "--macs 2M: {} was begun with none"),
         (("--seed", "9"), "--seed 9: {} was begun with 0"),
-        (("--device", "cpu"), "--device: {} goes on as it was begun"),
     ],
 )
 def test_what_all_trials_share_cannot_be_changed_later(
@@ -275,6 +274,17 @@ def test_networks_that_memory_could_not_train_are_refused_before_anything_is_the
     assert code == 2
     assert re.search(r"training \S+ on batches of \d+ takes about \S+ MB of memory, 2 trainings at once, and", err)
     assert not (tmp_path / "study").exists()
+
+
+def test_another_device_cannot_be_named_later_and_the_same_can(triscale: Run, studied: Path, tmp_path: Path) -> None:
+    place = shutil.copytree(studied, tmp_path / "study")
+    code, _, err = triscale("study", "--resume", "--out", place, "--device", "cpu")
+    assert code == 0, err
+    text = (place / "run.json").read_text()
+    (place / "run.json").write_text(text.replace('"device": "cpu"', '"device": "cuda"'))
+    code, _, err = triscale("study", "--resume", "--out", place, "--device", "cpu")
+    assert code == 2
+    assert f'--device "cpu": {place} was begun with "cuda"' in err
 
 
 def test_other_images_are_refused(triscale: Run, studied: Path, tmp_path: Path) -> None:

@@ -92,6 +92,7 @@ def command(
     from triscale.cli.study_watching import StudyWatcher
     from triscale.studies import Asked, Wanted, begin_study, make_designs, resume_study, shared_values
     from triscale.training import find_recipe
+    from triscale.training.machine import find_device
 
     named, more = make_designs(design, arms or ())
     shared: dict[str, Any] = {
@@ -112,8 +113,8 @@ def command(
     repeat += [] if again is None else ["--again" if again else "--no-again"]
     with StudyWatcher(output) as watcher, trials.telling_how_to_go_on("study", out, watcher, repeat if resume else ()):
         if resume:
-            arguments.check_as_begun(out, said, takes={*trials.ABOUT_THE_SITTING, *CHANGES, *shared})
-            repeated = {key: value for key, value in shared_values(**shared).items() if key in said}
+            known = shared_values(**shared) | {"device": find_device(device).type}
+            repeated = {key: value for key, value in known.items() if key in said}
             studied = resume_study(
                 out,
                 data=data,

@@ -30,6 +30,7 @@ from triscale.studies.studying import carriers, check_workers, make_executor
 from triscale.training import describe, find_recipe
 from triscale.training.machine import find_device
 from triscale.trials import LEDGER, Executor, Ledger, Progress, Timer, Told, run_asked, time_values
+from triscale.units import format_seconds
 
 PAGE_EVERY, PAGE_SHARE = 60.0, 100  # seconds between two pages; and so many times what one takes
 
@@ -176,6 +177,12 @@ def resume_search(
         pool = make_executor(untested(images), workers or setup.workers, setup.how.threads, cluster, most=workers)
         try:
             listener.planned(setup, run)
+            spent = sum(one.seconds for one in ledger.sittings())
+            if time is not None and time <= spent:
+                took = f"the search has taken {format_seconds(spent)} already"
+                listener.note(
+                    f"--time {format_seconds(time)}: {took}, and --time is that of all sittings: none is left"
+                )
             return _Sitting(run, settings, setup, ledger, pool, listener, clock.monotonic()).go_through()
         finally:
             pool.close()

@@ -117,9 +117,9 @@ def resume_study(
     """The study there, to its end: no trial that is in its ledger is done again.
 
     data: where its images are, if they have moved. changes: where the design, its seeds or the time are to be others:
-    the study is extended, finished trials count. named: of what all trials share (`shared_values`), that which somebody
-    says once more. Raises `UserError` where there is no study, where another process works on it, where the images are
-    others, or where what all trials share is named as something else.
+    the study is extended, finished trials count. named: of what all trials share (`shared_values`, and the device),
+    that which somebody says once more. Raises `UserError` where there is no study, where another process works on it,
+    where the images are others, or where what all trials share is named as something else.
     """
     check_workers(workers)
     listener, run = listener or StudyListener(), RunDirectory.open(out)
@@ -128,6 +128,7 @@ def resume_study(
         "images": setup.fidelity.images,
         "epochs": setup.fidelity.epochs,
         "resolution": list(setup.baseline.resolution),
+        "device": torch.device(setup.how.device).type,
     }
     check_same(named or {}, settings["asked"], in_effect, run.path)
     wished = from_plain(Wanted, settings.get("wanted", {}), f"{run.path}/run.json", "wanted")
