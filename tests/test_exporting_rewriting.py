@@ -10,6 +10,7 @@ from hypothesis import Phase, given, settings
 from native_program import pictures, planned
 from specs import architectures
 from tiny import TINY
+from unsteady import disturbed
 
 from triscale.arch import Architecture, adapt, published
 from triscale.engines.graph import onnx_graph
@@ -124,8 +125,10 @@ def test_any_network_in_int8_is_a_sound_graph_and_near_itself(
     onnx.checker.check_model(written, full_check=True)
     before = OnnxRuntime(graph.SerializeToString(), threads=1)(x)
     after = OnnxRuntime(written.SerializeToString(), threads=1)(x)
-    print(np.abs(after - before).mean(), max(1.0, np.abs(before).max()))
-    assert np.abs(after - before).mean() <= 0.2 * max(1.0, np.abs(before).max())
+    # As near as where each layer's output, of which 255 levels are left, is off by up to a level.
+    levels = disturbed(network, x, lambda out, chance: out + chance * (out.max() - out.min()) / 255)
+    unsteady = max(np.abs(y - before).mean() for y in levels)
+    assert np.abs(after - before).mean() <= max(0.05 * max(1.0, np.abs(before).max()), unsteady)
 
 
 @settings(max_examples=6, phases=(Phase.explicit, Phase.reuse, Phase.generate))  # compiling takes seconds

@@ -2,7 +2,6 @@
 
 import copy
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from native_program import answered, arrays, furthest, pictures, planned
 from specs import architectures
 from test_native_engine import NETWORKS
 from tiny import TINY
+from unsteady import disturbed
 
 from triscale.arch import Architecture, adapt, published
 from triscale.engines.native import Availability, Engine, available, compile_plan
@@ -51,22 +51,6 @@ halves = pytest.mark.parametrize(
 ROUNDING = {"bf16": 2**-8, "fp16": 2**-11}
 
 
-@torch.inference_mode()
-def unsteady(network: torch.nn.Module, x: Any, rounding: float) -> float:
-    """The furthest that logits get where what each layer computes is off by that: some networks answer some images with
-    differences of large numbers."""
-    steady = copy.deepcopy(network).double()
-    exact, chance = steady(torch.from_numpy(x).double()).numpy(), torch.Generator().manual_seed(0)
-
-    def off(_: torch.nn.Module, __: Any, out: torch.Tensor) -> torch.Tensor:
-        return out * (1 + (2 * torch.rand(out.shape, generator=chance, dtype=out.dtype) - 1) * rounding)
-
-    for layer in steady.modules():
-        if not list(layer.children()):
-            layer.register_forward_hook(off)
-    return max(furthest(steady(torch.from_numpy(x).double()).numpy(), exact) for _ in range(16))
-
-
 @halves
 @settings(max_examples=30)
 @given(architecture=architectures())
@@ -85,7 +69,8 @@ def test_half_precision_is_near_and_depends_on_neither_threads_nor_company(
     exact = answered(network, x)
     with torch.inference_mode():
         bf16 = copy.deepcopy(network).bfloat16()(torch.from_numpy(x).bfloat16()).float().numpy()
-    assert furthest(found, exact) <= max(0.01, furthest(bf16, exact), 3 * unsteady(network, x, ROUNDING[precision]))
+    off = disturbed(network, x, lambda out, chance: out * (1 + chance * ROUNDING[precision]))
+    assert furthest(found, exact) <= max(0.01, furthest(bf16, exact), 3 * max(furthest(y, exact) for y in off))
 
 
 @needs_bf16
