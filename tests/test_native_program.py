@@ -172,6 +172,7 @@ FAULTS = [
     (changed("stem.conv.norm.bias", lambda w: w.astype(np.int64)), "'stem.conv.norm.bias' is of int64"),
     (changed("stages.0.0.depthwise.conv.weight", filled(np.nan)), "'stages.0.0.depthwise.conv.weight' has values"),
     (changed("stages.0.0.squeeze_excite.reduce.bias", filled(np.inf)), "'stages.0.0.squeeze_excite.reduce.bias' has"),
+    (changed("stages.0.0.project.norm.running_var", filled(np.inf)), "'stages.0.0.project.norm.running_var' has"),
     (changed("stages.0.0.project.norm.running_var", filled(-1)), "'stages.0.0.project': not finite once"),
     (changed("stages.0.0.project.norm.weight", filled(3e38)), "'stages.0.0.project': not finite once"),
     (lambda tensors: tensors | {"stages.2.0.x": tensors["head.classifier.bias"]}, "'stages.2.0.x': custom has no such"),
