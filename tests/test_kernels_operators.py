@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from kernel_values import SINGLE, compiled, error, random, window
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from triscale.kernels import compiled as calling
 from triscale.kernels import depthwise, norm, norm_depthwise, norm_excite, pointwise, squeeze_excite, status, twins
@@ -82,6 +83,21 @@ def test_a_gradient_of_a_gradient_is_an_error() -> None:
             grad.sum().backward()
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # by forward_ad itself
+def test_derivatives_that_kernels_do_not_have_name_the_way_out() -> None:
+    x = random(2, 8, 5, 4)
+    for operator, arguments in operators(x):
+
+        def first(x: Tensor, operator: Any = operator, rest: tuple[Any, ...] = arguments[1:]) -> Tensor:
+            y = operator(x, *rest)
+            return y.sum() if isinstance(y, Tensor) else y[0].sum()
+
+        with pytest.raises(RuntimeError, match=r"no derivatives under torch.func; network.use\(\(\)\) lets PyTorch"):
+            torch.func.grad(first)(x)
+        with pytest.raises(RuntimeError, match="no forward-mode derivatives"), forward_ad.dual_level():
+            first(forward_ad.make_dual(x, torch.ones_like(x)))
+
+
 @compiled
 def test_any_layout_gives_the_same_bits_and_no_gradient_where_none_is_wanted() -> None:
     wide = random(3, 24, 9, 14)
@@ -96,6 +112,26 @@ def test_any_layout_gives_the_same_bits_and_no_gradient_where_none_is_wanted() -
     frozen = whole.clone().requires_grad_()
     depthwise(frozen, weight.detach(), 1, 1, 1, 9, 7).sum().backward()
     assert frozen.grad is not None
+
+
+def spread_out(parameter: Tensor) -> Tensor:
+    """The same values, with others between them."""
+    wide = torch.stack([parameter.detach(), torch.full_like(parameter, 1e9)], -1)
+    return wide[..., 0].requires_grad_()
+
+
+@compiled
+def test_parameters_of_any_layout_give_the_same_bits_forward_and_backward() -> None:
+    x = random(2, 24, 9, 7)
+    for operator, arguments in operators(x):
+        found = []
+        for lay in (spread_out, lambda parameter: parameter.detach().clone().requires_grad_()):
+            given = [lay(one) if isinstance(one, Tensor) and one is not x else one for one in arguments]
+            y = operator(*given)
+            y = y if isinstance(y, Tensor) else y[0]
+            y.square().sum().backward()
+            found.append([y, *(one.grad for one in given if isinstance(one, Tensor) and one.requires_grad)])
+        assert all(map(torch.equal, *found)), operator
 
 
 def test_an_empty_batch_gives_an_empty_output() -> None:

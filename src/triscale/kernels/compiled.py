@@ -62,6 +62,7 @@ def _call(name: str, *arguments: object) -> bool:
 
 
 def _at(tensor: Tensor | None) -> int | None:
+    """Where it lies. It must have a name until the call is done: a kernel holds no tensor."""
     return None if tensor is None else tensor.data_ptr()
 
 
@@ -134,9 +135,9 @@ def pointwise_backward(grad: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bo
 
 def norm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, activation: str) -> tuple[Tensor, Tensor]:
     """`twins.norm`."""
-    x, channels = dense(x), x.shape[1]
+    x, weight, bias, channels = dense(x), weight.contiguous(), bias.contiguous(), x.shape[1]
     y, statistics = like(x), weight.new_empty((3, channels))
-    pointers = map(_at, (x, weight.contiguous(), bias.contiguous(), y, statistics))
+    pointers = map(_at, (x, weight, bias, y, statistics))
     _call("norm", x.numel() // channels, channels, ACTIVATIONS.index(activation), epsilon, *_how(x), *pointers)
     return y, statistics
 

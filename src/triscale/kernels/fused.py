@@ -20,7 +20,7 @@ from triscale.kernels.checking import (
     check_statistics,
 )
 from triscale.kernels.operators import WINDOW, cast, empty_wide
-from triscale.kernels.registering import Context, as_kernels_do, define, differentiable, empty, only_once
+from triscale.kernels.registering import Context, Function, as_kernels_do, define, differentiable, empty, only_once
 
 # Normalisation, activation, depthwise convolution
 
@@ -86,7 +86,7 @@ _norm_depthwise_backward_op = define(
 )
 
 
-class _NormDepthwiseFunction(torch.autograd.Function):
+class _NormDepthwiseFunction(Function):
     @staticmethod
     def forward(
         ctx: Context, x: Tensor, weight: Tensor, bias: Tensor, taps: Tensor, epsilon: float, activation: str,
@@ -180,7 +180,7 @@ _norm_excite_backward_op = define(
 )
 
 
-class _NormExciteFunction(torch.autograd.Function):
+class _NormExciteFunction(Function):
     @staticmethod
     def forward(
         ctx: Context, x: Tensor, weight: Tensor, bias: Tensor, reduce: Tensor, reduce_bias: Tensor, expand: Tensor,

@@ -20,7 +20,7 @@ from triscale.kernels.checking import (
     check_pointwise,
     check_statistics,
 )
-from triscale.kernels.registering import Context, as_kernels_do, define, differentiable, empty, only_once
+from triscale.kernels.registering import Context, Function, as_kernels_do, define, differentiable, empty, only_once
 
 WINDOW = "int stride, SymInt top, SymInt left, SymInt height, SymInt width"
 
@@ -67,7 +67,7 @@ _depthwise_backward_op = define(
 )
 
 
-class _DepthwiseFunction(torch.autograd.Function):
+class _DepthwiseFunction(Function):
     @staticmethod
     def forward(ctx: Context, x: Tensor, weight: Tensor, *window: int) -> Tensor:
         ctx.save_for_backward(x, weight)
@@ -118,7 +118,7 @@ _pointwise_backward_op = define(
 )
 
 
-class _PointwiseFunction(torch.autograd.Function):
+class _PointwiseFunction(Function):
     @staticmethod
     def forward(ctx: Context, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
@@ -187,7 +187,7 @@ _norm_backward_op = define(
 )
 
 
-class _NormFunction(torch.autograd.Function):
+class _NormFunction(Function):
     @staticmethod
     def forward(
         ctx: Context, x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, activation: str
@@ -270,7 +270,7 @@ _excite_backward_op = define(
 )
 
 
-class _ExciteFunction(torch.autograd.Function):
+class _ExciteFunction(Function):
     @staticmethod
     def forward(
         ctx: Context,

@@ -23,13 +23,28 @@ def define(schema: str, real: Callable[..., Any], fake: Callable[..., Any]) -> O
     return operator
 
 
-def differentiable(operator: OpOverload, function: type[torch.autograd.Function]) -> None:
+class Function(torch.autograd.Function):
+    """What the operators' derivatives have in common: they are those of a backward pass alone."""
+
+    @staticmethod
+    def jvp(_: "Context", *tangents: object) -> object:
+        """Raises RuntimeError: there are none forwards."""
+        raise _without("forward-mode derivatives")
+
+
+def _without(what: str) -> RuntimeError:
+    return RuntimeError(f"Triscale's kernels have no {what}; network.use(()) lets PyTorch compute all layers")
+
+
+def differentiable(operator: OpOverload, function: type[Function]) -> None:
     """Lets calls that need gradients go through the function.
 
     On the dispatcher's autograd key itself: a small network pays half of what `register_autograd` costs.
     """
 
     def apply(*arguments: object) -> object:
+        if torch._C._are_functorch_transforms_active():
+            raise _without("derivatives under torch.func")
         return function.apply(*arguments)  # type: ignore[no-untyped-call]
 
     _LIBRARY.impl(operator.name().partition("::")[2], apply, "Autograd")  # type: ignore[no-untyped-call]
@@ -39,7 +54,7 @@ def only_once(operator: OpOverload) -> None:
     """Gives a backward pass's results a backward pass that raises: there are no second derivatives, and without this
     they would be taken for zeros."""
 
-    class Twice(torch.autograd.Function):
+    class Twice(Function):
         @staticmethod
         def forward(_: Context, *arguments: object) -> object:
             with torch._C._AutoDispatchBelowAutograd():
@@ -47,9 +62,7 @@ def only_once(operator: OpOverload) -> None:
 
         @staticmethod
         def backward(_: Context, *grads: object) -> object:
-            raise RuntimeError(
-                "Triscale's kernels have no second derivatives; network.use(()) lets PyTorch compute all layers"
-            )
+            raise _without("second derivatives")
 
     def apply(*arguments: object) -> object:
         if torch.is_grad_enabled():

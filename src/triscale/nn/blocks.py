@@ -34,6 +34,7 @@ from triscale.nn.layers import (
     joined_depthwise,
     joined_excite,
     kernel_of,
+    plain,
     with_kernel,
 )
 
@@ -63,6 +64,8 @@ class ConvNorm(nn.Module):
 
     def with_kernels(self) -> dict[str, WithKernel]:
         """Its layers for which there is a kernel, by name; those that are not as they were built have none."""
+        if not plain(self):
+            return {}
         found = {"conv": conv} if (conv := with_kernel(self.conv)) is not None else {}
         if self.joinable:
             kind = ("norm", self.norm.num_features, self.kind)
@@ -139,7 +142,8 @@ class SqueezeExcite(nn.Module):
     @property
     def joinable(self) -> bool:
         """Whether there is a kernel for it: not where somebody put other layers in place of its own."""
-        return is_linear(self.reduce) and is_linear(self.expand) and is_activation(self.activation, self.kind)
+        linear = is_linear(self.reduce) and is_linear(self.expand)
+        return linear and is_activation(self.activation, self.kind) and plain(self)
 
     @property
     def owns(self) -> bool:
@@ -205,12 +209,12 @@ class Sequence(nn.Module):
         for name in self.steps:
             layer = getattr(self, name)
             # What somebody put in a layer's place, of whatever kind, is called as any module.
-            known = type(layer) in (ConvNorm, SqueezeExcite)
+            known = type(layer) in (ConvNorm, SqueezeExcite) and plain(layer)
             if before is not None:
                 out = layer.after(before, out) if known else layer(before.finish(out))
             else:
-                out = layer.convolve(out) if type(layer) is ConvNorm else layer(out)
-            before = layer if type(layer) is ConvNorm else None
+                out = layer.convolve(out) if known and type(layer) is ConvNorm else layer(out)
+            before = layer if known and type(layer) is ConvNorm else None
         return out if before is None else before.finish(out)
 
 

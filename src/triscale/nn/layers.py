@@ -104,9 +104,15 @@ class Shortcut(nn.Module):
         return x + out
 
 
+def plain(layer: nn.Module, *parameters: str) -> bool:
+    """Whether it computes as its class says, with parameters of its own: hooks that make a weight out of others
+    (`torch.nn.utils.spectral_norm`, `prune`) put a tensor in a parameter's place."""
+    return "forward" not in vars(layer) and all(layer._parameters.get(name) is not None for name in parameters)
+
+
 def kernel_of(conv: nn.Module) -> Literal["depthwise", "pointwise"] | None:
     """The kernel for such a convolution; None where there is none, and where it is not as it was built."""
-    if type(conv) is not Conv2d or conv.bias is not None or conv.form() != conv.built:
+    if type(conv) is not Conv2d or not plain(conv, "weight") or conv.bias is not None or conv.form() != conv.built:
         return None
     kernel, stride = conv.kernel_size[0], conv.stride[0]
     if conv.groups == conv.in_channels == conv.out_channels > 1 and kernel in (3, 5, 7) and stride <= 2:
@@ -128,19 +134,19 @@ def with_kernel(conv: Conv2d) -> WithKernel | None:
 
 def is_norm(layer: nn.Module) -> bool:
     """Whether it is a batch normalisation as kernels compute it: PyTorch's own, with a weight and a bias."""
-    return type(layer) is nn.BatchNorm2d and layer.weight is not None and layer.bias is not None
+    return type(layer) is nn.BatchNorm2d and plain(layer, "weight", "bias")
 
 
 def is_activation(layer: nn.Module, activation: Activation) -> bool:
     """Whether it is the activation of that name, as PyTorch makes it."""
     if type(layer) is nn.ReLU6 and (layer.min_val, layer.max_val) != (0.0, 6.0):
         return False
-    return type(layer) is ACTIVATIONS[activation]
+    return type(layer) is ACTIVATIONS[activation] and plain(layer)
 
 
 def is_linear(conv: nn.Module) -> bool:
     """Whether it is a linear layer with a bias, written as a convolution."""
-    if type(conv) is not nn.Conv2d or conv.bias is None or conv.padding != (0, 0):
+    if type(conv) is not nn.Conv2d or not plain(conv, "weight", "bias") or conv.padding != (0, 0):
         return False
     return conv.kernel_size == conv.stride == (1, 1) and conv.groups == 1
 
@@ -171,12 +177,15 @@ def joined_excite(
 def _remember(layer: nn.BatchNorm2d, x: Tensor, statistics: Tensor) -> None:
     """Moves the layer's averages as PyTorch's own does; by no images, and where it keeps none, not at all."""
     mean, variance, count = layer.running_mean, layer.running_var, layer.num_batches_tracked
-    if not layer.track_running_stats or mean is None or variance is None or count is None:
+    if not layer.track_running_stats or mean is None or variance is None:
         return
-    count.add_(1)
+    if count is not None:
+        count.add_(1)
     if x.numel() == 0:
         return
-    share = 1 / float(count) if layer.momentum is None else layer.momentum
+    share = layer.momentum
+    if share is None:
+        share = 0.0 if count is None else 1 / float(count)
     found = statistics.detach()  # not under no_grad, which an exported program cannot be saved with
     mean.lerp_(found[0].to(mean.dtype), share)
     variance.lerp_(found[2].to(variance.dtype), share)
