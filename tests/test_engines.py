@@ -236,9 +236,38 @@ def _with_another_body(network: Network) -> None:
     network.__class__ = Doubled
 
 
+def _with_a_bias(network: Network) -> None:
+    network.stem.conv.conv.bias = nn.Parameter(torch.linspace(-1, 1, network.stem.conv.conv.out_channels))
+
+
+def _with_a_buffer(network: Network) -> None:
+    network.register_buffer("temperature", torch.ones(()))
+
+
+def _without_gains(network: Network) -> None:
+    network.stem.conv.norm.weight = network.stem.conv.norm.bias = None  # type: ignore[assignment]
+
+
+def _without_averages(network: Network) -> None:
+    norm = network.stem.conv.norm
+    norm.track_running_stats, norm.running_mean, norm.running_var, norm.num_batches_tracked = False, None, None, None
+
+
+def _saved_otherwise(network: Network) -> None:
+    def rename(module: nn.Module, saved: dict[str, Any], prefix: str, metadata: object) -> None:
+        saved[f"{prefix}other"] = saved.pop(f"{prefix}weight")
+
+    network.head.classifier.register_state_dict_post_hook(rename)
+
+
 @pytest.mark.parametrize(
     "change",
     [
+        _with_a_bias,
+        _with_a_buffer,
+        _without_gains,
+        _without_averages,
+        _saved_otherwise,
         _hooked,
         _hooked_before,
         _with_another_forward,

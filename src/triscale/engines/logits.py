@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,8 @@ from triscale.kernels import warn_if_missing
 from triscale.nn import Network, evaluating
 
 Logits = Callable[[Tensor], Tensor]
-Meaning = tuple[tuple[str, type[nn.Module], tuple[object, ...]], ...]
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+Meaning = tuple[tuple[str, type[nn.Module] | None, tuple[object, ...], Shapes], ...]
 # What decides, besides types and weights, what the modules of a network compute in evaluation mode.
 _DECISIVE = (
     "kernel_size", "stride", "padding", "padding_mode", "dilation", "groups", "dynamic",
@@ -86,16 +88,26 @@ def _is_described(network: Network) -> bool:
     for module in network.modules():
         if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
             return False
+        if module._state_dict_hooks or module._state_dict_pre_hooks:  # the weights have other names, or are others
+            return False
     return _meaning(network) == _meaning_of(network.architecture)
 
 
 def _meaning(network: Network) -> Meaning:
-    """Of each module its name, its type, and what it was told; but for the network itself, which may be a model."""
-    return tuple(
-        (name, type(module), tuple(vars(module).get(word) for word in _DECISIVE))
-        for name, module in network.named_modules(remove_duplicate=False)
-        if name
-    )
+    """Of each module its name, type, what it was told, and tensors; of the network its tensors."""
+    found: list[tuple[str, type[nn.Module] | None, tuple[object, ...], Shapes]] = [("", None, (), _tensors(network))]
+    for name, module in network.named_modules(remove_duplicate=False):
+        if name:
+            told = tuple(vars(module).get(word) for word in _DECISIVE)
+            found.append((name, type(module), told, _tensors(module)))
+    return tuple(found)
+
+
+def _tensors(module: nn.Module) -> Shapes:
+    """Names and shapes of those that are saved with it, but for training's counts."""
+    left_out = module._non_persistent_buffers_set | {"num_batches_tracked"}
+    named = chain(module._parameters.items(), module._buffers.items())
+    return tuple(sorted((name, tuple(t.shape)) for name, t in named if t is not None and name not in left_out))
 
 
 @lru_cache(maxsize=16)  # making the modules takes ten times as long as looking at them

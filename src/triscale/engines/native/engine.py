@@ -4,7 +4,7 @@ import ctypes
 import os
 import time
 import weakref
-from threading import Lock
+from threading import RLock, get_ident
 from types import TracebackType
 from typing import NoReturn, Self
 
@@ -60,7 +60,8 @@ class Engine:
         self.layers, self._process = len(layers), os.getpid()
         self._run, self._profile = native.triscale_engine_run, native.triscale_engine_profile
         self._handle: int | None = handle
-        self._calls, self._lock = set[object](), Lock()
+        # Of each call its thread. The lock may be taken twice: a signal's handler may call what it has interrupted.
+        self._calls, self._lock = dict[object, int](), RLock()
         self._piece = EACH * threads
         self._exact: Engine | None = None
         self._again = (
@@ -90,7 +91,8 @@ class Engine:
             if self._again is not None:
                 self._replace(x, logits, np.flatnonzero(~np.isfinite(logits).all(1)))
         finally:
-            self._calls.discard(call)  # at once: a signal may end whatever comes first in here
+            self._calls.pop(call, None)  # at once: a signal may end whatever comes first in here
+            self._ended()
         return logits
 
     def _compute(self, handle: int, x: npt.NDArray[np.float32], logits: npt.NDArray[np.float32]) -> int:
@@ -111,7 +113,8 @@ class Engine:
             return
         with self._lock:
             if self._exact is None and self._again is not None:
-                self._exact = self._again()
+                made = self._again()
+                self._exact = self._exact or made  # which a signal's handler may have set meanwhile
             exact = self._exact
         assert exact is not None
         logits[wrong] = exact(x[wrong])
@@ -132,16 +135,30 @@ class Engine:
                 one = slice(at, at + 1)
                 self._profile(handle, x[one].ctypes.data, 1, logits[one].ctypes.data, nanoseconds[one].ctypes.data)
         finally:
-            self._calls.discard(call)
+            self._calls.pop(call, None)
+            self._ended()
         return logits, nanoseconds
 
     def close(self) -> None:
-        """Gives threads and memory back, once all calls that have begun are done; a second time does nothing."""
+        """Gives threads and memory back, once all calls that have begun are done; a second time does nothing.
+
+        A signal's handler that has interrupted a call cannot wait for it: that call then does it, when it is done.
+        """
         if os.getpid() == self._process:  # a fork has copied the lock and the calls, and none of their threads
             with self._lock:
                 self._handle = None
-            while self._calls:
+            while set(self._calls.values()) - {get_ident()}:
                 time.sleep(CLOSING)
+            if self._calls:
+                return
+        self._release()
+
+    def _ended(self) -> None:
+        """Does what `close` has left to the last call."""
+        if self._handle is None and not self._calls:
+            self._release()
+
+    def _release(self) -> None:
         self._free()
         if self._exact is not None:
             self._exact.close()
@@ -174,10 +191,11 @@ class Engine:
         if os.getpid() != self._process:
             raise UserError(f"{self.architecture.name}: the engine is another process's; make one in this process")
         with self._lock:
-            if self._handle is None:
-                raise UserError(f"{self.architecture.name}: the engine is closed; make another")
-            self._calls.add(call)
-            return self._handle
+            self._calls[call] = get_ident()  # first: whoever closes from here on leaves the handle to this call
+            handle = self._handle
+        if handle is None:
+            raise UserError(f"{self.architecture.name}: the engine is closed; make another")
+        return handle
 
 
 def _check(threads: int, streams: int) -> None:
