@@ -12,6 +12,8 @@ import pytest
 import safetensors.numpy
 import safetensors.torch
 import torch
+from native_program import planned
+from tiny import TINY
 
 from triscale.arch.resolve import read_metadata
 from triscale.engines.native import Engine, available, compile_plan, open_run
@@ -141,13 +143,18 @@ def _of_type(kind: torch.dtype) -> Callable[[Path], None]:
     return harm
 
 
+def _a_plan(file: Path) -> None:
+    planned(TINY)[0].save(file)
+
+
 @pytest.mark.parametrize(
     ("harm", "says"),
     [
+        (_a_plan, r"a plan; open it with Engine\(Plan.load\(path\)\)"),
         (Path.unlink, "there is no such file; name a finished run"),
         (_cut, "not a model that this version can read"),
         (_emptied, "not a model that this version can read"),
-        (_stripped, "not a model that this version can read"),
+        (_stripped, r"no model that Triscale wrote \(it does not say its 'format'\)"),
         (_another_format, r"not a model that this version can read \(format 2\)"),
         (_another_network, "a network is a JSON object"),
         (_without_a_tensor, "is missing among the weights"),

@@ -10,6 +10,7 @@ import hypothesis.strategies as st
 import numpy as np
 import numpy.typing as npt
 import pytest
+import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from native_program import Interpreter, answered, arrays, furthest, pictures, planned, trained
 from specs import architectures
@@ -17,8 +18,9 @@ from tiny import TINY
 
 from triscale.arch import Architecture, Conv, FusedMBConv, Head, Stage, adapt, published
 from triscale.engines.native import Plan, compile_plan
+from triscale.engines.native import plan as plan_module
 from triscale.engines.native.layers import Kind
-from triscale.errors import UserError
+from triscale.errors import TriscaleError, UserError
 from triscale.nn import build
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -129,6 +131,27 @@ def test_a_plan_that_is_not_there_is_said_to_be(tmp_path: Path) -> None:
     for path in (tmp_path / "none", tmp_path, "a\0b"):
         with pytest.raises(UserError, match="name a plan's file"):
             Plan.load(path)
+
+
+def test_a_whole_plan_of_no_network_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "plan"
+    with monkeypatch.context() as other:
+        other.setattr(plan_module, "to_dict", lambda _: {})
+        planned(TINY)[0].save(place)
+    with pytest.raises(UserError, match='no "schema"') as caught:
+        Plan.load(place)
+    assert str(caught.value).count(str(place)) == 1
+    with monkeypatch.context() as other:
+        save = safetensors.numpy.save
+        other.setattr(safetensors.numpy, "save", lambda tensors, told: save({"layers": tensors["layers"]}, told))
+        planned(TINY)[0].save(place)
+    with pytest.raises(UserError, match=r"no plan of a network \('blob': missing, or unknown here\); export"):
+        Plan.load(place)
+
+
+def test_a_plan_is_not_saved_where_no_path_can_be() -> None:
+    with pytest.raises(TriscaleError, match="could not be written"):
+        planned(TINY)[0].save("a\0b")
 
 
 def test_arrays_of_other_types_are_no_plan() -> None:

@@ -29,11 +29,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
     except BaseException as error:  # an interruption too leaves nothing half written
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
-        if not isinstance(error, OSError):
+        if not isinstance(error, OSError | ValueError):  # ValueError: a path that can be none
             raise
-        raise TriscaleError(
-            f"{path}: could not be written ({error.strerror or error}); what was there before is unchanged"
-        ) from None
+        why = getattr(error, "strerror", None) or error
+        raise TriscaleError(f"{path}: could not be written ({why}); what was there before is unchanged") from None
 
 
 def sync_directory(directory: Path) -> None:

@@ -10,6 +10,7 @@ from triscale.arch import Architecture, from_json
 from triscale.arch.resolve import MODEL_FILE
 from triscale.engines.native.engine import Engine
 from triscale.engines.native.library import Precision, available
+from triscale.engines.native.plan import KEY as PLAN
 from triscale.engines.native.plan import Plan
 from triscale.engines.native.program import compile_plan
 from triscale.errors import UserError
@@ -59,6 +60,8 @@ def _read(file: Path) -> tuple[Architecture, dict[str, npt.NDArray[Any]], Precis
     try:
         with safetensors.safe_open(file, "numpy") as content:
             metadata = content.metadata() or {}
+            if PLAN in metadata:
+                raise UserError(f"{file}: a plan; open it with Engine(Plan.load(path))")
             if metadata["format"] != FORMAT:
                 raise ValueError(f"format {metadata['format']}")
             architecture = from_json(metadata["architecture"], str(file))
@@ -70,7 +73,11 @@ def _read(file: Path) -> tuple[Architecture, dict[str, npt.NDArray[Any]], Precis
         raise UserError(f"{file}: there is no such file; name a finished run, or a model file") from None
     except OSError as error:
         raise UserError(f"{file}: {error.strerror or error}; name a model file that can be read") from None
-    except (KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
+    except UserError:
+        raise
+    except KeyError as error:
+        raise UserError(f"{file}: no model that Triscale wrote (it does not say its {error}); name one") from None
+    except (TypeError, ValueError, safetensors.SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{file}: not a model that this version can read ({reason}); copy or train it again") from None
 

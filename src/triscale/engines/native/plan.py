@@ -19,7 +19,7 @@ from triscale.runs import write_whole
 
 FORMAT = 1
 _BUFFERS = slice(Layer._fields.index("input"), Layer._fields.index("sums") + 1)
-_KEY = "triscale_plan"  # one entry: safetensors writes several in a new order each time
+KEY = "triscale_plan"  # one entry: safetensors writes several in a new order each time
 _UNSEALED = b"0" * 64
 
 
@@ -73,7 +73,7 @@ class Plan:
         """
         about = {"format": FORMAT, "sha256": _UNSEALED.decode(), "architecture": to_dict(self.architecture)}
         tensors: dict[str, npt.NDArray[Any]] = {"layers": self.layers, "blob": self.blob}
-        content = safetensors.numpy.save(tensors, {_KEY: json.dumps(about)})
+        content = safetensors.numpy.save(tensors, {KEY: json.dumps(about)})
         write_whole(Path(path), _with_seal(content, _UNSEALED, _seal(content, _UNSEALED)))
 
     @classmethod
@@ -95,7 +95,13 @@ class Plan:
         try:
             tensors = safetensors.numpy.load(content)
             return cls(from_dict(about["architecture"], str(path)), tensors["layers"], tensors["blob"])
-        except (KeyError, ValueError, safetensors.SafetensorError) as error:
+        except UserError:
+            raise
+        except KeyError as error:
+            raise UserError(
+                f"{path}: no plan of a network ({error}: missing, or unknown here); export the model again"
+            ) from None
+        except (ValueError, safetensors.SafetensorError) as error:
             raise UserError(f"{path}: no plan of a network ({error}); export the model again") from None
 
 
@@ -114,7 +120,7 @@ def _about(content: bytes, source: str) -> dict[str, Any]:
     """What the file says of itself."""
     try:
         header = json.loads(content[8 : _end(content)])
-        about = read_json(header["__metadata__"][_KEY], source)
+        about = read_json(header["__metadata__"][KEY], source)
     except (ValueError, KeyError, TypeError, RecursionError):
         about = None
     if not isinstance(about, dict):
