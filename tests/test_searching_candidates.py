@@ -3,10 +3,12 @@
 import hashlib
 import json
 import math
+from dataclasses import replace
 from random import Random
 
 import pytest
 import torch
+from searches import SETUP
 
 from triscale.arch import Architecture, DepthwiseSeparable, Head, Stage, Stem, adapt, published
 from triscale.costing import cost
@@ -18,31 +20,13 @@ from triscale.searching.halving import Search
 from triscale.searching.networks import plainest
 from triscale.searching.objectives import Objective
 from triscale.searching.references import mini
-from triscale.searching.setup import Setup
 from triscale.searching.strategies import find_strategy
-from triscale.training import Recipe, regularised
-from triscale.trials import How
+from triscale.training import regularised
 
 
 def asking(space: NetworkSpace, limit: float, strategy: str = "random", term: str = "macs") -> Search:
     """A search that has tried nothing."""
-    setup = Setup(
-        space=space,
-        objective=Objective({term: limit}),
-        strategy=strategy,
-        recipe=Recipe(epochs=9, batch=16),
-        images=30,
-        rungs=(1, 3, 9),
-        how=How(),
-        workers=1,
-        seed=0,
-        data="0" * 64,
-        pace=1e-9,
-        judged=0.0,
-        selection=30,
-        time=None,
-        candidates=None,
-    )
+    setup = replace(SETUP, space=space, objective=Objective({term: limit}), strategy=strategy, candidates=None)
     costs = Costs(setup.objective, setup.reference, torch.device("cpu"))
     return Search(setup, find_strategy(strategy), costs, lambda: math.inf, lambda _: None)
 

@@ -1,18 +1,16 @@
 """Which trial a search asks for next, and that it goes on as it would have. Trials are a formula here, no trainings."""
 
 import json
-import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
 import pytest
-import torch
-from small_trials import MADE
-from tiny import TINY
+from executors import Formula, accuracy
+from searches import REFERENCE, SETUP, Chosen, StopError, sit
 
 from triscale.arch import Architecture
 from triscale.costing import cost
@@ -20,112 +18,12 @@ from triscale.errors import HopelessError, TriscaleError, UserError
 from triscale.searching.calibrating import calibrate
 from triscale.searching.costs import Costs
 from triscale.searching.halving import ETA, FEWEST, FINAL, FINALISTS, LOOKS, Search
-from triscale.searching.networks import around
 from triscale.searching.objectives import Objective
 from triscale.searching.setup import Setup
-from triscale.searching.space import Codes
-from triscale.searching.strategies import STRATEGIES, find_strategy
+from triscale.searching.strategies import STRATEGIES
 from triscale.searching.values import curve, learned, search_values
 from triscale.searching.writing import name_winner
-from triscale.training import Recipe
-from triscale.trials import Cause, Done, Failure, How, Ledger, Outcome, Probe, Progress, Trial, run_asked
-
-REFERENCE = replace(TINY, head=replace(TINY.head, classes=3), resolution=(12, 12), name="small")
-SETUP = Setup(
-    space=around(REFERENCE),
-    objective=Objective({"macs": 1.02 * cost(REFERENCE).macs}),
-    strategy="evolution",
-    recipe=Recipe(epochs=9, batch=16),
-    images=30,
-    rungs=(1, 3, 9),
-    how=How(),
-    workers=1,
-    seed=0,
-    data="0" * 64,
-    pace=1e-9,
-    judged=0.0,
-    selection=30,
-    time=None,
-    candidates=27,
-)
-
-
-def accuracy(trial: Trial) -> float:
-    """The formula: large kernels, few expansions, and a little by the seed; more epochs are better."""
-    blocks = [stage.block for stage in trial.architecture.stages]
-    good = sum(getattr(block, "kernel", 3) - getattr(block, "expansion", 1) / 4 for block in blocks) / len(blocks)
-    return 0.5 + 0.02 * good + 0.01 * math.log(trial.recipe.epochs) + 1e-4 * (trial.seed % 7)
-
-
-class Formula:
-    """An executor that knows every outcome; it gives back the youngest first, as slots do that overtake each other."""
-
-    def __init__(self, slots: int = 1, seconds: float = 1.0) -> None:
-        self.slots, self.seconds = slots, seconds
-        self.widest = 1
-        self.began: list[Trial] = []
-        self._running: list[tuple[int, Trial]] = []
-
-    def submit(self, ticket: int, trial: Trial, place: Path) -> None:
-        assert len(self._running) < self.slots
-        self.began.append(trial)
-        self._running.append((ticket, trial))
-
-    def wait(self, seconds: float) -> list[Done]:
-        ticket, trial = self._running.pop()
-        total = cost(trial.architecture).macs
-        took = self.seconds * trial.recipe.epochs
-        outcome = replace(MADE, selection=accuracy(trial), macs=total, seconds=took)
-        return [Done(ticket, outcome)]
-
-    def progress(self) -> dict[int, float]:
-        return {}
-
-    def measure(self, probes: Sequence[Probe]) -> list[float]:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """Nothing runs."""
-
-
-class StopError(Exception):
-    """Somebody ends the driver."""
-
-
-class Chosen:
-    """What run.json would say of the finalists."""
-
-    def __init__(self) -> None:
-        self.codes: list[Codes] | None = None
-
-    def __call__(self, codes: Sequence[Codes]) -> None:
-        assert self.codes is None, "chosen twice"
-        self.codes = list(codes)
-
-
-def sit(
-    place: Path, pool: Formula, setup: Setup = SETUP, stop: int | None = None, chosen: Chosen | None = None
-) -> Search:
-    """A sitting; it ends after so many trials where `stop` says so."""
-    chosen = chosen or Chosen()
-    with closing(Ledger(place, "search")) as ledger:
-        ledger.requeue()
-        costs = Costs(setup.objective, setup.reference, torch.device("cpu"))
-        spent = 0.0 if setup.time is None else sum(row.outcome.seconds for row in ledger.told() if row.outcome)
-
-        def left() -> float:
-            now = sum(pool.seconds * trial.recipe.epochs for trial in pool.began)
-            return math.inf if setup.time is None else setup.time - spent - now
-
-        search = Search(setup, find_strategy(setup.strategy), costs, left, chosen)
-        search.restore(ledger.told(), chosen.codes)
-
-        def told(progress: Progress) -> None:
-            if stop is not None and progress.done >= stop:
-                raise StopError
-
-        run_asked(ledger, pool, search, told)
-    return search
+from triscale.trials import Cause, Failure, Ledger, Trial
 
 
 @pytest.fixture(scope="module")
@@ -159,17 +57,13 @@ def test_the_best_five_and_the_reference_are_judged_by_three_seeds_that_chose_no
 
 
 def test_the_run_by_which_a_finalist_was_chosen_does_not_count_when_it_is_judged(tmp_path: Path) -> None:
-    class Lucky(Formula):
-        """One candidate has luck with the seed that everything is chosen by."""
+    def luck(trial: Trial) -> float:
+        """One candidate has it, with the seed that everything is chosen by."""
+        lucky = trial.architecture.stages == pool.began[min(4, len(pool.began) - 1)].architecture.stages
+        return accuracy(trial) + (0.3 if lucky and trial.seed == 0 else 0.0)
 
-        def wait(self, seconds: float) -> list[Done]:
-            (done,), trial = super().wait(seconds), self.began[-1]
-            lucky = trial.architecture.stages == self.began[min(4, len(self.began) - 1)].architecture.stages
-            assert isinstance(done.came, Outcome)
-            luck = 0.3 if lucky and trial.seed == 0 else 0.0
-            return [Done(done.ticket, replace(done.came, selection=done.came.selection + luck))]
-
-    search = sit(tmp_path / "ledger.db", pool := Lucky())
+    pool = Formula(accuracy=luck)
+    search = sit(tmp_path / "ledger.db", pool)
     assert search.finalists is not None
     lucky = next(one for one in search.finalists if one.network.stages == pool.began[4].architecture.stages)
     values = search_values(search, {}, lucky, None)
@@ -211,7 +105,7 @@ def test_a_search_that_is_ended_goes_on_as_if_it_never_was(
         with pytest.raises(StopError):
             sit(tmp_path / "broken.db", pool, setup, stop - done, chosen)
         done = stop
-        pool._running.clear()
+        pool.running.clear()
     sit(tmp_path / "broken.db", pool, setup, chosen=chosen)
     assert [trial.key for trial in pool.began] == [trial.key for trial in unbroken.began]
 
@@ -227,9 +121,9 @@ def test_with_several_slots_a_trial_that_ran_at_the_end_is_done_again_and_no_fin
         try:
             search = sit(tmp_path / "ledger.db", pool, setup, stop, chosen)
         except StopError:
-            left = {trial.key for _, trial in pool._running}
+            left = {trial.key for _, trial in pool.running}
             finished += [trial.key for trial in pool.began[begun:] if trial.key not in left]
-            pool._running.clear()
+            pool.running.clear()
     repeated = Counter(trial.key for trial in pool.began)
     assert all(repeated[key] == 1 for key in finished)
     assert search.standing.tried == 27
@@ -287,16 +181,13 @@ def test_what_is_dear_to_measure_is_not_measured_for_ever(tmp_path: Path, monkey
     assert len(measured) <= LOOKS + 1  # and the reference
 
 
-def test_the_reference_wins_where_nothing_is_better(whole: tuple[Search, Formula]) -> None:
-    search, _ = whole
-    assert name_winner(search, {}) is not search.reference  # the formula likes large kernels
-    best = replace(MADE, selection=1.0)
-    kept = dict(search.reference.outcomes)
-    try:
-        search.reference.outcomes = dict.fromkeys(kept, best)
-        assert name_winner(search, {}) is search.reference
-    finally:
-        search.reference.outcomes = kept
+def test_the_reference_wins_where_nothing_is_better(whole: tuple[Search, Formula], tmp_path: Path) -> None:
+    def conservative(trial: Trial) -> float:
+        return 1.0 if trial.architecture == SETUP.reference else accuracy(trial)
+
+    assert name_winner(whole[0], {}) is not whole[0].reference  # the formula likes large kernels
+    search = sit(tmp_path / "ledger.db", Formula(accuracy=conservative))
+    assert name_winner(search, {}) is search.reference
 
 
 def test_the_values_are_json_and_say_what_was_found(whole: tuple[Search, Formula]) -> None:
@@ -316,17 +207,16 @@ def test_what_was_learned_names_the_choices_that_matter_first(whole: tuple[Searc
     search, _ = whole
     first = learned(search)[0]
     assert first["choice"].rpartition(".")[2] in ("kernel", "expansion", "kind")  # the formula knows no other
-    assert all(row["n"] >= 1 for row in first["values"])
+    assert sum(row["n"] for row in first["values"]) == len(search.candidates)
 
 
-def test_w_is_the_slope_of_accuracy_over_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_w_is_the_slope_of_accuracy_over_cost(tmp_path: Path) -> None:
     def law(trial: Trial) -> float:
         return 0.1 * cost(trial.architecture).macs ** 0.11
 
-    monkeypatch.setitem(globals(), "accuracy", law)
     setup = replace(SETUP, objective=Objective(dict(SETUP.objective.limits), "paper"))
     with closing(Ledger(tmp_path / "ledger.db", "search")) as ledger:
-        found = calibrate(setup, ledger, Formula(), lambda progress: None)
+        found = calibrate(setup, ledger, Formula(accuracy=law), lambda progress: None)
     assert found.exponent == pytest.approx(-0.11, abs=1e-6)
     assert found.low <= found.exponent <= found.high
     assert len(found.points) == 3
@@ -345,23 +235,19 @@ def test_a_trial_of_the_ledger_says_which_candidate_it_was_of(whole: tuple[Searc
     assert SETUP.codes(SETUP.entry(None, 9, 1, "reference").parameters) is None
 
 
-class Failing(Formula):
+def untrainable(trial: Trial) -> Failure | None:
     """Some networks cannot be trained, however often that is tried."""
-
-    def wait(self, seconds: float) -> list[Done]:
-        ticket, trial = self._running[-1]
-        if trial.architecture != SETUP.entry(None, 9, 0, "").trial.architecture and int(trial.key[0], 16) < 4:
-            self._running.pop()
-            return [Done(ticket, Failure(Cause.TRIAL, "its loss is not finite"))]
-        return super().wait(seconds)
+    if trial.architecture != SETUP.reference and int(trial.key[0], 16) < 4:
+        return Failure(Cause.TRIAL, "its loss is not finite")
+    return None
 
 
 @pytest.mark.parametrize("strategy", sorted(STRATEGIES))
 def test_a_candidate_that_cannot_be_trained_is_left_out_and_not_tried_again(strategy: str, tmp_path: Path) -> None:
-    pool, chosen, setup = Failing(), Chosen(), replace(SETUP, strategy=strategy)
+    pool, chosen, setup = Formula(failing=untrainable), Chosen(), replace(SETUP, strategy=strategy)
     with pytest.raises(StopError):
         sit(tmp_path / "ledger.db", pool, setup, stop=12, chosen=chosen)
-    pool._running.clear()
+    pool.running.clear()
     search = sit(tmp_path / "ledger.db", pool, setup, chosen=chosen)
     failed = [one for one in search.candidates.values() if one.failed]
     assert failed
@@ -380,16 +266,8 @@ class Lethal(Formula):
     """Some trials end their worker, whenever they are begun."""
 
     def __init__(self, deadly: Callable[[Trial], bool], cause: Cause = Cause.WORKER) -> None:
-        super().__init__()
-        self.deadly, self.cause = deadly, cause
-
-    def wait(self, seconds: float) -> list[Done]:
-        ticket, trial = self._running[-1]
-        if not self.deadly(trial):
-            return super().wait(seconds)
-        self._running.pop()
-        why = "not enough memory"
-        return [Done(ticket, Failure(self.cause, why))]
+        super().__init__(failing=lambda trial: Failure(cause, "not enough memory") if deadly(trial) else None)
+        self.deadly = deadly
 
 
 def test_a_candidate_that_ends_three_workers_is_left_out_as_one_that_cannot_be_trained(tmp_path: Path) -> None:
@@ -421,7 +299,7 @@ def test_what_the_surroundings_do_to_a_trial_is_never_held_against_it(tmp_path: 
 
 
 def test_why_a_candidate_failed_is_known_in_later_sittings(tmp_path: Path) -> None:
-    pool, chosen = Failing(), Chosen()
+    pool, chosen = Formula(failing=untrainable), Chosen()
     with pytest.raises(StopError):
         sit(tmp_path / "ledger.db", pool, stop=12, chosen=chosen)
     search = sit(tmp_path / "ledger.db", Formula(), chosen=chosen)

@@ -5,8 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from executors import Formula, accuracy
+from searches import SETUP, Chosen, StopError, sit
 from small_trials import MADE
-from test_searching_halving import SETUP, Chosen, Formula, StopError, accuracy, sit
 
 from triscale.engines import Latency
 from triscale.reporting.search_curves import course
@@ -16,27 +17,22 @@ from triscale.searching.halving import FINAL, FINALISTS, Search
 from triscale.searching.objectives import Objective
 from triscale.searching.values import _explained, curve, full_runs, search_values
 from triscale.searching.writing import name_winner
-from triscale.trials import Done, Outcome
+from triscale.trials import Trial
 
 FEW = replace(SETUP, candidates=8)
 MORE = 27
 
 
-class Misled(Formula):
+def misled(trial: Trial) -> float:
     """Whatever is tried has luck with the seed by which finalists are chosen, and is bad by the others."""
-
-    def wait(self, seconds: float) -> list[Done]:
-        (_, trial), (done,) = self._running[-1], super().wait(seconds)
-        assert isinstance(done.came, Outcome)
-        value = accuracy(trial) + (0.2 if trial.seed == 0 else -0.2)
-        return [Done(done.ticket, replace(done.came, selection=value))]
+    return accuracy(trial) + (0.2 if trial.seed == 0 else -0.2)
 
 
 @pytest.fixture
 def extended(tmp_path: Path) -> tuple[Search, Search]:
     """A search, and the same after more candidates, which are led into the finals by luck."""
     place = tmp_path / "ledger.db"
-    return sit(place, Formula(), FEW), sit(place, Misled(), SETUP)
+    return sit(place, Formula(), FEW), sit(place, Formula(accuracy=misled), SETUP)
 
 
 def finalists(search: Search) -> list[int]:
@@ -64,12 +60,12 @@ def test_an_extended_search_that_is_ended_or_goes_on_once_more_names_the_same_wi
     place, chosen = tmp_path / "ledger.db", Chosen()
     sit(place, Formula(), FEW)
     sit(tmp_path / "unbroken.db", Formula(), FEW)
-    unbroken = sit(tmp_path / "unbroken.db", Misled(), SETUP)
+    unbroken = sit(tmp_path / "unbroken.db", Formula(accuracy=misled), SETUP)
     for stop in (9, 23, 5):
         with pytest.raises(StopError):
-            sit(place, Misled(), SETUP, stop, chosen)
+            sit(place, Formula(accuracy=misled), SETUP, stop, chosen)
     for _ in range(2):
-        search = sit(place, pool := Misled(), SETUP, chosen=chosen)
+        search = sit(place, pool := Formula(accuracy=misled), SETUP, chosen=chosen)
         assert [one.order for one in search.judged] == [one.order for one in unbroken.judged]
         assert name_winner(search, {}).order == name_winner(unbroken, {}).order
     assert not pool.began

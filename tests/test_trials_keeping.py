@@ -1,23 +1,22 @@
 """A long trial goes on from the end of an epoch, whoever ended it, and comes out as one that was never ended."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from small_trials import LONG, MADE, SHORT, a_trial, carry_out, entry, found, trial
+from executors import Scripted
+from small_trials import LONG, SHORT, a_trial, carry_out, entry, found, trial
 
 from triscale.data import Data
 from triscale.errors import TriscaleError
 from triscale.training import Checkpoints, Step, StoppedError
 from triscale.trials import (
     Cause,
-    Done,
     Failure,
     Ledger,
     Pictures,
-    Probe,
     Progress,
     Trial,
     Workers,
@@ -132,44 +131,8 @@ def test_trials_of_moments_leave_no_file(data: Data, pool: Workers, ledger: Ledg
     assert not any(seen)
 
 
-class Scripted:
-    """An executor that does nothing until it is told to: how far its trials are, and how they end."""
-
-    slots, widest = 2, 1
-
-    def __init__(self, shares: Sequence[dict[int, float]], ends: Callable[[int], Done]) -> None:
-        self.shares, self.ends = list(shares), ends
-        self.places: list[Path] = []
-        self.running: list[int] = []
-
-    def submit(self, ticket: int, trial: Trial, place: Path) -> None:
-        self.places.append(place)
-        place.mkdir(parents=True)
-        self.running.append(ticket)
-
-    def wait(self, seconds: float) -> list[Done]:
-        if len(self.shares) > 1:
-            self.shares.pop(0)
-            return []
-        ended, self.running = self.running, []
-        return [self.ends(ticket) for ticket in ended]
-
-    def progress(self) -> dict[int, float]:
-        return {ticket: share for ticket, share in self.shares[0].items() if ticket in self.running}
-
-    def measure(self, probes: Sequence[Probe]) -> list[float]:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """Nothing runs."""
-
-
-def failed(ticket: int) -> Done:
-    return Done(ticket, Failure(Cause.TRIAL, "its loss is not finite"))
-
-
-def made(ticket: int) -> Done:
-    return Done(ticket, MADE)
+def failed(trial: Trial) -> Failure:
+    return Failure(Cause.TRIAL, "its loss is not finite")
 
 
 def test_what_a_failed_trial_left_goes_with_it(ledger: Ledger, tmp_path: Path) -> None:
@@ -182,12 +145,12 @@ def test_what_a_failed_trial_left_goes_with_it(ledger: Ledger, tmp_path: Path) -
 
 def test_what_a_killed_driver_left_of_a_finished_trial_goes_with_the_next_one(ledger: Ledger, tmp_path: Path) -> None:
     wanted = [entry(replace(a_trial(), seed=seed)) for seed in range(2)]
-    carry_out(ledger, Scripted([{}], made), wanted[:1])
+    carry_out(ledger, Scripted([{}]), wanted[:1])
     finished, other = place_of(ledger.path, wanted[0].trial.key), tmp_path / CHECKPOINTS / "of one that still runs"
     finished.mkdir(parents=True)
     (finished / "000001.safetensors").write_bytes(b"weights")
     other.mkdir()
-    carry_out(ledger, Scripted([{}], made), wanted[:1])
+    carry_out(ledger, Scripted([{}]), wanted[:1])
     assert not finished.exists()
     assert other.exists()
 
@@ -199,7 +162,7 @@ def test_the_time_left_is_known_before_a_first_trial_has_ended(ledger: Ledger, m
     told: list[Progress] = []
     wanted = [entry(replace(a_trial(), seed=seed)) for seed in range(2)]
     shares: list[dict[int, float]] = [{}, {0: 0.5, 1: 0.0}, {0: 0.6, 1: 0.1}, {0: 0.7, 1: 0.2}, {0: 0.9, 1: 0.3}, {}]
-    run_trials(ledger, Scripted(shares, made), wanted, {one.trial.key: 200.0 for one in wanted}, told.append)
+    run_trials(ledger, Scripted(shares), wanted, {one.trial.key: 200.0 for one in wanted}, told.append)
     assert [one.left for one in told[:5]] == [
         None,
         None,

@@ -1,22 +1,22 @@
 """The ledger keeps what came out, whatever file lies there and whoever was killed; nothing is trained twice."""
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from executors import Fake
 from small_trials import MADE, SMALL, a_trial, carry_out, entry, unheard
 
 from triscale.errors import TriscaleError, UserError
 from triscale.trials import (
     Cause,
-    Done,
     Entry,
     Failure,
     Ledger,
-    Probe,
+    Outcome,
     Progress,
     Trial,
     run_trials,
@@ -37,34 +37,6 @@ def opened(tmp_path: Path) -> Iterator[Opened]:
     yield opened
     for ledger in ledgers:
         ledger.close()
-
-
-class Fake:
-    """Carries out nothing: whatever is submitted ends as it is told, all of it at the next wait."""
-
-    def __init__(self, slots: int = 2, ends: Callable[[int, Trial], Done] | None = None) -> None:
-        self.slots = slots
-        self.ends = ends or (lambda ticket, trial: Done(ticket, MADE))
-        self.submitted: list[Trial] = []
-        self.running: list[Done] = []
-
-    def submit(self, ticket: int, trial: Trial, place: Path) -> None:
-        assert len(self.running) < self.slots, "no more at once than there are slots"
-        self.submitted.append(trial)
-        self.running.append(self.ends(ticket, trial))
-
-    def wait(self, seconds: float) -> list[Done]:
-        done, self.running = self.running, []
-        return done
-
-    def progress(self) -> dict[int, float]:
-        return {done.ticket: 0.5 for done in self.running}
-
-    def measure(self, probes: Sequence[Probe]) -> list[float]:
-        return [1.0] * len(probes)
-
-    def close(self) -> None:
-        pass
 
 
 def test_the_ledger_is_in_wal_mode_where_readers_do_not_stop_the_writer(opened: Opened, tmp_path: Path) -> None:
@@ -121,7 +93,7 @@ def test_what_waits_already_is_not_queued_twice_and_what_nobody_wants_any_more_i
 
     pool = Fake()
     done = carry_out(opened(), pool, [kept])
-    assert pool.submitted == [kept.trial]
+    assert pool.began == [kept.trial]
     assert done.keys() == {kept.trial.key}
     assert opened().counts() == {"COMPLETE": 1, "RUNNING": 0, "WAITING": 0, "FAIL": 1, "PRUNED": 0}
 
@@ -212,10 +184,10 @@ def test_nothing_is_trained_twice(opened: Opened) -> None:
     wanted = some_entries(5)
     pool = Fake()
     first = carry_out(opened(), pool, wanted)
-    assert len(pool.submitted) == 5
+    assert len(pool.began) == 5
     again = Fake()
     assert carry_out(opened(), again, wanted) == first
-    assert again.submitted == []
+    assert again.began == []
     assert opened().counts()["COMPLETE"] == 5
 
 
@@ -224,14 +196,14 @@ def test_entries_of_one_trial_under_two_labels_are_trained_once(opened: Opened) 
     other = entry(a_trial(replace(SMALL, name="other")))
     pool = Fake()
     assert carry_out(opened(), pool, [one, other]).keys() == {one.trial.key}
-    assert len(pool.submitted) == 1
+    assert len(pool.began) == 1
 
 
 def test_a_set_that_grows_trains_only_what_is_new(opened: Opened) -> None:
     carry_out(opened(), Fake(), some_entries(3))
     pool = Fake()
     done = carry_out(opened(), pool, some_entries(5))
-    assert [one.seed for one in pool.submitted] == [3, 4]
+    assert [one.seed for one in pool.began] == [3, 4]
     assert len(done) == 5
 
 
@@ -240,7 +212,7 @@ def test_the_longest_begin_first_and_only_as_many_as_there_are_slots(opened: Ope
     expected = {one.trial.key: float(one.trial.seed) for one in wanted}
     pool = Fake(slots=3)
     run_trials(opened(), pool, wanted, expected, unheard)
-    assert [one.seed for one in pool.submitted] == [3, 2, 1, 0]
+    assert [one.seed for one in pool.began] == [3, 2, 1, 0]
 
 
 def test_progress_rises_to_everything(opened: Opened) -> None:
@@ -260,13 +232,13 @@ def test_progress_rises_to_everything(opened: Opened) -> None:
 def test_a_trial_whose_worker_dies_is_begun_again_twice(opened: Opened) -> None:
     deaths = iter([True, True, False])
 
-    def ends(ticket: int, trial: Trial) -> Done:
-        return Done(ticket, Failure(Cause.WORKER, "its worker died")) if next(deaths) else Done(ticket, MADE)
+    def ends(trial: Trial) -> Outcome | Failure:
+        return Failure(Cause.WORKER, "its worker died") if next(deaths) else MADE
 
     pool = Fake(ends=ends)
     done = carry_out(opened(), pool, some_entries(1))
     assert len(done) == 1
-    assert len(pool.submitted) == 3
+    assert len(pool.began) == 3
     assert [row["why"] for row in opened().rows()] == ["its worker died", "its worker died", None]
 
 
@@ -274,12 +246,12 @@ def test_a_trial_whose_worker_dies_is_begun_again_twice(opened: Opened) -> None:
 def test_a_trial_that_cannot_be_done_is_named_and_what_is_finished_is_kept(
     cause: Cause, times: int, opened: Opened
 ) -> None:
-    def ends(ticket: int, trial: Trial) -> Done:
-        return Done(ticket, Failure(cause, "no luck") if trial.seed == 1 else MADE)
+    def ends(trial: Trial) -> Outcome | Failure:
+        return Failure(cause, "no luck") if trial.seed == 1 else MADE
 
     pool = Fake(slots=3, ends=ends)
     with pytest.raises(TriscaleError, match="trial small, seed 1: no luck"):
         carry_out(opened(), pool, some_entries(3))
-    assert sum(trial.seed == 1 for trial in pool.submitted) == times
+    assert sum(trial.seed == 1 for trial in pool.began) == times
     kept = opened().finished()
     assert kept.keys() == {one.trial.key for one in some_entries(3) if one.trial.seed != 1}, "also what ended with it"
