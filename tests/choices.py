@@ -8,7 +8,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 
-from triscale.searching import STRATEGIES, Found, search
+from triscale.searching import STRATEGIES, Codes, Found, search
 
 SPACE = {"kernel": [3, 5, 7], "kind": ["plain", "inverted"], "width": (0.5, 1.0, 1.5, 2.0), "bias": [True]}
 LARGE = {f"choice {place}": range(6) for place in range(6)}
@@ -67,6 +67,11 @@ class Asked:
 
     def search(self, space: Any = SPACE, **asked: Any) -> Found:
         return search(space, self.evaluate, feasible=self.feasible, cost=self.cost, **asked)
+
+
+def differing(one: Codes, other: Codes) -> int:
+    """In so many places."""
+    return sum(a != b for a, b in zip(one, other, strict=True))
 
 
 def points(space: Any) -> list[Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
-from pictures import digit_folder
+from pictures import digit_folder, two_photos
 from web import Server
 
 from triscale.cli.main import run
@@ -35,6 +35,11 @@ settings.load_profile("steady")
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return digit_folder(tmp_path_factory.mktemp("images") / "digits")
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return two_photos(tmp_path_factory.mktemp("photos"))
 
 
 @pytest.fixture(scope="module")

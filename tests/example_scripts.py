@@ -19,3 +19,10 @@ def run_example(script: str, *words: object, timeout: float) -> subprocess.Compl
         check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONIOENCODING": "utf-8"},
     )
+
+
+def printed(script: str, *words: object) -> tuple[str, str]:
+    """What it prints, on both streams, where it comes to its end."""
+    done = run_example(script, *words, timeout=900)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr

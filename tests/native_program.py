@@ -206,3 +206,9 @@ def furthest(found: npt.NDArray[np.floating], wanted: Array) -> float:
     """The largest difference, as a share of the largest logit, or of one where none is larger."""
     assert found.shape == wanted.shape
     return float(np.abs(found - wanted).max() / max(np.abs(wanted).max(), 1))
+
+
+def as_near_as_pytorch(found: npt.NDArray[np.floating], network: Network, x: Single) -> None:
+    """To what double precision gives: a network can make much of the last digit, and then does so of PyTorch's too."""
+    wanted = answered(network, x)
+    assert furthest(found, wanted) < 1e-5 + 8 * furthest(answered(network, x, torch.float32), wanted)

@@ -2,14 +2,12 @@
 
 import json
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from tiny import TINY
-from trainings import LONGEST
 
 from triscale.arch import Architecture
 from triscale.data import Data, read
@@ -56,13 +54,6 @@ def carry_out(
     """`run_trials` where the first is expected to take longest, and so begins."""
     expected = {one.trial.key: float(len(wanted) - place) for place, one in enumerate(wanted)}
     return run_trials(ledger, executor, wanted, expected, told)  # type: ignore[arg-type]
-
-
-def patiently(ready: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LONGEST
-    while not ready():
-        assert time.monotonic() < deadline, "it hangs"
-        time.sleep(0.02)
 
 
 def drive(digits: Path, place: Path, count: int, workers: int, endless: bool) -> None:

@@ -4,23 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
-from example_scripts import run_example
+from example_scripts import printed
 
 from triscale.arch import from_dict
 from triscale.costing import cost
-
-
-def run(*words: object) -> tuple[str, str]:
-    done = run_example("contest.py", *words, timeout=900)
-    assert done.returncode == 0, done.stderr
-    return done.stdout, done.stderr
 
 
 @pytest.mark.slow
 def test_a_contest_trains_every_network_with_the_same_seeds_and_repeats_nothing(digits: Path, tmp_path: Path) -> None:
     words = [digits, "--out", tmp_path, "--macs", "400k", "--epochs", "2"]
     words += ["mini=examples/baselines/mobilenet_mini.json", "efficientnet_b0"]
-    table, told = run(*words, "--seeds", "2")
+    table, told = printed("contest.py", *words, "--seeds", "2")
     ended = [line.split(":")[0] for line in told.splitlines()]
     assert sorted(ended) == [f"{name}, seed {seed}" for name in ("efficientnet_b0", "mini") for seed in (0, 1)]
     found = json.loads((tmp_path / "contest.json").read_text("utf-8"))
@@ -33,8 +27,8 @@ def test_a_contest_trains_every_network_with_the_same_seeds_and_repeats_nothing(
     # A file is taken as it is, a name of the zoo fills the budget.
     assert found["rows"][0]["macs"] > 400_000 >= found["rows"][1]["macs"] > 300_000
 
-    assert run(*words, "--seeds", "2") == (table, "")
-    once, told = run(*words, "--seeds", "1")
+    assert printed("contest.py", *words, "--seeds", "2") == (table, "")
+    once, told = printed("contest.py", *words, "--seeds", "1")
     assert told == ""
     single = json.loads((tmp_path / "contest.json").read_text("utf-8"))["rows"]
     assert [row["by_seed"] for row in single] == [row["by_seed"][:1] for row in found["rows"]]
@@ -46,7 +40,7 @@ def test_a_contest_trains_every_network_with_the_same_seeds_and_repeats_nothing(
     assert 0 < apart["p"] <= 1
     assert apart["value"] == pytest.approx(single[0]["test"][0] - single[1]["test"][0])
     assert f"{100 * apart['value']:+.2f}" in once
-    _, told = run(*words, "--seeds", "3")
+    _, told = printed("contest.py", *words, "--seeds", "3")
     assert sorted(line.split(":")[0] for line in told.splitlines()) == ["efficientnet_b0, seed 2", "mini, seed 2"]
     longer = json.loads((tmp_path / "contest.json").read_text("utf-8"))
     assert [row["by_seed"][:2] for row in longer["rows"]] == [row["by_seed"] for row in found["rows"]]

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from bad_data import complaint
 
 from triscale.data import read
 from triscale.errors import UserError
@@ -35,15 +36,6 @@ def mnist(root: Path, suffix: str = "", joint: str = "-", n: int = 60, test: int
         write(root / f"t10k-images{joint}idx3-ubyte{suffix}", random_pictures(test, 9, 7, seed=1))
         write(root / f"t10k-labels{joint}idx1-ubyte{suffix}", (np.arange(test) % 3).astype(np.uint8))
     return pictures, labels
-
-
-def complaint(root: Path, *words: str) -> None:
-    with pytest.raises(UserError) as caught:
-        read(root)
-    text = str(caught.value)
-    assert "\n" not in text
-    for word in words:
-        assert word in text, text
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])

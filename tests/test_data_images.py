@@ -1,7 +1,6 @@
 """What decoding, `Preprocess` and `statistics` promise about pixels."""
 
 import contextlib
-import io
 import json
 import math
 import random
@@ -14,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pictures import encoded
 from PIL import Image
 
 from triscale.data import Images, Preprocess, read, statistics
@@ -22,12 +22,6 @@ from triscale.data.pictures import Memory
 from triscale.errors import UserError
 
 Bytes = npt.NDArray[np.uint8]
-
-
-def content(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format=form, **options)
-    return buffer.getvalue()
 
 
 def ramp(h: int = 12, w: int = 16) -> Bytes:
@@ -40,28 +34,28 @@ def in_memory(values: Bytes) -> Images:
 
 
 def test_gray_and_rgb_come_back_as_saved() -> None:
-    assert np.array_equal(decode(content(Image.fromarray(ramp()[:, :, 0]))), ramp())
+    assert np.array_equal(decode(encoded(Image.fromarray(ramp()[:, :, 0]))), ramp())
     rgb = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    assert np.array_equal(decode(content(Image.fromarray(rgb))), rgb)
-    assert decode(content(Image.fromarray(rgb)), channels=1).shape == (5, 7, 1)
-    assert np.array_equal(decode(content(Image.fromarray(ramp()[:, :, 0])), channels=3), np.repeat(ramp(), 3, axis=2))
+    assert np.array_equal(decode(encoded(Image.fromarray(rgb))), rgb)
+    assert decode(encoded(Image.fromarray(rgb)), channels=1).shape == (5, 7, 1)
+    assert np.array_equal(decode(encoded(Image.fromarray(ramp()[:, :, 0])), channels=3), np.repeat(ramp(), 3, axis=2))
 
 
 def test_one_bit_becomes_black_and_white() -> None:
     image = Image.new("1", (2, 1))
     image.putpixel((1, 0), 1)
-    assert decode(content(image)).ravel().tolist() == [0, 255]
+    assert decode(encoded(image)).ravel().tolist() == [0, 255]
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF", "PPM"])
 def test_sixteen_bits_are_scaled_not_clipped(form: str) -> None:
     values = np.array([[0, 257, 128 * 257, 65535, 300]], np.uint16)
-    pixels = decode(content(Image.fromarray(values), form))
+    pixels = decode(encoded(Image.fromarray(values), form))
     assert pixels[:, :, 0].tolist() == [[0, 1, 128, 255, 1]]
 
 
 def test_big_endian_sixteen_bits_are_scaled_too() -> None:
-    tiff = content(Image.frombytes("I;16B", (2, 1), b"\xff\xff\x01\x01"), "TIFF")
+    tiff = encoded(Image.frombytes("I;16B", (2, 1), b"\xff\xff\x01\x01"), "TIFF")
     assert tiff[:2] in (b"MM", b"II")
     assert decode(tiff).ravel().tolist() == [255, 1]
 
@@ -69,28 +63,28 @@ def test_big_endian_sixteen_bits_are_scaled_too() -> None:
 def test_mode_i_is_scaled_like_sixteen_bits() -> None:
     image = Image.fromarray(np.array([[0, 65535, 257]], np.int32))
     assert image.mode == "I"
-    assert decode(content(image, "TIFF"))[:, :, 0].tolist() == [[0, 255, 1]]
+    assert decode(encoded(image, "TIFF"))[:, :, 0].tolist() == [[0, 255, 1]]
 
 
 def test_transparency_lies_on_white() -> None:
     rgba = np.array([[[255, 0, 0, 255], [0, 0, 0, 0], [0, 0, 0, 128]]], np.uint8)
-    pixels = decode(content(Image.fromarray(rgba)))
+    pixels = decode(encoded(Image.fromarray(rgba)))
     assert pixels[0, :2].tolist() == [[255, 0, 0], [255, 255, 255]]
     assert abs(int(pixels[0, 2, 0]) - 127) <= 1
 
 
 def test_gray_with_transparency_stays_gray_on_white() -> None:
     image = Image.merge("LA", (Image.new("L", (2, 1), 10), Image.new("L", (2, 1), 0)))
-    assert decode(content(image)).tolist() == [[[255], [255]]]
+    assert decode(encoded(image)).tolist() == [[[255], [255]]]
     keyed = Image.fromarray(np.array([[10, 20]], np.uint8))
-    assert decode(content(keyed, transparency=10)).ravel().tolist() == [255, 20]
+    assert decode(encoded(keyed, transparency=10)).ravel().tolist() == [255, 20]
 
 
 @pytest.mark.parametrize("transparent", [False, True])
 def test_palettes_become_colours(transparent: bool) -> None:
     image = Image.frombytes("P", (3, 1), bytes([0, 1, 2]))
     image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
-    data = content(image, transparency=bytes([255, 0, 255])) if transparent else content(image)
+    data = encoded(image, transparency=bytes([255, 0, 255])) if transparent else encoded(image)
     middle = [255, 255, 255] if transparent else [0, 255, 0]
     assert decode(data).tolist() == [[[255, 0, 0], middle, [0, 0, 255]]]
 
@@ -98,11 +92,11 @@ def test_palettes_become_colours(transparent: bool) -> None:
 def test_transparent_gif_lies_on_white() -> None:
     image = Image.frombytes("P", (3, 1), bytes([0, 1, 2]))
     image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
-    assert decode(content(image, "GIF", transparency=1)).tolist() == [[[255, 0, 0], [255, 255, 255], [0, 0, 255]]]
+    assert decode(encoded(image, "GIF", transparency=1)).tolist() == [[[255, 0, 0], [255, 255, 255], [0, 0, 255]]]
 
 
 def test_cmyk_becomes_rgb() -> None:
-    pixels = decode(content(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG", quality=100))
+    pixels = decode(encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG", quality=100))
     red, green, blue = pixels[4, 4].tolist()
     assert red > 240
     assert green < 15
@@ -128,7 +122,7 @@ def test_pictures_stand_upright(form: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     options: dict[str, object] = {"lossless": True} if form == "WEBP" else {}
-    data = content(Image.fromarray(np.ascontiguousarray(stored)), form, exif=exif, **options)
+    data = encoded(Image.fromarray(np.ascontiguousarray(stored)), form, exif=exif, **options)
     pixels = decode(data, 1)[:, :, 0]
     assert pixels.shape == (16, 32)
     assert np.abs(pixels.astype(int) - seen).max() <= 8
@@ -153,7 +147,7 @@ def test_broken_exif_neither_makes_a_picture_bad_nor_a_noise(tmp_path: Path) -> 
 def test_garbled_files_are_bad_pictures_and_nothing_else(form: str) -> None:
     """Whatever is flipped or cut, decoding gives pixels or `BadPictureError`."""
     noise = np.random.default_rng(3).integers(0, 256, (24, 24, 3), dtype=np.uint8)
-    whole = content(Image.fromarray(noise), form)
+    whole = encoded(Image.fromarray(noise), form)
     chance = random.Random(7)
     for _ in range(60):
         broken = bytearray(whole[: chance.randrange(1, len(whole) + 1)])

@@ -1,7 +1,6 @@
 """What parts of pictures promise, as random crops take them from files: coarser where that is faster, never wrong."""
 
 import contextlib
-import io
 import random
 import warnings
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pictures import encoded
 from PIL import Image
 
 from triscale.data.decoding import BadPictureError, PixelBox, decode, decode_part
@@ -19,12 +19,6 @@ from triscale.data.preprocessing import resample, stretch
 from triscale.errors import UserError
 
 Bytes = npt.NDArray[np.uint8]
-
-
-def content(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format=form, **options)
-    return buffer.getvalue()
 
 
 def photograph(h: int = 96, w: int = 128, channels: int = 3) -> Bytes:
@@ -53,7 +47,7 @@ def jpeg(pixels: Bytes, orientation: int = 1, **options: object) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = orientation
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-    return content(image, "JPEG", exif=exif, quality=95, **options)
+    return encoded(image, "JPEG", exif=exif, quality=95, **options)
 
 
 @given(
@@ -69,7 +63,7 @@ def test_a_part_in_full_resolution_is_cut_from_the_whole(
     stored = turned(photograph(*size), orientation)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = jpeg(stored, orientation) if form == "JPEG" else content(Image.fromarray(stored), exif=exif)
+    data = jpeg(stored, orientation) if form == "JPEG" else encoded(Image.fromarray(stored), exif=exif)
     asked: list[tuple[int, int]] = []
 
     def box_of(found: tuple[int, int]) -> PixelBox:
@@ -114,7 +108,7 @@ def test_a_coarse_part_is_the_mean_of_its_pixels() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("progressive", [False, True])
 def test_parts_of_any_kind_of_jpeg_have_the_channels_asked_for(mode: str, channels: int, progressive: bool) -> None:
-    data = content(Image.fromarray(photograph()).convert(mode), "JPEG", quality=95, progressive=progressive)
+    data = encoded(Image.fromarray(photograph()).convert(mode), "JPEG", quality=95, progressive=progressive)
     for least in (96, 10):
         part = decode_part(data, lambda size: (0, 0, size[1], size[0]), (least, least), channels)
         assert part.shape[2] == channels
@@ -143,7 +137,7 @@ def test_a_damaged_file_is_noticed_wherever_the_part_lies(tmp_path: Path, least:
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF"])
 def test_parts_of_garbled_files_are_bad_pictures_and_nothing_else(form: str) -> None:
-    whole = content(Image.fromarray(photograph(24, 24)), form)
+    whole = encoded(Image.fromarray(photograph(24, 24)), form)
     chance = random.Random(11)
     for _ in range(60):
         broken = bytearray(whole[: chance.randrange(1, len(whole) + 1)])

@@ -1,17 +1,16 @@
 """What `doctor` promises: everything that is wrong is found in one go, and said in its severity."""
 
-import os
 import shutil
 import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from bad_data import BAD, MANIFESTS, refusing
 from doctored import only, picture, sound, state
 from PIL import Image
-from test_data_faults import BAD, MANIFESTS
+from pngs import png
 
 import triscale
 from triscale.data import read
@@ -203,16 +202,8 @@ def test_sixteen_bits_of_colour_are_noted(tmp_path: Path) -> None:
     image = picture(70)
     wide = np.asarray(image).astype(">u2") * 257
     rows = b"".join(b"\0" + row.tobytes() for row in wide)
-    (root / "cat" / "x.png").write_bytes(_png(48, 48, 16, rows))
+    (root / "cat" / "x.png").write_bytes(png(48, 48, rows, depth=16))
     assert only(doctor(root), "wide").files == ("cat/x.png",)
-
-
-def _png(w: int, h: int, depth: int, rows: bytes) -> bytes:
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    header = struct.pack(">IIBBBBB", w, h, depth, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def test_gray_pictures_that_give_a_class_away_are_a_warning(tmp_path: Path) -> None:
@@ -322,14 +313,7 @@ def test_folders_that_the_system_refuses_are_named_and_the_others_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = sound(tmp_path, classes=("cat", "dog", "owl"))
-    scandir = os.scandir
-
-    def refusing(path: Path) -> object:
-        if Path(path).name == "cat":
-            raise PermissionError(13, "Permission denied")
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", refusing)
+    refusing("cat", monkeypatch)
     found = doctor(root)
     assert "Permission denied" in only(found, "structure").message
     assert found.pictures == 10

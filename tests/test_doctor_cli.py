@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from bad_data import truncated
 from conftest import Answer
 from doctored import picture, sound, state
+from markup import Outline
 from PIL import Image
-from test_data_faults import truncated
-from test_report import Outline
 
 from triscale.doctoring import doctor
 from triscale.errors import UserError

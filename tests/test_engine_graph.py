@@ -5,12 +5,11 @@ import sys
 from pathlib import Path
 
 import hypothesis.strategies as st
-import numpy as np
 import onnx
 import pytest
 import torch
 from hypothesis import given, settings
-from native_program import answered, furthest, pictures, planned
+from native_program import as_near_as_pytorch, pictures, planned
 from specs import architectures
 
 from triscale.arch import Architecture, adapt, published
@@ -20,7 +19,7 @@ from triscale.engines.onnx_runtime import OnnxRuntime
 from triscale.engines.open_vino import OpenVino
 from triscale.engines.table import ENGINES, find_engine, graph_of, weights_of
 from triscale.errors import UserError
-from triscale.nn import Network, build
+from triscale.nn import build
 from triscale.nn.blocks import SqueezeExcite
 
 CPU = torch.device("cpu")
@@ -28,16 +27,11 @@ OTHERS = tuple(name for name, kind in ENGINES.items() if name != "native" and no
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def near_pytorch(found: np.ndarray, network: Network, x: np.ndarray) -> None:
-    wanted = answered(network, x)
-    assert furthest(found, wanted) < 1e-5 + 8 * furthest(answered(network, x, torch.float32), wanted)
-
-
 @given(architectures(), st.integers(0, 1000), st.integers(1, 4))
 def test_onnx_runtime_computes_from_the_graph_what_pytorch_does(architecture: Architecture, seed: int, n: int) -> None:
     _, network = planned(architecture, seed)
     x = pictures(architecture, n, seed)
-    near_pytorch(OnnxRuntime(graph_of(architecture, weights_of(network)), threads=1)(x), network, x)
+    as_near_as_pytorch(OnnxRuntime(graph_of(architecture, weights_of(network)), threads=1)(x), network, x)
 
 
 @settings(max_examples=10)
@@ -45,7 +39,7 @@ def test_onnx_runtime_computes_from_the_graph_what_pytorch_does(architecture: Ar
 def test_openvino_computes_from_the_graph_what_pytorch_does(architecture: Architecture, seed: int, n: int) -> None:
     _, network = planned(architecture, seed)
     x = pictures(architecture, n, seed)
-    near_pytorch(OpenVino(graph_of(architecture, weights_of(network)), threads=1)(x), network, x)
+    as_near_as_pytorch(OpenVino(graph_of(architecture, weights_of(network)), threads=1)(x), network, x)
 
 
 SIGNALLED = """
@@ -84,7 +78,7 @@ def test_graphs_of_published_networks_pass_onnxs_own_checks(name: str) -> None:
     run = OnnxRuntime(graph.SerializeToString(), threads=1)
     assert run.metadata() == {"said": "so"}
     for n in (3, 1):  # a batch of any size
-        near_pytorch(run(pictures(architecture, n)), network, pictures(architecture, n))
+        as_near_as_pytorch(run(pictures(architecture, n)), network, pictures(architecture, n))
 
 
 @given(architectures())
@@ -109,7 +103,7 @@ def test_an_engine_that_is_named_answers(name: str) -> None:
     network = planned(adapt(published("efficientnet_lite0"), resolution=(40, 32), classes=5))[1]
     x = pictures(network.architecture, 3)
     with running(network, engine=name) as logits:
-        near_pytorch(logits(torch.from_numpy(x)).numpy(), network, x)
+        as_near_as_pytorch(logits(torch.from_numpy(x)).numpy(), network, x)
         assert logits(torch.from_numpy(x[:0])).shape == (0, 5)
     assert measure_latency([network], device=CPU, seconds=0.01, engine=name)[0].engine == name
 

@@ -1,31 +1,21 @@
 """`examples/stamps.py` lays a package's pictures out in class folders, and leaves the package as it is."""
 
-import os
 import runpy
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from example_scripts import ROOT, run_example
 from PIL import Image
 
 from triscale.data.folders import list_folder
 
-ROOT = Path(__file__).parent.parent
 EXAMPLE = runpy.run_path(str(ROOT / "examples/stamps.py"))
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "examples/stamps.py", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
-    )
+def run(*words: object) -> subprocess.CompletedProcess[str]:
+    return run_example("stamps.py", *words, timeout=60)
 
 
 def picture(seed: int, size: tuple[int, int] = (120, 90)) -> Image.Image:
@@ -65,7 +55,7 @@ def names(out: Path) -> set[str]:
 def test_every_class_gets_exact_copies_and_the_package_stays_as_it_is(tmp_path: Path) -> None:
     stamps, out = fill(tmp_path / "stamps"), tmp_path / "the out"
     before = state(stamps)
-    done = run(str(stamps), str(out))
+    done = run(stamps, out)
     assert (done.returncode, done.stderr) == (0, "")
     assert state(stamps) == before
     assert names(out) == {f"{label}/{name}.png" for label in EXAMPLE["CLASSES"] for name in ("one", "two")}
@@ -150,25 +140,25 @@ def one_error(done: subprocess.CompletedProcess[str], said: str) -> None:
 
 def test_a_missing_or_unsuitable_folder_is_one_line_and_exit_2(tmp_path: Path) -> None:
     out, other = tmp_path / "out", tmp_path / "other"
-    one_error(run(str(tmp_path / "none"), str(out)), f"there is no folder '{tmp_path / 'none'}'")
+    one_error(run(tmp_path / "none", out), f"there is no folder '{tmp_path / 'none'}'")
     other.mkdir()
-    one_error(run(str(other), str(out)), "no picture of the class bird (animals/birds)")
+    one_error(run(other, out), "no picture of the class bird (animals/birds)")
     stamps = fill(tmp_path / "stamps")
     (stamps / "plants/flowers/torn.png").write_bytes(b"no picture")
-    one_error(run(str(stamps), str(out)), "torn.png' cannot be read")
+    one_error(run(stamps, out), "torn.png' cannot be read")
     assert not out.exists()
 
 
 def test_an_out_that_is_taken_or_within_the_package_is_refused(tmp_path: Path) -> None:
     stamps = fill(tmp_path / "stamps")
     before = state(stamps)
-    one_error(run(str(stamps), str(stamps / "new")), "which is left as it is")
+    one_error(run(stamps, stamps / "new"), "which is left as it is")
     taken = tmp_path / "taken"
     taken.mkdir()
     (taken / "mine.txt").write_text("mine", encoding="utf-8")
-    one_error(run(str(stamps), str(taken)), "is no empty folder")
-    one_error(run(str(stamps), str(taken / "mine.txt")), "is no empty folder")
-    one_error(run(str(stamps), str(taken / "mine.txt/out")), "")
+    one_error(run(stamps, taken), "is no empty folder")
+    one_error(run(stamps, taken / "mine.txt"), "is no empty folder")
+    one_error(run(stamps, taken / "mine.txt/out"), "")
     assert state(stamps) == before
     assert names(taken) == {"mine.txt"}
 

@@ -12,9 +12,7 @@ import torch
 from explained import CLASSES, LOOK, TINY, tiny
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 from scipy.stats import spearmanr
-from sklearn.datasets import load_sample_image
 from torch import Tensor, nn
 
 from triscale.arch import Norm, adapt, multiply, published
@@ -48,14 +46,6 @@ def small(name: str) -> Network:
 
 def noise(n: int, size: tuple[int, int], seed: int = 0) -> Tensor:
     return torch.randn(n, 3, *size, generator=torch.Generator().manual_seed(seed))
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("photos")
-    for name in ("china", "flower"):
-        Image.fromarray(load_sample_image(f"{name}.jpg")).resize((160, 107)).save(place / f"{name}.png")
-    return place
 
 
 FAMILIES = ("efficientnet_b0", "efficientnet_lite0", "mobilenet_v2", "resnet18", "resnet50")

@@ -26,15 +26,6 @@ from triscale.explaining.sheets import CELL, capacity, sheet
 from triscale.fitting import Fitted
 from triscale.models import Model, load
 
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("photos")
-    for name in ("china", "flower"):
-        Image.fromarray(load_sample_image(f"{name}.jpg")).resize((160, 107)).save(place / f"{name}.png")
-    return place
-
-
 LOOKS = [LOOK, replace(LOOK, crop=1.0), replace(LOOK, squash=True), replace(LOOK, interpolation="bilinear", crop=0.5)]
 
 

@@ -11,15 +11,14 @@ import torch
 from pictures import digit_folder
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
+from tiny import fixed_machine
 
 from triscale.costing import cost
 from triscale.data import image_resolution, read
 from triscale.errors import UserError
 from triscale.fitting import Fitted, fit
 from triscale.models import load
-from triscale.nn import Network
-from triscale.training import Checkpoints, Machine
-from triscale.training.choosing import fixed_kernels
+from triscale.training import Checkpoints
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -79,11 +78,7 @@ def test_the_same_seed_leaves_the_same_model_on_the_same_machine(
 ) -> None:
     folder = digit_folder(tmp_path / "digits", classes=2, each=8)
 
-    def machine(network: Network, batch: int, device: torch.device) -> Machine:
-        """What is measured as fastest may be something else the second time."""
-        return Machine(str(device), "fp32", 1, batch, 1e-5, {}, kernels=fixed_kernels(network))
-
-    monkeypatch.setattr("triscale.fitting.candidates.fastest_machine", machine)
+    monkeypatch.setattr("triscale.fitting.candidates.fastest_machine", fixed_machine)
     for index in range(2):
         fit(folder, out=tmp_path / f"run{index}", macs=300_000, epochs=2, baseline="mobilenet_v2", seed=5)
     first, second = (tmp_path / f"run{index}" / "model.safetensors" for index in range(2))

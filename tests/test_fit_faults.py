@@ -3,28 +3,25 @@
 import hashlib
 import os
 import signal
-import struct
 import subprocess
 import sys
 import time
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from pictures import digit_folder
 from PIL import Image
+from pngs import bomb
 from sklearn.datasets import load_digits
+from tiny import fixed_machine
 
 from triscale.errors import TriscaleError, UserError
 from triscale.fitting import Fitted, How, Listener, fit, resume
 from triscale.models import load
-from triscale.nn import Network
 from triscale.runs import RunDirectory
-from triscale.training import CLOCK, Checkpoints, EpochMetrics, Machine, StoppedError
-from triscale.training.choosing import fixed_kernels
+from triscale.training import CLOCK, Checkpoints, EpochMetrics, StoppedError
 
 QUICK = {"macs": 300_000, "epochs": 1, "baseline": "resnet18"}
 
@@ -48,22 +45,11 @@ def truncated(path: Path) -> None:
     whole.unlink()
 
 
-def bomb(path: Path) -> None:
-    """20,000 × 20,000 pixels in some kilobytes: 1.2 GB once decoded."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
-    body = zlib.compress(bytes(100_000))
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b""))
-
-
 BAD_FILES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "truncated JPEG": ("torn.jpg", truncated, "torn.jpg"),
     "zero bytes": ("none.png", lambda path: path.write_bytes(b""), "empty"),
     "text called .jpg": ("text.jpg", lambda path: path.write_text("no picture\n" * 50), "not a picture"),
-    "bomb": ("bomb.png", bomb, "20000×20000"),
+    "bomb": ("bomb.png", lambda path: path.write_bytes(bomb()), "20000×20000"),
     "link to itself": ("loop.png", lambda path: path.symlink_to(path), "symbolic links"),
 }
 
@@ -142,19 +128,14 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunDi
     """Images, and a run of nine epochs on them that nothing disturbed."""
     folder = digit_folder(tmp_path_factory.mktemp("whole") / "digits", classes=2, each=8)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("triscale.fitting.candidates.fastest_machine", _one_thread)
+        patch.setattr("triscale.fitting.candidates.fastest_machine", fixed_machine)
         fit(folder, out=folder.parent / "run", **{**QUICK, "epochs": 9})
     return folder, RunDirectory.open(folder.parent / "run")
 
 
-def _one_thread(network: Network, batch: int, device: torch.device) -> Machine:
-    """Nothing measured: which precision and kernels are fastest must not differ between two runs that are compared."""
-    return Machine(str(device), "fp32", 1, batch, 1e-5, {}, kernels=fixed_kernels(network))
-
-
 @pytest.fixture
 def steady(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("triscale.fitting.candidates.fastest_machine", _one_thread)
+    monkeypatch.setattr("triscale.fitting.candidates.fastest_machine", fixed_machine)
 
 
 def _ended_as(run: RunDirectory, whole: RunDirectory) -> None:

@@ -1,7 +1,6 @@
 """`examples/letters.py`: whole families to a split, nothing twice, nothing that is no letter."""
 
 import importlib
-import os
 import re
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pytest
+from example_scripts import ROOT, run_example
 from fontTools.subset import Options, Subsetter
 from fontTools.ttLib import TTFont
 from PIL import Image
@@ -23,7 +23,6 @@ import triscale
 
 pytestmark = pytest.mark.slow  # an example: hundreds of glyphs are drawn
 
-ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
 letters, letters_fonts = map(importlib.import_module, ("letters", "letters_fonts"))
 LETTERS = letters_fonts.CHARACTERS
@@ -42,15 +41,7 @@ GROUPS = ({"deja_vu_sans", "deja_vu_serif"}, {"stix_general"}, {"cmr"}, {"cmtt"}
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "examples/letters.py", "--size", "32", *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONIOENCODING": "utf-8"},
-    )
+    return run_example("letters.py", "--size", 32, *arguments, timeout=120)
 
 
 def copy(folder: Path, names: tuple[str, ...] = USED) -> Path:

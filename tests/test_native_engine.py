@@ -19,9 +19,8 @@ from typing import Any
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
-from native_program import Single, answered, furthest, pictures, planned
+from native_program import answered, as_near_as_pytorch, furthest, pictures, planned
 from specs import architectures
 from tiny import TINY
 
@@ -33,26 +32,18 @@ from triscale.engines.native import library as library_module
 from triscale.engines.native.layers import NONE, Kind, Layer
 from triscale.engines.native.library import Precision
 from triscale.errors import TriscaleError, UserError
-from triscale.nn import Network
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.skipif(available().isa is None, reason=f"no native engine: {available().why}"),
 ]
 
-SINGLE = 1e-5
 NETWORKS = ("efficientnet_b0", "efficientnet_lite0", "mobilenet_v1", "mnasnet_a1", "resnet18", "resnet50")
 
 
 @cache
 def tiny_plan() -> Plan:
     return planned(TINY)[0]
-
-
-def as_near_as_pytorch(found: Single, network: Network, x: Single) -> None:
-    """To what double precision gives: a network can make much of the last digit, and then does so of PyTorch's too."""
-    wanted = answered(network, x)
-    assert furthest(found, wanted) < SINGLE + 8 * furthest(answered(network, x, torch.float32), wanted)
 
 
 @settings(max_examples=100)

@@ -12,7 +12,7 @@ import pytest
 import safetensors.numpy
 import safetensors.torch
 import torch
-from native_program import planned
+from native_program import pictures, planned
 from tiny import TINY
 
 from triscale.arch.resolve import read_metadata
@@ -52,11 +52,6 @@ def network_weights(network: Network) -> dict[str, np.ndarray]:
     return {name: tensor.detach().numpy() for name, tensor in network.state_dict().items()}
 
 
-def pictures(network: Network, n: int) -> np.ndarray:
-    shape = n, network.architecture.channels, *network.architecture.resolution
-    return np.random.default_rng(0).standard_normal(shape, np.float32)
-
-
 def test_a_picture_is_answered_without_torch_as_with_it(fitted: Fitted, digits: Path) -> None:
     picture = digits / "digit-1" / "003.png"
     words = [sys.executable, "-c", ANSWER, str(fitted.run.path), str(picture)]
@@ -71,7 +66,7 @@ def test_a_picture_is_answered_without_torch_as_with_it(fitted: Fitted, digits: 
 @pytest.mark.parametrize("name", ["", "model.safetensors"])
 def test_a_run_and_its_model_file_give_the_bits_of_the_network(fitted: Fitted, name: str) -> None:
     model = load(fitted.run.path)
-    x = pictures(model, 3)
+    x = pictures(model.architecture, 3)
     with Engine(compile_plan(model.architecture, network_weights(model))) as engine:
         wanted = engine(x)
     with open_run(fitted.run.path / name, threads=1, streams=2) as engine:
@@ -82,7 +77,7 @@ def test_a_run_and_its_model_file_give_the_bits_of_the_network(fitted: Fitted, n
 def test_what_is_answered_comes_from_the_weights_that_lie_there_now(fitted: Fitted, tmp_path: Path) -> None:
     shutil.copy(fitted.run.model, tmp_path)
     model = load(tmp_path)
-    x = pictures(model, 1)
+    x = pictures(model.architecture, 1)
     with open_run(tmp_path) as before, torch.no_grad():
         model.get_parameter("head.classifier.bias").add_(1)
         model.save(tmp_path / "model.safetensors")

@@ -1,11 +1,11 @@
 import json
 import re
 import shutil
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from markup import Outline, check_self_contained
 from pictures import digit_folder
 
 from triscale.data import Images
@@ -19,48 +19,12 @@ from triscale.reporting.plots import Tried, curve, reliability, tradeoff
 from triscale.runs import RunDirectory
 
 
-class Outline(HTMLParser):
-    """What a browser would fetch, and the page's text; checks that every element is closed in order."""
-
-    VOID = frozenset(("meta", "img", "br", "path", "use", "rect", "line", "circle"))
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.addresses: list[str] = []
-        self.tags: list[str] = []
-        self.text = ""
-        self._open: list[str] = []
-        self.feed(page)
-        self.close()
-        assert self._open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "srcset")]
-        if tag not in self.VOID:
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "srcset")]
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
 def page_of(run: RunDirectory) -> str:
     return run.report.read_text(encoding="utf-8")
 
 
 def test_the_page_fetches_nothing_and_runs_nothing(fitted: Fitted) -> None:
-    page = page_of(fitted.run)
-    outline = Outline(page)
-    assert all(address.startswith(("#", "data:image/")) for address in outline.addresses)
-    assert "script" not in outline.tags
-    assert not re.search(r"https?:|@import|url\((?!#)", page)
+    check_self_contained(page_of(fitted.run))
 
 
 def test_the_page_shows_what_was_asked_realised_planned_and_reached(fitted: Fitted) -> None:

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 from test_study import tiny
-from trainings import ENVIRONMENT, LONGEST
+from trainings import ENVIRONMENT
+from waiting import LONGEST
 
 import triscale
 from triscale.arch import resolve, to_json

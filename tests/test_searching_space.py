@@ -9,6 +9,7 @@ from typing import Any, get_args
 import hypothesis.strategies as st
 import pytest
 import torch
+from choices import differing
 from hypothesis import given, settings
 from hypothesis.strategies import DrawFn, SearchStrategy
 from scipy.stats import chisquare
@@ -82,10 +83,6 @@ def in_space(space: Space, codes: Codes) -> bool:
     return [type(code) for code in codes] == [int] * len(space.names) and all(
         0 <= code < count for code, count in zip(codes, space.counts, strict=True)
     )
-
-
-def differing(one: Codes, other: Codes) -> int:
-    return sum(a != b for a, b in zip(one, other, strict=True))
 
 
 # --- any discrete space ---

@@ -8,6 +8,7 @@ from statistics import fmean
 
 import hypothesis.strategies as st
 import pytest
+from choices import differing
 from hypothesis import given, settings
 from optuna.trial import TrialState
 from scipy.stats import chisquare
@@ -48,10 +49,6 @@ MADE: dict[str, Callable[[], Strategy]] = {
     "random": RandomChoice,
     "tpe": Early,
 }
-
-
-def differing(one: Codes, other: Codes) -> int:
-    return sum(a != b for a, b in zip(one, other, strict=True))
 
 
 def worth(codes: Codes) -> float:

@@ -8,12 +8,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from itertools import cycle
 from pathlib import Path
 
 import httpx
 import pytest
+from waiting import until
 
 from triscale.errors import UserError
 from triscale.fitting import Fitted
@@ -23,6 +25,7 @@ from triscale.serving.replicas import Cluster, model_file
 # Looked for, not imported: Ray reads what quietens it while it is imported, which Triscale sets before.
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="takes Ray")
 PATIENCE = 600.0  # seconds: Ray begins slowly on a machine that has other work
+patiently = partial(until, longest=PATIENCE, every=0.1)
 
 
 def replicas(model: str) -> set[int]:
@@ -37,13 +40,6 @@ def replicas(model: str) -> set[int]:
             if command.startswith(b"ray::") and f"ServeReplica:{model}:".encode() in command:
                 found.add(int(entry.name))
     return found
-
-
-def until(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 @pytest.mark.slow
@@ -98,13 +94,13 @@ def test_a_replica_that_is_killed_under_load_costs_nobody_a_right_answer_and_is_
         users = [threading.Thread(target=user, args=(number,)) for number in range(6)]
         for one in users:
             one.start()
-        until(lambda: answered[0] > 100)
+        patiently(lambda: answered[0] > 100)
         os.kill(min(before), signal.SIGKILL)
         at_kill = answered[0]
-        until(lambda: answered[0] > at_kill + 100)
-        until(lambda: len(replicas(name) - {min(before)}) == 2)
+        patiently(lambda: answered[0] > at_kill + 100)
+        patiently(lambda: len(replicas(name) - {min(before)}) == 2)
         with_both = answered[0]
-        until(lambda: answered[0] > with_both + 100)
+        patiently(lambda: answered[0] > with_both + 100)
         over.set()
         for one in users:
             one.join(PATIENCE)
@@ -114,7 +110,7 @@ def test_a_replica_that_is_killed_under_load_costs_nobody_a_right_answer_and_is_
         server.send_signal(signal.SIGTERM)
         out, _ = server.communicate(timeout=PATIENCE)
         assert (server.returncode, out) == (143, "")
-        until(lambda: not replicas(name))
+        patiently(lambda: not replicas(name))
     finally:
         server.terminate()
         server.communicate(timeout=PATIENCE)

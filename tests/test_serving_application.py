@@ -3,9 +3,7 @@
 import asyncio
 import base64
 import io
-import struct
 import threading
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from pngs import GRAY, bomb
 from served import HOME, Gate, asking, bright, brightness, error, get, gray, known, post, said
 
 from triscale.errors import UserError
@@ -103,24 +102,14 @@ def test_what_is_no_picture_is_refused_in_a_line(content: bytes, status: int, wh
     assert why in error(answer)
 
 
-def bomb(width: int, height: int) -> bytes:
-    """A PNG of a few hundred bytes that says it is large, and would be."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 10_000)) + chunk(b"IEND", b"")
-
-
 def test_a_picture_of_too_many_pixels_is_refused_before_one_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(_: object) -> None:
         raise AssertionError("a pixel was decoded")
 
     monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", load)
-    answer = post("/predict", bomb(60_000, 60_000))
+    answer = post("/predict", bomb(60_000, 60_000, kind=GRAY))
     assert (answer.status_code, "60000×60000" in error(answer)) == (413, True)
-    assert post("/predict", bomb(101, 100), limits=Limits(pixels=10_000)).status_code == 413
+    assert post("/predict", bomb(101, 100, kind=GRAY), limits=Limits(pixels=10_000)).status_code == 413
 
 
 def scans(extra: int) -> bytes:

@@ -4,7 +4,7 @@ import json
 import random
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from signal import SIGTERM
@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from served import PATIENCE, Gate, bright, connected, everything, fetch, gray, head, known, serving
+from waiting import until
 
 from triscale.serving import Limits, connections, guarding
 from triscale.serving.tokens import Token
@@ -48,13 +49,6 @@ def check(port: int) -> None:
     """Another user's answer, right as ever."""
     value = random.randrange(256)
     assert fetch(port, value) == pytest.approx(bright(value), abs=1e-6)
-
-
-def until(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /pre", head(100)[:-2]], ids=["nothing", "line", "head"])

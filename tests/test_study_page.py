@@ -2,13 +2,11 @@
 
 import copy
 import json
-import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from markup import Outline, Tables, check_self_contained, squeezed
 from study_values import GRID, MIXES, height, plain, study, unfinished
-from test_report import Outline
 
 from triscale.reporting.labels import shortened
 from triscale.reporting.study import study_page, write_study_page
@@ -20,50 +18,9 @@ def page() -> str:
     return study_page(study())
 
 
-class Tables(HTMLParser):
-    """The cells of a page, [table][row][cell], and what its heads say of them."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.found: list[list[list[str]]] = []
-        self.captions = 0
-        self.heads: list[dict[str, str | None]] = []
-        self._open = False
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag == "table":
-            self.found.append([])
-        elif tag == "tr":
-            self.found[-1].append([])
-        elif tag in ("td", "th"):
-            self.found[-1][-1].append("")
-            self._open = True
-            if tag == "th":
-                self.heads.append(dict(attrs))
-        self.captions += tag == "caption"
-
-    def handle_endtag(self, tag: str) -> None:
-        self._open = self._open and tag not in ("td", "th")
-
-    def handle_data(self, data: str) -> None:
-        if self._open:
-            self.found[-1][-1][-1] += data
-
-    def of(self, title: str) -> list[list[str]]:
-        """The first table whose head has that column."""
-        return next(table for table in self.found if title in table[0])
-
-
-def squeezed(text: str) -> str:
-    return re.sub(r"\s+", " ", text)
-
-
 def test_the_page_fetches_nothing_and_runs_nothing(page: str) -> None:
-    outline = Outline(page)
-    assert all(address.startswith("#") for address in outline.addresses)
-    assert "script" not in outline.tags
-    assert not re.search(r"https?:|@import|url\((?!#)|\son[a-z]+=", page)
+    check_self_contained(page)
+    assert all(address.startswith("#") for address in Outline(page).addresses)
 
 
 def test_the_page_is_for_dark_mode_and_phones_too(page: str) -> None:

@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from trainings import checkpoint, command, finished, network, results, started, until
+from trainings import checkpoint, command, finished, network, results, started
+from waiting import until
 
 KILLS, EARLY = 20, 3
 

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from trainings import ENVIRONMENT, LONGEST, checkpoint, command, network, plan, results, started, until
+from trainings import ENVIRONMENT, checkpoint, command, network, plan, results, started
+from waiting import LONGEST, until
 
 import triscale as package
 from triscale.kernels import library

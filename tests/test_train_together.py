@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import CPU, LOOK, TINY, some_digits
-from trainings import LONGEST, checkpoint, finished, network, results, started, until
+from trainings import checkpoint, finished, network, results, started
+from waiting import LONGEST, until
 
 from triscale.data import prepare
 from triscale.evaluating import predict_images

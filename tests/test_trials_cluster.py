@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from fake_ray import FakeRay, install
-from small_trials import LONG, MADE, SHORT, SMALL, carry_out, entries, entry, found, patiently, trial
+from small_trials import LONG, MADE, SHORT, SMALL, carry_out, entries, entry, found, trial
+from waiting import until
 
 from triscale.data import Data
 from triscale.errors import TriscaleError, UserError
@@ -196,9 +197,9 @@ def test_a_node_that_dies_in_the_middle_changes_no_outcome(
 
         done = carry_out(ledger, pool, wanted, told)
         assert killed
-        patiently(lambda: pool.slots == 1)
+        until(lambda: pool.slots == 1)
         nodes.add_node(num_cpus=1)
-        patiently(lambda: pool.slots == 2)
+        until(lambda: pool.slots == 2)
     assert capfd.readouterr().out == "", "standard output is for the answer"
     assert ledger.finished() == done
     with closing(Ledger(tmp_path / "local.db", "study")) as own, closing(Workers(data, 1)) as workers:

@@ -19,8 +19,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_trials import LONG, SHORT, carry_out, entries, entry, found, patiently, trial
-from trainings import ENVIRONMENT, LONGEST, started, until
+from small_trials import LONG, SHORT, carry_out, entries, entry, found, trial
+from trainings import ENVIRONMENT, started
+from waiting import LONGEST, until
 
 from triscale.data import Data
 from triscale.errors import TriscaleError
@@ -134,7 +135,7 @@ def test_a_worker_that_died_with_nothing_to_do_is_an_error_to_who_measures_and_r
 ) -> None:
     (process,) = pool.processes
     os.kill(process, signal.SIGKILL)
-    patiently(lambda: not alive(process))
+    until(lambda: not alive(process))
     wanted = trial(data)
     with pytest.raises(TriscaleError, match="small cannot be measured: its worker died"):
         pool.measure([Probe(wanted.architecture, 16, wanted.how)])
@@ -206,7 +207,7 @@ def test_when_the_driver_is_killed_no_finished_trial_is_lost_and_no_process_is_l
         said(process, "done 2, 1 running")
         process.send_signal(signal.SIGKILL)
         process.wait()
-        patiently(lambda: not any(map(alive, workers)))
+        until(lambda: not any(map(alive, workers)))
         assert process.stderr is not None
         assert "Traceback" not in process.stderr.read()
 
@@ -241,7 +242,7 @@ def test_a_driver_that_is_killed_at_random_moments_ends_with_the_outcomes_of_one
             time.sleep(chance.uniform(0, 2))
             process.send_signal(signal.SIGKILL)
             assert process.wait() == -signal.SIGKILL
-            patiently(lambda workers=workers: not any(map(alive, workers)))
+            until(lambda workers=workers: not any(map(alive, workers)))
         if place.exists():
             with closing(Ledger(place, "study")) as ledger:
                 found_now = ledger.finished()
@@ -311,7 +312,7 @@ def test_the_dashboard_shows_the_ledger_while_trials_run_and_does_not_disturb_th
             trials = json.loads(fetched(f"http://127.0.0.1:{port}/api/studies/1"))["trials"]
             return sorted(one["values"][0] for one in trials if one["state"] == "Complete")
 
-        patiently(lambda: shown() == sorted(one.selection for one in done.values()))
+        until(lambda: shown() == sorted(one.selection for one in done.values()))
     assert len(done) == len(wanted)
     assert ledger.finished() == done
     assert {"Waiting", "Running"} <= set.union(*states), "it was looked at in the middle"

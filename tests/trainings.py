@@ -6,19 +6,18 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from tiny import TINY
+from waiting import LONGEST
 
 from triscale.arch import to_json
 
 SOURCES = Path(__file__).parent.parent / "src"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SOURCES), "OMP_NUM_THREADS": "1"}
-LONGEST = 300  # seconds until a process is taken for one that hangs
 RESULTS = ("model.safetensors", "metrics.jsonl", "predictions.csv")
 NOISY = replace(TINY, head=replace(TINY.head, dropout=0.2), stochastic_depth=0.2, name="noisy")
 
@@ -55,17 +54,6 @@ def started(*words: object, line: list[str] | None = None) -> Iterator[subproces
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-
-
-def until(ready: Callable[[], bool], process: subprocess.Popen[str]) -> bool:
-    """Waits for it; False where the process ended before."""
-    deadline = time.monotonic() + LONGEST
-    while not ready():
-        if process.poll() is not None:
-            return False
-        assert time.monotonic() < deadline, "it hangs"
-        time.sleep(0.002)
-    return True
 
 
 def checkpoint(run: Path) -> int:
