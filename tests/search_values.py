@@ -11,6 +11,9 @@ from typing import Any
 
 from triscale.arch import Architecture, Basic, FusedMBConv, Head, MBConv, Stage, Stem, to_dict
 from triscale.costing import cost
+from triscale.data import Augment
+from triscale.plain import to_plain
+from triscale.training import Recipe
 
 REFERENCE = Architecture(
     stem=Stem(8, stride=1),
@@ -25,6 +28,8 @@ REFERENCE = Architecture(
 )
 BLOCKS = (MBConv(5, 4, 0.0), FusedMBConv(3, 4), Basic(5))
 LIMIT, RUNGS, FINALISTS, WINNER = 2_100_000.0, [1, 3, 9], [4, 1, 7], 4
+FINAL = (1, 2, 3)  # seeds of the runs that judge; by the first one, 0, candidates are chosen
+RECIPE = Recipe(9, batch=80, augment=Augment(shift=0.1, flip=True, policy="randaugment", mixup=0.2))
 T = 4.302652729911275  # Student's, two degrees of freedom, 97.5 %
 
 
@@ -44,22 +49,35 @@ def interval(values: Sequence[float]) -> list[float]:
     return [mean, mean - half, mean + half]
 
 
+def final(order: int) -> list[float]:
+    """What the final runs of a network reach, seed by seed."""
+    return [_end(order) + 0.002 * place * (-1) ** order for place in range(len(FINAL))]
+
+
+def gain(order: int) -> list[float]:
+    """[mean, low, high] of what it reaches more than the reference."""
+    return interval([a - b for a, b in zip(final(order), final(-1), strict=True)])
+
+
+def _end(order: int) -> float:
+    return 0.8 + 0.004 * order + (0.02 if order == WINNER else 0.0)
+
+
 def candidate(order: int) -> dict[str, Any]:
     """order: -1 for the reference."""
-    made = REFERENCE if order < 0 else network(order)
-    last = 2 if order < 0 or order in (*FINALISTS, 2) else order % 2
-    end = 0.8 + 0.004 * order + (0.02 if order == WINNER else 0.0)
+    made, judged = REFERENCE if order < 0 else network(order), order < 0 or order in FINALISTS
+    last = 2 if judged or order == 2 else order % 2
+    reached = [] if order < 0 else [_end(order) - (0.3, 0.1, 0.0)[place] for place in range(last + 1)]
     runs = [
-        {"epochs": epochs, "seed": 0, "accuracy": end - (0.3, 0.1, 0.0)[place], "seconds": 4.0 * epochs + order}
-        for place, epochs in enumerate(RUNGS[: last + 1])
-        if order >= 0 or epochs == RUNGS[-1]
+        {"epochs": epochs, "seed": 0, "accuracy": accuracy, "seconds": 4.0 * epochs + order, "final": False}
+        for epochs, accuracy in zip(RUNGS, reached, strict=False)
     ]
-    if order < 0 or order in FINALISTS:
-        runs += [
-            {"epochs": 9, "seed": seed, "accuracy": end + 0.002 * seed * (-1) ** order, "seconds": 37.0 + order}
-            for seed in (1, 2)
-        ]
-    full = [run["accuracy"] for run in runs if run["epochs"] == RUNGS[-1]]
+    runs += [
+        {"epochs": RUNGS[-1], "seed": seed, "accuracy": accuracy, "seconds": 37.0 + order, "final": True}
+        for seed, accuracy in zip(FINAL, final(order), strict=True)
+        if judged
+    ]
+    full = final(order) if judged else [run["accuracy"] for run in runs if run["epochs"] == RUNGS[-1]]
     median = 0.003 + 0.0001 * order
     return {
         "order": order,
@@ -71,19 +89,19 @@ def candidate(order: int) -> dict[str, Any]:
         "costs": {"macs": float(cost(made).macs)},
         "used": cost(made).macs / LIMIT,
         "latency": {"median": median, "low": median - 0.001, "high": median + 0.002, "n": 11}
-        | {"device": "cpu", "threads": 2},
+        | {"device": "cpu", "threads": 2, "engine": "native", "precision": "fp32"},
         "rung": last,
         "runs": runs,
         "accuracy": None if not full else interval(full) if len(full) == 3 else full,
         "value": fmean(full) if full else None,
+        "gain": gain(order) if order in FINALISTS else None,
     }
 
 
 @cache
 def _search() -> str:
     reference, candidates = candidate(-1), [candidate(order) for order in range(9)]
-    by_seed = [{run["seed"]: run["accuracy"] for run in one["runs"]} for one in (candidates[WINNER], reference)]
-    won, lost = ([candidates[WINNER]["runs"][-3 + seed]["accuracy"] for seed in range(3)], list(by_seed[1].values()))
+    runs = [run for one in (reference, *candidates) for run in one["runs"]]
     mean = [0.51, 0.47, 0.55]
     values = {
         "schema": 1,
@@ -99,22 +117,17 @@ def _search() -> str:
         "space": {"name": "around tiny_net", "points": 6.14e21, "networks": 5184.0},
         "images": 1293,
         "rungs": RUNGS,
-        "recipe": {
-            "epochs": 9,
-            "batch": 80,
-            "optimizer": {"kind": "adamw", "decay": 0.05},
-            "rate": {"kind": "cosine", "peak": 0.004},
-            "smoothing": 0.1,
-            "augment": {"shift": 0.1, "flip": True, "crop_scale": None, "policy": "randaugment", "layers": 2}
-            | {"magnitude": 9.0, "erase": 0.0, "mixup": 0.2, "cutmix": 0.0},
-        },
+        "recipe": to_plain(RECIPE),
         "how": {"device": "cpu", "precision": "bf16", "threads": 1, "kernels": True},
         "workers": 2,
         "reference": reference,
         "candidates": candidates,
+        "used_up": False,
+        "failed": 0,
         "finalists": FINALISTS,
         "winner": WINNER,
-        "gain": interval([a - b for a, b in zip(won, lost, strict=True)]),
+        "judged": {"seeds": list(FINAL), "out_of": len(FINALISTS)},
+        "gain": gain(WINNER),
         "curve": [[60.0, 5, 0.79], [120.0, 9, 0.804], [200.0, 12, 0.836]],
         "learned": [
             {
@@ -128,8 +141,8 @@ def _search() -> str:
                 "explained": 0.0,
             },
         ],
-        "time": {"seconds": 221.8, "trials": 25, "trained": 373.8, "workers": 2, "share_of_trials": 0.843}
-        | {"share_without_trials": 0.11},
+        "time": {"seconds": 221.8, "trials": len(runs), "trained": sum(run["seconds"] for run in runs), "workers": 2}
+        | {"share_of_trials": 0.843, "share_without_trials": 0.11},
     }
     return json.dumps(values)
 
@@ -162,12 +175,22 @@ def reference_won() -> dict[str, Any]:
 
 def unfinished() -> dict[str, Any]:
     """Halving goes on: nothing has a second seed, and the reference was not trained yet."""
-    values = search() | {"finished": False, "winner": None, "gain": None, "time": None, "finalists": []}
+    values = search() | {"finished": False, "winner": None, "judged": None, "gain": None, "time": None, "finalists": []}
     for one in values["candidates"]:
         one["runs"] = [run for run in one["runs"] if run["seed"] == 0]
         full = [run["accuracy"] for run in one["runs"] if run["epochs"] == RUNGS[-1]]
-        one |= {"latency": None, "accuracy": full or None, "value": full[0] if full else None}
+        one |= {"latency": None, "accuracy": full or None, "value": full[0] if full else None, "gain": None}
     values["reference"] |= {"runs": [], "rung": -1, "accuracy": None, "value": None, "latency": None}
+    return values
+
+
+def earlier() -> dict[str, Any]:
+    """As files are of before some seeds judged and one chose, and before failed candidates were counted."""
+    values = {key: value for key, value in search().items() if key not in ("used_up", "failed", "judged")}
+    for one in (values["reference"], *values["candidates"]):
+        del one["gain"]
+        for run in one["runs"]:
+            del run["final"]
     return values
 
 

@@ -5,6 +5,9 @@ import math
 from functools import cache
 from typing import Any
 
+from triscale.plain import to_plain
+from triscale.training import Recipe
+
 TOP = (0.25, 0.45, 0.3)
 MIXES = {
     "depth": (1.0, 0.0, 0.0),
@@ -51,6 +54,8 @@ def arm(place_: int, name: str, factor: float) -> dict[str, Any]:
             "n": 11,
             "device": "cpu",
             "threads": 2,
+            "engine": "native",
+            "precision": "fp32",
         },
         "selection": [mean - 0.001, mean, mean + 0.001],
         "selection_mean": [mean, mean - 0.004, mean + 0.004],
@@ -93,6 +98,7 @@ def _study() -> str:
         "epochs": 6,
         "pixels": [24, 24],
         "how": {"device": "cpu", "precision": "bf16", "threads": 1, "kernels": True},
+        "recipe": to_plain(Recipe(epochs=6)),
         "noise": 0.0031,
         "ladder": [
             {"design": "five", "arms": 5, "trials": 30, "chosen": False} | line,

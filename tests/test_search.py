@@ -16,6 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import search_values
+from shapes import differing_keys
 from test_study import tiny
 from trainings import ENVIRONMENT
 from waiting import LONGEST
@@ -59,6 +61,11 @@ def test_a_search_leaves_a_network_its_values_its_space_and_its_page(searched: P
     assert values["time"]["trials"] == sum(len(c["runs"]) for c in (values["reference"], *values["candidates"]))
     assert cost(resolve(searched / "network.json")).macs <= float(limit)
     assert "<html" in (searched / "report.html").read_text()
+
+
+def test_pages_of_searches_are_tested_with_the_keys_that_a_search_writes(searched: Path) -> None:
+    written = json.loads((searched / "search.json").read_text())
+    assert differing_keys(written, search_values.search(), free=("network", "choices", "costs", "limits")) == []
 
 
 def test_what_was_found_is_taken_by_its_path_and_by_the_directory(searched: Path, triscale: Run) -> None:

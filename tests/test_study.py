@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import study_values
 from pictures import digit_folder
+from shapes import differing_keys
 
 from triscale.arch import Architecture, resolve, to_json
 from triscale.costing import cost
@@ -105,6 +107,10 @@ def test_a_study_leaves_its_answer_its_page_and_coefficients_that_are_rules(stud
     )
     assert find_rule(str(studied / "coefficients-fastest.json")).at_factor(2.0).factor == pytest.approx(2)
     assert "<html" in (studied / "report.html").read_text()
+
+
+def test_pages_of_studies_are_tested_with_the_keys_that_a_study_writes(studied: Path) -> None:
+    assert differing_keys(json.loads((studied / "study.json").read_text()), study_values.study()) == []
 
 
 def test_arms_share_seeds_recipe_and_images(studied: Path) -> None:
