@@ -84,7 +84,7 @@ def steps(monkeypatch: pytest.MonkeyPatch, layers: Layers) -> None:
         slower = {"": 2.0, "with own kernels": 1.0, "with all own kernels": 1.5}
         return {way: slower[way.how.strip()] + (way.precision == "bf16") for way in ways}  # type: ignore[attr-defined]
 
-    monkeypatch.setattr("triscale.training.machine._times", times)
+    monkeypatch.setattr("triscale.training.machine.time_steps", times)
 
 
 def norms(architecture: Architecture) -> tuple[str, ...]:
@@ -160,7 +160,7 @@ def test_what_neighbours_win_as_one_kernel_is_not_missed(monkeypatch: pytest.Mon
     def times(copy: Network, ways: dict[object, object]) -> dict[object, float]:
         return {way: 1 / (1 + len(way.kernels)) for way in ways}  # type: ignore[attr-defined]
 
-    monkeypatch.setattr("triscale.training.machine._times", times)
+    monkeypatch.setattr("triscale.training.machine.time_steps", times)
     network = build(DEEP)
     assert fastest_machine(network, 8, HERE).kernels == tuple(network.with_kernels())
 
@@ -169,7 +169,7 @@ def test_where_pytorch_makes_the_faster_step_no_kernels_are_taken(monkeypatch: p
     def times(copy: Network, ways: dict[object, object]) -> dict[object, float]:
         return {way: 1.0 + len(way.kernels) for way in ways}  # type: ignore[attr-defined]
 
-    monkeypatch.setattr("triscale.training.machine._times", times)
+    monkeypatch.setattr("triscale.training.machine.time_steps", times)
     assert fastest_machine(build(DEEP), 8, HERE).kernels == ()
 
 
@@ -203,7 +203,7 @@ def test_a_deterministic_training_measures_nothing_and_uses_a_fixed_table(
         raise AssertionError
 
     monkeypatch.setattr("triscale.training.choosing.seconds", measured)
-    monkeypatch.setattr("triscale.training.machine._times", measured)
+    monkeypatch.setattr("triscale.training.machine.time_steps", measured)
     wide = Architecture((Stage(MBConv(3, 6, 0.25), 256, 2, 1),), Stem(256), Head(10, 1280), (16, 16))
     machine = repeatable_machine(build(wide), HERE, 1)
     assert (machine.precision, machine.step, machine.deterministic) == ("fp32", {}, True)
@@ -309,7 +309,7 @@ def test_what_planning_chose_is_in_run_json_and_a_run_that_goes_on_uses_it_and_m
         raise AssertionError
 
     monkeypatch.setattr(Network, "use", use)
-    for name in ("choosing.seconds", "machine._times"):
+    for name in ("choosing.seconds", "machine.time_steps"):
         monkeypatch.setattr(f"triscale.training.{name}", measured)
     package.train(None, out=tmp_path / "stopped", resume=True)
     assert set(used) == {norms(NOISY)}

@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import weakref
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event, Thread
 from typing import Any
 
 import hypothesis.strategies as st
@@ -23,6 +24,7 @@ from hypothesis import given, settings
 from native_program import answered, as_near_as_pytorch, furthest, pictures, planned
 from specs import architectures
 from tiny import TINY
+from waiting import LONGEST
 
 from triscale.arch import Architecture, Conv, FusedMBConv, Head, MBConv, Stage, Stem, adapt, published
 from triscale.cores import usable_cores
@@ -164,6 +166,17 @@ def test_a_closed_engine_says_so() -> None:
             engine(images)
 
 
+class Library:
+    """The compiled library, but for functions of the engine that a test puts in their place."""
+
+    def __init__(self, **instead: Callable[..., object]) -> None:
+        self.real = library_module.library()
+        self.__dict__.update({f"triscale_engine_{name}": function for name, function in instead.items()})
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.real, name)
+
+
 class AlarmError(BaseException):
     """A signal's handler raises it, wherever the program is."""
 
@@ -175,31 +188,34 @@ def alarmed(*_: object) -> None:
 def test_an_interruption_anywhere_in_a_call_leaves_nothing_that_closing_would_wait_for() -> None:
     before = signal.signal(signal.SIGALRM, alarmed)
     try:
-        with Engine(tiny_plan(), threads=1) as engine:
-            for n in range(300):
-                try:
-                    signal.setitimer(signal.ITIMER_REAL, 5e-4 + 1e-6 * (n % 50))
-                    while True:
-                        engine(IMAGES)
-                except AlarmError:
-                    assert not engine._calls
+        for n in range(300):
+            engine = Engine(tiny_plan(), threads=1)
+            with suppress(AlarmError):
+                signal.setitimer(signal.ITIMER_REAL, 5e-4 + 1e-6 * (n % 50))
+                while True:
+                    engine(IMAGES)
+            closing = Thread(target=engine.close, daemon=True)
+            closing.start()
+            closing.join(LONGEST)
+            assert not closing.is_alive()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
 
 def test_a_signal_is_handled_between_the_pieces_of_a_large_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    def interrupted(handle: int, x: int, images: int, logits: int) -> int:
+        sizes.append(images)
+        if len(sizes) == 3:
+            signal.raise_signal(signal.SIGALRM)
+        return library.real.triscale_engine_run(handle, x, images, logits)
+
+    library = Library(run=interrupted)
     monkeypatch.setattr(engine_module, "PIECE", 0.0)
+    monkeypatch.setattr(engine_module, "library", lambda: library)
     with Engine(tiny_plan(), threads=1) as engine:
-        sizes, run = [], engine._run
-
-        def interrupted(handle: int, x: int, images: int, logits: int) -> int:
-            sizes.append(images)
-            if len(sizes) == 3:
-                signal.raise_signal(signal.SIGALRM)
-            return run(handle, x, images, logits)
-
-        engine._run = interrupted
         before = signal.signal(signal.SIGALRM, alarmed)
         try:
             with pytest.raises(AlarmError):
@@ -262,13 +278,13 @@ def test_closing_waits_for_who_is_at_work() -> None:
 
 def test_an_engine_that_nobody_has_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
     freed: list[int] = []
-    destroy = engine_module._destroy
 
-    def noted(*arguments: Any) -> None:
-        freed.append(arguments[1])
-        destroy(*arguments)
+    def noted(handle: int) -> None:
+        freed.append(handle)
+        library.real.triscale_engine_destroy(handle)
 
-    monkeypatch.setattr(engine_module, "_destroy", noted)
+    library = Library(destroy=noted)
+    monkeypatch.setattr(engine_module, "library", lambda: library)
     engine = Engine(tiny_plan())
     engine(IMAGES)
     gone = weakref.ref(engine)
@@ -288,10 +304,19 @@ def test_an_engine_of_another_process_is_refused(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
-def test_a_fork_does_not_wait_for_a_call_that_only_its_parent_will_end() -> None:
-    with Engine(tiny_plan()) as engine:
-        call = object()
-        engine._begin(call)  # what another thread is in the middle of
+def test_a_fork_does_not_wait_for_a_call_that_only_its_parent_will_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    entered, go = Event(), Event()
+
+    def held(*call: int) -> int:
+        entered.set()
+        assert go.wait(LONGEST)
+        return library.real.triscale_engine_run(*call)
+
+    library = Library(run=held)
+    monkeypatch.setattr(engine_module, "library", lambda: library)
+    with Engine(tiny_plan()) as engine, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(engine, IMAGES)
+        assert entered.wait(LONGEST)
         child = os.fork()
         if child == 0:
             signal.alarm(30)
@@ -299,9 +324,9 @@ def test_a_fork_does_not_wait_for_a_call_that_only_its_parent_will_end() -> None
                 engine(IMAGES)
             engine.close()
             os._exit(0)
-        engine._calls.pop(call)
         assert os.waitpid(child, 0)[1] == 0
-        assert engine(IMAGES).shape == (2, 4)
+        go.set()
+        assert answer.result().shape == (2, 4)
 
 
 def test_an_engine_needs_its_plan_no_more() -> None:

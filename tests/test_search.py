@@ -7,11 +7,10 @@ import re
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +18,9 @@ import pytest
 import search_values
 from shapes import differing_keys
 from test_study import tiny
-from trainings import ENVIRONMENT
-from waiting import LONGEST
+from trainings import finished as run_to_its_end
+from trainings import started
+from waiting import until
 
 import triscale
 from triscale.arch import resolve, to_json
@@ -266,31 +266,32 @@ def test_an_unknown_reference_is_a_user_error(digits: Path, tmp_path: Path) -> N
         search_network(digits, out=tmp_path / "out", macs=1e6, candidates=8, reference="nowhere")
 
 
+def finished(out: Path) -> int:
+    """Trials of the ledger that are, so far."""
+    if not (out / "ledger.db").is_file():
+        return 0
+    with closing(sqlite3.connect(f"file:{out / 'ledger.db'}?mode=ro", uri=True)) as ledger, suppress(sqlite3.Error):
+        return int(ledger.execute("SELECT count(*) FROM trials WHERE state = 'COMPLETE'").fetchone()[0])
+    return 0  # its tables are being made
+
+
 @pytest.mark.slow
 def test_a_search_that_is_killed_at_any_moment_goes_on_and_repeats_no_finished_trial(
     digits: Path, reference: Path, limit: str, tmp_path: Path
 ) -> None:
     out, rng = tmp_path / "killed", random.Random(0)
-    program = [sys.executable, "-m", "triscale", "search"]
-    asked = [str(digits), "--reference", str(reference), "--macs", limit, "--candidates", "40", "--epochs", "9"]
-    words, kills = [*program, *asked, "--workers", "2", "--out", str(out)], 0
-    began = time.monotonic()
-    while True:
-        driver = subprocess.Popen(
-            words, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-        )
-        try:
-            driver.communicate(timeout=5 + 5 * rng.random() if kills < 4 else LONGEST)
-            assert driver.returncode == 0
-            break
-        except subprocess.TimeoutExpired:
-            kills += 1
-            os.kill(driver.pid, signal.SIGKILL) if kills % 2 else os.killpg(driver.pid, signal.SIGKILL)
+    asked = ("search", digits, "--reference", reference, "--macs", limit, "--candidates", "40", "--epochs", "9")
+    words: tuple[object, ...] = (*asked, "--workers", "2", "--out", out)
+    for place, trials in enumerate((1, 8, 20, 35)):
+        with started(*words) as driver:
+            assert until(lambda trials=trials: finished(out) >= trials, driver), driver.communicate()
+            time.sleep(rng.random() / 10)  # anywhere in the trials that follow
+            assert driver.poll() is None
+            os.killpg(driver.pid, signal.SIGKILL) if place % 2 else os.kill(driver.pid, signal.SIGKILL)
             driver.communicate()
-        if (out / "run.json").is_file():
-            words = [*program, "--resume", "--out", str(out)]
-        assert time.monotonic() - began < 5 * LONGEST
-    assert kills > 0
+        words = ("search", "--resume", "--out", out)
+    driver = run_to_its_end(*words)
+    assert driver.returncode == 0, driver.stderr
     with sqlite3.connect(out / "ledger.db") as ledger:
         query = """SELECT k.value_json FROM trials t JOIN trial_user_attributes k ON k.trial_id = t.trial_id
                    WHERE t.state = 'COMPLETE' AND k.key = 'key'"""

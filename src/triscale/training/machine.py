@@ -57,7 +57,7 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True)
-class _Way:
+class Way:
     """A way to make a step. how: what is special about it, in words."""
 
     precision: str
@@ -181,21 +181,21 @@ def cpu_precisions() -> tuple[str, ...]:
     return ("fp32",) if emulates_bf16() else PRECISIONS
 
 
-def _on_cpu(copy: Network, count: int, batch: int, most: int) -> tuple[dict[_Way, float], _Way]:
+def _on_cpu(copy: Network, count: int, batch: int, most: int) -> tuple[dict[Way, float], Way]:
     device, every = torch.device("cpu"), all_kernels(copy)
     steps = {precision: training_step(copy, count, device, precision) for precision in cpu_precisions()}
     counts, how = sorted({1, max(1, most // 2), most}), ALL_OWN if every else ""
-    times = _times(copy, {_Way("fp32", threads, how, every): steps["fp32"] for threads in counts})
+    times = time_steps(copy, {Way("fp32", threads, how, every): steps["fp32"] for threads in counts})
     threads = min((time * (1 if way.threads == 1 else 1.1), way.threads) for way, time in times.items())[1]
     torch.set_num_threads(threads)
     ways = {}
     for precision, step in steps.items():
-        ways[_Way(precision, threads)] = step
+        ways[Way(precision, threads)] = step
         if own := fastest_kernels(copy, batch, precision):
-            ways[_Way(precision, threads, OWN, own)] = step
+            ways[Way(precision, threads, OWN, own)] = step
         if every and own != every:  # what neighbours win by being one kernel, no layer shows alone
-            ways[_Way(precision, threads, ALL_OWN, every)] = step
-    decisive = _times(copy, ways)
+            ways[Way(precision, threads, ALL_OWN, every)] = step
+    decisive = time_steps(copy, ways)
     return times | decisive, min(decisive, key=decisive.__getitem__)
 
 
@@ -203,12 +203,12 @@ def _cuda_precision() -> str:
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
-def _on_cuda(copy: Network, count: int, device: torch.device) -> tuple[dict[_Way, float], _Way]:
+def _on_cuda(copy: Network, count: int, device: torch.device) -> tuple[dict[Way, float], Way]:
     precision, threads = _cuda_precision(), torch.get_num_threads()
-    times = _times(copy, {_Way(precision, threads): training_step(copy, count, device, precision)})
+    times = time_steps(copy, {Way(precision, threads): training_step(copy, count, device, precision)})
     try:
         step = training_step(copy, count, device, precision, compiled=True)
-        times |= _times(copy, {_Way(precision, threads, COMPILED): step})
+        times |= time_steps(copy, {Way(precision, threads, COMPILED): step})
     except RuntimeError:  # no compiler here; there is nothing to win then
         pass
     return times, min(times, key=times.__getitem__)
@@ -221,9 +221,9 @@ def sample_size(architecture: Architecture, batch: int, device: torch.device) ->
     return max(2, min(batch, MEASURED_MACS // cost(architecture).macs))
 
 
-def _times(copy: Network, steps: dict[_Way, Callable[[], None]]) -> dict[_Way, float]:
+def time_steps(copy: Network, steps: dict[Way, Callable[[], None]]) -> dict[Way, float]:
     """Median seconds of each step of the network: in turn, a few times, or until they took long enough."""
-    times: dict[_Way, list[float]] = {way: [] for way in steps}
+    times: dict[Way, list[float]] = {way: [] for way in steps}
     started = time.perf_counter()
     for turn in range(1 + TURNS):
         for way, step in steps.items():
