@@ -10,6 +10,7 @@ from hypothesis import assume
 from torch import Tensor
 
 from triscale.kernels import status
+from triscale.kernels.twins import Window
 
 # Fewer digits than PyTorch keeps would show here; its own bf16 has 4e-3, the step of the type.
 SINGLE = 1e-5
@@ -79,8 +80,8 @@ def off_the_kinks(x: Tensor, weight: Tensor, bias: Tensor, activation: str) -> N
     assume(all(bool((z - kink).abs().min() > 1e-5) for kink in KINKS[activation]))
 
 
-def window(height: int, width: int, kernel: int, stride: int, same: bool) -> tuple[int, int, int, int, int]:
+def window(height: int, width: int, kernel: int, stride: int, same: bool) -> Window:
     outs = [-(-side // stride) for side in (height, width)]
     sides = zip(outs, (height, width), strict=True)
     top, left = (max((out - 1) * stride + kernel - side, 0) // 2 if same else kernel // 2 for out, side in sides)
-    return stride, top, left, outs[0], outs[1]
+    return Window(stride, top, left, outs[0], outs[1])

@@ -50,7 +50,7 @@ def test_cutting_images_into_strips_or_taking_several_at_once_changes_nothing(
 ) -> None:
     """A backward pass over a large image, and over many small ones."""
     for top in (0, kernel // 2, kernel - 1):
-        where = stride, top, top, -(-shape[2] // stride), -(-shape[3] // stride)
+        where = twins.Window(stride, top, top, -(-shape[2] // stride), -(-shape[3] // stride))
 
         def plain(x: Tensor, taps: Tensor, where: twins.Window = where) -> Tensor:
             return twins.depthwise(x, taps, where)
@@ -190,7 +190,7 @@ def test_bf16_is_no_worse_than_pytorchs() -> None:
     (weight, bias), taps = positive(c, here), random(c, 1, 5, 5, dtype=here, seed=3).float() / 5
     dense = random(24, c, 1, 1, dtype=here, seed=4).float() / 6
     layers = [random(*shape, dtype=here, seed=5).float() / 3 for shape in ((10, c), (10,), (c, 10), (c,))]
-    where = (1, 2, 2, 14, 14)
+    where = twins.Window(1, 2, 2, 14, 14)
 
     def plain(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return F.silu(F.batch_norm(x, None, None, weight, bias, training=True, eps=1e-3))
@@ -229,4 +229,6 @@ def test_joined_kernels_find_the_statistics_that_norm_finds(dtype: torch.dtype) 
     layers = random(4, 24), random(4), random(24, 4), random(24)
     expected = norm(x, weight, bias, 1e-3, "silu")[1]
     assert torch.equal(norm_excite(x, weight, bias, 1e-3, "silu", layers)[1], expected)
-    assert torch.equal(norm_depthwise(x, weight, bias, 1e-3, "silu", random(24, 1, 3, 3), (1, 1, 1, 9, 7))[1], expected)
+    assert torch.equal(
+        norm_depthwise(x, weight, bias, 1e-3, "silu", random(24, 1, 3, 3), twins.Window(1, 1, 1, 9, 7))[1], expected
+    )

@@ -172,6 +172,7 @@ import triscale.kernels.library as library
 library._FILE = {library!r}
 from triscale.kernels import depthwise, norm, norm_depthwise, norm_excite, pointwise, squeeze_excite, status
 from triscale.kernels.library import ACTIVATIONS
+from triscale.kernels.twins import Window
 assert status().isa is not None, status()
 chance = random.Random(0)
 for turn in range({turns}):
@@ -187,7 +188,7 @@ for turn in range({turns}):
     layers = torch.randn(3, c), torch.randn(3), torch.randn(c, 3), torch.randn(c)
     y = squeeze_excite(y, *layers, "silu")
     scale, bias, taps = torch.ones(c, requires_grad=True), torch.zeros(c), torch.randn(c, 1, k, k, requires_grad=True)
-    where = s, top, left, -(-y.shape[2] // s), -(-y.shape[3] // s)
+    where = Window(s, top, left, -(-y.shape[2] // s), -(-y.shape[3] // s))
     y = norm_depthwise(y, scale, bias, 1e-3, chance.choice(ACTIVATIONS), taps, where)[0]
     y = norm_excite(y, scale, bias, 1e-3, chance.choice(ACTIVATIONS), layers)[0]
     y = pointwise(y, torch.randn(chance.randint(1, 70), c, 1, 1, requires_grad=True))

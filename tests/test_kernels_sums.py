@@ -15,6 +15,7 @@ from torch import Tensor
 
 from triscale.kernels import depthwise, norm, norm_depthwise, norm_excite, squeeze_excite, status, twins
 from triscale.kernels.library import ISAS
+from triscale.kernels.twins import Window
 
 Function = Callable[..., Tensor]
 SINGLE = 1e-5  # the largest error over the largest magnitude
@@ -57,7 +58,7 @@ def excited(y: Tensor, layers: tuple[Tensor, ...], activation: str) -> Tensor:
 
 def pairs(shape: tuple[int, ...], activation: str) -> dict[str, tuple[Function, Function, tuple[Tensor, ...]]]:
     """Of every operator that sums over pixels: ours, PyTorch's, and parameters."""
-    c, where = shape[1], (1, 1, 1, shape[2], shape[3])
+    c, where = shape[1], Window(1, 1, 1, shape[2], shape[3])
     scales = torch.ones(c), torch.full((c,), 0.3)
     taps = random(c, 1, 3, 3, seed=4) / 3
     layers = tuple(random(*size, seed=5) / 3 for size in ((4, c), (4,), (c, 4), (c,)))
@@ -146,7 +147,7 @@ def test_columns_that_no_window_sees_are_not_in_the_weights_gradient(kernel: int
 @compiled
 def test_the_taps_gradient_of_a_constant_map_keeps_its_digits() -> None:
     for shape in ((1, 16, 181, 181), (64, 16, 14, 14)):
-        where, grad = (1, 1, 1, *shape[2:]), constant(*shape)
+        where, grad = Window(1, 1, 1, *shape[2:]), constant(*shape)
         x, taps = torch.full(shape, 0.7), random(shape[1], 1, 3, 3, seed=1)
         leaf, exact = taps.clone().requires_grad_(), taps.double().requires_grad_()
         found = torch.autograd.grad(depthwise(x, leaf, *where), leaf, grad)[0]

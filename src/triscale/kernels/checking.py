@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from triscale.kernels.library import ACTIVATIONS
+from triscale.kernels.twins import Window
 
 
 def check_floating(*tensors: Tensor) -> None:
@@ -18,13 +19,13 @@ def check_grad(grad: Tensor, x: Tensor, shape: tuple[int, ...]) -> None:
         raise ValueError(f"{grad.dtype} of {tuple(grad.shape)} is no gradient here; that is {x.dtype} of {shape}")
 
 
-def check_depthwise(x: Tensor, weight: Tensor, stride: int, top: int, left: int, height: int, width: int) -> None:
+def check_depthwise(x: Tensor, weight: Tensor, window: Window) -> None:
     """Raises ValueError for what is no depthwise convolution, TypeError for other than floating-point numbers."""
     check_floating(x, weight)
     if x.ndim != 4 or weight.ndim != 4 or weight.shape[:2] != (x.shape[1], 1) or weight.shape[2] != weight.shape[3]:
         raise ValueError(f"a depthwise convolution of {tuple(x.shape)} has no weight of {tuple(weight.shape)}")
-    if stride < 1 or min(top, left) < 0 or min(height, width) < 1 or min(x.shape[1:]) < 1:
-        raise ValueError(f"{(stride, top, left, height, width)} is no window on {tuple(x.shape)}")
+    if window.stride < 1 or min(window.top, window.left) < 0 or min(window.height, window.width, *x.shape[1:]) < 1:
+        raise ValueError(f"{tuple(window)} is no window on {tuple(x.shape)}")
 
 
 def check_pointwise(x: Tensor, weight: Tensor) -> None:

@@ -8,22 +8,27 @@ import torch
 from torch import Tensor
 
 from triscale.kernels import twins
-from triscale.kernels.library import ACTIVATIONS, load
+from triscale.kernels.library import ACTIVATIONS, Result, load
+from triscale.kernels.twins import Window
 
-_DECLINED, _NO_MEMORY = -2, -1
-_TOGETHER = 16384  # values that PyTorch leaves to one thread, whatever it does with them
-
-
-class _Depthwise(ctypes.Structure):
-    """`Depthwise` of interface.h."""
-
-    _fields_ = tuple((f"field{i}", ctypes.c_int64) for i in range(10))
+_FOR_ONE_THREAD = 16384  # values that PyTorch leaves to one thread, whatever it does with them; kernels do so too
 
 
-class _Excite(ctypes.Structure):
-    """`Excite` of interface.h."""
+class DepthwiseShape(ctypes.Structure):
+    """`DepthwiseShape` of interface.h."""
 
-    _fields_ = tuple((f"field{i}", ctypes.c_int64) for i in range(4))
+    _fields_ = tuple(
+        (name, ctypes.c_int64)
+        for name in (
+            "images", "height", "width", "channels", "out_height", "out_width", "kernel", "stride", "top", "left",
+        )
+    )  # fmt: skip
+
+
+class ExciteShape(ctypes.Structure):
+    """`ExciteShape` of interface.h."""
+
+    _fields_ = tuple((name, ctypes.c_int64) for name in ("images", "pixels", "channels", "squeezed"))
 
 
 @cache
@@ -56,9 +61,9 @@ def fits(x: Tensor, *parameters: Tensor) -> bool:
 
 def _call(name: str, *arguments: object) -> bool:
     failure = getattr(_library(), f"triscale_{name}")(*arguments)
-    if failure == _NO_MEMORY:
+    if failure == Result.NO_MEMORY:
         raise MemoryError(f"not enough memory for the sums of {name}")
-    return bool(failure != _DECLINED)
+    return bool(failure != Result.DECLINED)
 
 
 def _at(tensor: Tensor | None) -> int | None:
@@ -68,7 +73,7 @@ def _at(tensor: Tensor | None) -> int | None:
 
 def _how(*values: Tensor) -> tuple[bool, int]:
     """Whether values are bf16, and by how many threads: one, where more would only wait for each other."""
-    threads = torch.get_num_threads() if max(map(Tensor.numel, values)) > 16384 else 1
+    threads = torch.get_num_threads() if max(map(Tensor.numel, values)) > _FOR_ONE_THREAD else 1
     return values[0].dtype == torch.bfloat16, threads
 
 
@@ -82,23 +87,31 @@ def like(x: Tensor) -> Tensor:
     return torch.empty_like(x, memory_format=torch.channels_last)
 
 
-def _shape(x: Tensor, kernel: int, window: tuple[int, int, int, int, int]) -> _Depthwise:
-    n, channels, rows, columns = x.shape
-    stride, top, left, height, width = window
-    return _Depthwise(n, rows, columns, channels, height, width, kernel, stride, top, left)
+def _shape(x: Tensor, kernel: int, window: Window) -> DepthwiseShape:
+    images, channels, height, width = x.shape
+    return DepthwiseShape(
+        images=images, height=height, width=width, channels=channels, kernel=kernel,
+        out_height=window.height, out_width=window.width, stride=window.stride, top=window.top, left=window.left,
+    )  # fmt: skip
 
 
-def depthwise(x: Tensor, weight: Tensor, window: tuple[int, int, int, int, int]) -> Tensor | None:
+def _output(x: Tensor, window: Window) -> Tensor:
+    """Memory for what a depthwise convolution makes of x."""
+    shape = *x.shape[:2], window.height, window.width
+    return torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
+
+
+def depthwise(x: Tensor, weight: Tensor, window: Window) -> Tensor | None:
     """`twins.depthwise`."""
     x, weight = dense(x), weight.contiguous()
-    y = torch.empty((*x.shape[:2], *window[3:]), dtype=x.dtype, memory_format=torch.channels_last)
+    y = _output(x, window)
     shape = _shape(x, weight.shape[-1], window)
     done = _call("depthwise", ctypes.byref(shape), *_how(x), _at(x), _at(weight), _at(y))
     return y if done else None
 
 
 def depthwise_backward(
-    grad: Tensor, x: Tensor, weight: Tensor, window: tuple[int, int, int, int, int], wanted: tuple[bool, bool]
+    grad: Tensor, x: Tensor, weight: Tensor, window: Window, wanted: tuple[bool, bool]
 ) -> tuple[Tensor, Tensor] | None:
     """`twins.depthwise_backward`."""
     grad, x, weight = dense(grad), dense(x), weight.contiguous()
@@ -155,8 +168,14 @@ def norm_backward(
 
 
 def _sizes(x: Tensor) -> tuple[int, int, int]:
+    """Images, pixels, channels."""
     n, channels, height, width = x.shape
     return n, height * width, channels
+
+
+def _excite_shape(x: Tensor, squeezed: int) -> ExciteShape:
+    images, pixels, channels = _sizes(x)
+    return ExciteShape(images=images, pixels=pixels, channels=channels, squeezed=squeezed)
 
 
 def pool(x: Tensor) -> Tensor:
@@ -187,9 +206,9 @@ def dot(x: Tensor, grad: Tensor) -> Tensor:
 def _each(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     """The function of every value. PyTorch's threads compute the last few of their share by other instructions, which
     round otherwise: what it gets at once is little enough for one thread."""
-    if tensors[0].numel() <= _TOGETHER:
+    if tensors[0].numel() <= _FOR_ONE_THREAD:
         return function(*tensors)
-    parts = zip(*(torch.split(tensor.flatten(), _TOGETHER) for tensor in tensors), strict=True)
+    parts = zip(*(torch.split(tensor.flatten(), _FOR_ONE_THREAD) for tensor in tensors), strict=True)
     return torch.cat([function(*part) for part in parts]).view_as(tensors[0])
 
 
@@ -241,17 +260,17 @@ def _grad_layer(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor
     """Of a linear layer: the gradients of weight and bias."""
     grad, x, found = grad.contiguous(), x.contiguous(), weight.new_empty(weight.shape)
     _call("pointwise_backward", *_matrices(x, found), *_how(grad, x), *map(_at, (grad, x, None, None, found)))
-    columns = torch.split(grad, max(1, _TOGETHER // len(grad)), 1)
+    columns = torch.split(grad, max(1, _FOR_ONE_THREAD // len(grad)), 1)
     return found, torch.cat([some.sum(0) for some in columns])
 
 
 def norm_depthwise(
     x: Tensor, weight: Tensor, bias: Tensor, taps: Tensor, epsilon: float, activation: str,
-    window: tuple[int, int, int, int, int],
+    window: Window,
 ) -> tuple[Tensor, Tensor] | None:  # fmt: skip
     """`twins.norm_depthwise`."""
     x, weight, bias, taps = dense(x), weight.contiguous(), bias.contiguous(), taps.contiguous()
-    y = torch.empty((*x.shape[:2], *window[3:]), dtype=x.dtype, memory_format=torch.channels_last)
+    y = _output(x, window)
     statistics, shape = weight.new_empty((3, x.shape[1])), _shape(x, taps.shape[-1], window)
     pointers = map(_at, (x, weight, bias, taps, y, statistics))
     done = _call("norm_depthwise", ctypes.byref(shape), ACTIVATIONS.index(activation), epsilon, *_how(x), *pointers)
@@ -260,7 +279,7 @@ def norm_depthwise(
 
 def norm_depthwise_backward(
     grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, statistics: Tensor, taps: Tensor, activation: str,
-    window: tuple[int, int, int, int, int],
+    window: Window,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:  # fmt: skip
     """`twins.norm_depthwise_backward`."""
     grad, x = dense(grad), dense(x)
@@ -285,7 +304,7 @@ def norm_excite(
     y, statistics = like(x), weight.new_empty((3, channels))
     pooled, hidden, gate = (weight.new_empty((x.shape[0], n)) for n in (channels, squeezed, channels))
     given = [x, *(one.contiguous() for one in (weight, bias, *layers))]
-    shape = _Excite(*_sizes(x), squeezed)
+    shape = _excite_shape(x, squeezed)
     pointers = map(_at, (*given, y, statistics, pooled, hidden, gate))
     _call("norm_excite", ctypes.byref(shape), ACTIVATIONS.index(activation), epsilon, *_how(x), *pointers)
     return y, statistics, pooled, hidden, gate
@@ -299,7 +318,7 @@ def norm_excite_backward(
     grad, x = dense(grad), dense(x)
     given = [one.contiguous() for one in (weight, bias, statistics, hidden, gate, reduce, expand)]
     found = like(x), torch.empty_like(weight), torch.empty_like(bias), torch.empty_like(gate), torch.empty_like(hidden)
-    shape = _Excite(*_sizes(x), hidden.shape[1])
+    shape = _excite_shape(x, hidden.shape[1])
     pointers = map(_at, (grad, x, *given, *found))
     _call("norm_excite_backward", ctypes.byref(shape), ACTIVATIONS.index(activation), *_how(x), *pointers)
     return found

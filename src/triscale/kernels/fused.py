@@ -21,6 +21,7 @@ from triscale.kernels.checking import (
 )
 from triscale.kernels.operators import WINDOW, cast, empty_wide
 from triscale.kernels.registering import Context, Function, as_kernels_do, define, differentiable, empty, only_once
+from triscale.kernels.twins import Window
 
 # Normalisation, activation, depthwise convolution
 
@@ -28,11 +29,11 @@ from triscale.kernels.registering import Context, Function, as_kernels_do, defin
 def _norm_depthwise(
     x: Tensor, weight: Tensor, bias: Tensor, taps: Tensor, epsilon: float, activation: str, *window: int
 ) -> tuple[Tensor, Tensor]:
-    stride, top, left, height, width = window
+    where = Window(*window)
     check_norm(x, weight, bias, activation)
     check_epsilon(epsilon)
-    check_depthwise(x, taps, stride, top, left, height, width)
-    arguments = x, weight, bias, taps, epsilon, activation, (stride, top, left, height, width)
+    check_depthwise(x, taps, where)
+    arguments = x, weight, bias, taps, epsilon, activation, where
     found = compiled.norm_depthwise(*arguments) if compiled.fits(x, weight, bias, taps) else None
     if found is not None:
         return found
@@ -43,19 +44,20 @@ def _norm_depthwise(
 def _norm_depthwise_fake(
     x: Tensor, weight: Tensor, bias: Tensor, taps: Tensor, epsilon: float, activation: str, *window: int
 ) -> tuple[Tensor, Tensor]:
-    return empty(x, x.shape[1], *window[3:]), empty_wide(x, 3, x.shape[1])
+    where = Window(*window)
+    return empty(x, x.shape[1], where.height, where.width), empty_wide(x, 3, x.shape[1])
 
 
 def _norm_depthwise_backward(
     grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, statistics: Tensor, taps: Tensor, activation: str,
     *window: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    stride, top, left, height, width = window
+    where = Window(*window)
     check_norm(x, weight, bias, activation)
-    check_depthwise(x, taps, stride, top, left, height, width)
-    check_grad(grad, x, (*x.shape[:2], height, width))
+    check_depthwise(x, taps, where)
+    check_grad(grad, x, (*x.shape[:2], where.height, where.width))
     check_statistics(statistics, x)
-    arguments = grad, x, weight, bias, statistics, taps, activation, (stride, top, left, height, width)
+    arguments = grad, x, weight, bias, statistics, taps, activation, where
     fits = compiled.fits(x, weight, bias, statistics, taps)
     found = compiled.norm_depthwise_backward(*arguments) if fits else None
     if found is not None:
@@ -95,7 +97,7 @@ class _NormDepthwiseFunction(Function):
         with torch._C._AutoDispatchBelowAutograd():
             y, statistics = _norm_depthwise_op(x, weight, bias, taps, epsilon, activation, *window)
         ctx.save_for_backward(x, weight, bias, statistics, taps)
-        ctx.activation, ctx.window = activation, window
+        ctx.activation, ctx.window = activation, Window(*window)
         ctx.mark_non_differentiable(statistics)
         ctx.set_materialize_grads(False)
         return y, statistics
@@ -211,7 +213,7 @@ only_once(_norm_excite_backward_op)
 
 
 def norm_depthwise(
-    x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, activation: str, taps: Tensor, window: twins.Window
+    x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, activation: str, taps: Tensor, window: Window
 ) -> tuple[Tensor, Tensor]:
     """`depthwise` of what `norm` makes of x, (n, c, h, w) → (n, c, height, width); and its statistics, (3, c).
 

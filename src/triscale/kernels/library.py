@@ -4,6 +4,7 @@ import ctypes
 import os
 import warnings
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -31,6 +32,14 @@ _ARGUMENTS = {
     "norm_excite_backward": (_POINTER, _LONG, _INT, _INT, *[_POINTER] * 14),
     "dot": (_LONG, _LONG, _LONG, _INT, _INT, *[_POINTER] * 3),
 }
+
+
+class Result(IntEnum):
+    """What a kernel returns, as interface.h has it: `DECLINED` where there is none for what was asked."""
+
+    DONE = 0
+    NO_MEMORY = -1
+    DECLINED = -2
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from triscale.kernels.checking import (
     check_statistics,
 )
 from triscale.kernels.registering import Context, Function, as_kernels_do, define, differentiable, empty, only_once
+from triscale.kernels.twins import Window
 
 WINDOW = "int stride, SymInt top, SymInt left, SymInt height, SymInt width"
 
@@ -29,23 +30,25 @@ WINDOW = "int stride, SymInt top, SymInt left, SymInt height, SymInt width"
 
 
 def _depthwise(x: Tensor, weight: Tensor, *window: int) -> Tensor:
-    stride, top, left, height, width = window
-    check_depthwise(x, weight, stride, top, left, height, width)
-    found = compiled.depthwise(x, weight, (stride, top, left, height, width)) if compiled.fits(x, weight) else None
-    return as_kernels_do(twins.depthwise(x, weight, (stride, top, left, height, width))) if found is None else found
+    where = Window(*window)
+    check_depthwise(x, weight, where)
+    found = compiled.depthwise(x, weight, where) if compiled.fits(x, weight) else None
+    return as_kernels_do(twins.depthwise(x, weight, where)) if found is None else found
 
 
-def _depthwise_fake(x: Tensor, weight: Tensor, stride: int, top: int, left: int, height: int, width: int) -> Tensor:
-    return empty(x, x.shape[1], height, width)
+def _depthwise_fake(x: Tensor, weight: Tensor, *window: int) -> Tensor:
+    where = Window(*window)
+    return empty(x, x.shape[1], where.height, where.width)
 
 
 def _depthwise_backward(
     grad: Tensor, x: Tensor, weight: Tensor, stride: int, top: int, left: int, height: int, width: int,
     wants_x: bool, wants_weight: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    check_depthwise(x, weight, stride, top, left, height, width)
+    window = Window(stride, top, left, height, width)
+    check_depthwise(x, weight, window)
     check_grad(grad, x, (*x.shape[:2], height, width))
-    arguments = grad, x, weight, (stride, top, left, height, width), (wants_x, wants_weight)
+    arguments = grad, x, weight, window, (wants_x, wants_weight)
     found = compiled.depthwise_backward(*arguments) if compiled.fits(x, weight) else None
     if found is not None:
         return found
@@ -53,9 +56,17 @@ def _depthwise_backward(
     return as_kernels_do(grad_x) if wants_x else grad_x, grad_weight.contiguous()
 
 
-def _convolution_backward_fake(grad: Tensor, x: Tensor, weight: Tensor, *rest: bool) -> tuple[Tensor, Tensor]:
-    grad_x = empty(x, *x.shape[1:]) if rest[-2] else x.new_empty(0)
-    return grad_x, weight.new_empty(weight.shape) if rest[-1] else weight.new_empty(0)
+def _depthwise_backward_fake(
+    grad: Tensor, x: Tensor, weight: Tensor, stride: int, top: int, left: int, height: int, width: int,
+    wants_x: bool, wants_weight: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    return _empty_gradients(x, weight, wants_x, wants_weight)
+
+
+def _empty_gradients(x: Tensor, weight: Tensor, wants_x: bool, wants_weight: bool) -> tuple[Tensor, Tensor]:
+    """Of a convolution's input and weight; of what is not wanted, no values."""
+    grad_x = empty(x, *x.shape[1:]) if wants_x else x.new_empty(0)
+    return grad_x, weight.new_empty(weight.shape) if wants_weight else weight.new_empty(0)
 
 
 _depthwise_op = define(f"depthwise(Tensor x, Tensor weight, {WINDOW}) -> Tensor", _depthwise, _depthwise_fake)
@@ -63,7 +74,7 @@ _depthwise_backward_op = define(
     f"depthwise_backward(Tensor grad, Tensor x, Tensor weight, {WINDOW}, bool wants_x, bool wants_weight)"
     " -> (Tensor, Tensor)",
     _depthwise_backward,
-    _convolution_backward_fake,
+    _depthwise_backward_fake,
 )
 
 
@@ -71,7 +82,7 @@ class _DepthwiseFunction(Function):
     @staticmethod
     def forward(ctx: Context, x: Tensor, weight: Tensor, *window: int) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.window = window
+        ctx.window = Window(*window)
         with torch._C._AutoDispatchBelowAutograd():
             found: Tensor = _depthwise_op(x, weight, *window)
         return found
@@ -110,11 +121,17 @@ def _pointwise_backward(
     return as_kernels_do(grad_x) if wants_x else grad_x, grad_weight.contiguous()
 
 
+def _pointwise_backward_fake(
+    grad: Tensor, x: Tensor, weight: Tensor, wants_x: bool, wants_weight: bool
+) -> tuple[Tensor, Tensor]:
+    return _empty_gradients(x, weight, wants_x, wants_weight)
+
+
 _pointwise_op = define("pointwise(Tensor x, Tensor weight) -> Tensor", _pointwise, _pointwise_fake)
 _pointwise_backward_op = define(
     "pointwise_backward(Tensor grad, Tensor x, Tensor weight, bool wants_x, bool wants_weight) -> (Tensor, Tensor)",
     _pointwise_backward,
-    _convolution_backward_fake,
+    _pointwise_backward_fake,
 )
 
 

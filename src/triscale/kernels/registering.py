@@ -9,6 +9,7 @@ from torch._ops import OpOverload
 from torch.autograd.function import FunctionCtx
 
 from triscale.kernels import compiled
+from triscale.kernels.twins import Window
 
 _LIBRARY = torch.library.Library("triscale", "DEF")  # type: ignore[no-untyped-call]
 
@@ -78,7 +79,7 @@ class Context(FunctionCtx):
 
     saved_tensors: tuple[Tensor, ...]
     needs_input_grad: tuple[bool, ...]
-    window: tuple[int, ...]
+    window: Window
     activation: str
 
 

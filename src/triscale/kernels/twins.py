@@ -1,37 +1,50 @@
 """What the operators compute, in plain PyTorch: for any type and device, and what the kernels are held against."""
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Window = tuple[int, int, int, int, int]  # stride, rows above, columns to the left, height and width of the output
+
+class Window(NamedTuple):
+    """How a depthwise kernel lies on an image: output row i sees input rows i·stride − top to i·stride − top + k − 1.
+
+    top, left: rows above the image and columns to the left of it that the first windows see. height, width: of the
+    output, in pixels.
+    """
+
+    stride: int
+    top: int
+    left: int
+    height: int
+    width: int
 
 
 def _seen(x: Tensor, kernel: int, window: Window) -> Tensor:
     """What all windows together see of x, with zeros where they see beyond it."""
-    stride, top, left, height, width = window
-    rows, columns = (height - 1) * stride + kernel, (width - 1) * stride + kernel
-    below, right = rows - top - x.shape[2], columns - left - x.shape[3]
-    return F.pad(x, (left, max(0, right), top, max(0, below)))[:, :, :rows, :columns]
+    rows, columns = ((side - 1) * window.stride + kernel for side in (window.height, window.width))
+    below, right = rows - window.top - x.shape[2], columns - window.left - x.shape[3]
+    return F.pad(x, (window.left, max(0, right), window.top, max(0, below)))[:, :, :rows, :columns]
 
 
 def depthwise(x: Tensor, weight: Tensor, window: Window) -> Tensor:
     """(n, c, h, w) and (c, 1, k, k) → (n, c, height, width)."""
     seen = _seen(x, weight.shape[-1], window)
-    return F.conv2d(seen, weight.to(x.dtype), stride=window[0], groups=x.shape[1])
+    return F.conv2d(seen, weight.to(x.dtype), stride=window.stride, groups=x.shape[1])
 
 
 def depthwise_backward(
     grad: Tensor, x: Tensor, weight: Tensor, window: Window, wanted: tuple[bool, bool]
 ) -> tuple[Tensor, Tensor]:
     """The gradients of input and weight; what is not wanted is empty."""
-    seen, (stride, top, left, _, _) = _seen(x, weight.shape[-1], window), window
+    seen = _seen(x, weight.shape[-1], window)
     grad_seen, grad_weight, _ = torch.ops.aten.convolution_backward(
         grad,
         seen,
         weight.to(x.dtype),
         None,
-        [stride, stride],
+        [window.stride, window.stride],
         [0, 0],
         [1, 1],
         False,
@@ -41,7 +54,7 @@ def depthwise_backward(
     )
     found_x = x.new_empty(0)
     if wanted[0]:  # pixels that no window saw have a gradient of 0
-        height, width = x.shape[2:]
+        (height, width), top, left = x.shape[2:], window.top, window.left
         below, right = top + height - seen.shape[2], left + width - seen.shape[3]
         whole = F.pad(grad_seen, (0, max(0, right), 0, max(0, below)))
         found_x = whole[:, :, top : top + height, left : left + width]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from triscale.arch.spec import Activation, Padding
 from triscale.kernels import depthwise, norm, norm_depthwise, norm_excite, pointwise
+from triscale.kernels.twins import Window
 
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "silu": nn.SiLU,
@@ -71,8 +72,8 @@ class Conv2d(nn.Conv2d):
             return pointwise(x, self.weight)
         return depthwise(x, self.weight, *self.window(x))
 
-    def window(self, x: Tensor) -> tuple[int, int, int, int, int]:
-        """How a depthwise kernel lies on x: stride, rows above and columns to the left of it, the output's sides."""
+    def window(self, x: Tensor) -> Window:
+        """How a depthwise kernel lies on x."""
         kernel, stride = self.kernel_size[0], self.stride[0]
         height, width = (-(-side // stride) for side in x.shape[-2:])
         top = left = kernel // 2
@@ -81,7 +82,7 @@ class Conv2d(nn.Conv2d):
                 max((out - 1) * stride + kernel - side, 0) // 2
                 for out, side in zip((height, width), x.shape[-2:], strict=True)
             )
-        return stride, top, left, height, width
+        return Window(stride, top, left, height, width)
 
 
 class Shortcut(nn.Module):

@@ -96,7 +96,7 @@ inline void transpose_weight(const float* weight, long channels, long taps, bool
 // At stride 2: WIDTH (even) columns of the input's gradient from column `start`, where start + left is even. Which taps
 // reach an input depends only on whether its place in the block is even.
 template <int K, int WIDTH, class L>
-TRISCALE_INLINE void spread(const float* grad, long first, const Depthwise& s, const float* weight, long weight_step,
+TRISCALE_INLINE void spread(const float* grad, long first, const DepthwiseShape& s, const float* weight, long weight_step,
                             long row, long start, float* out, L lanes) {
   Vec sums[WIDTH];
   TRISCALE_UNROLL for (int i = 0; i < WIDTH; i++) sums[i] = all(0);
@@ -121,7 +121,7 @@ TRISCALE_INLINE void spread(const float* grad, long first, const Depthwise& s, c
 }
 
 template <int K, int WIDTH>
-inline long spread_blocks(const float* grad, long first, const Depthwise& s, const float* weight, long weight_step,
+inline long spread_blocks(const float* grad, long first, const DepthwiseShape& s, const float* weight, long weight_step,
                           long row, long start, float* out) {
   cover(s.channels, [&](long c, auto lanes, long) {
     spread<K, WIDTH>(grad + c, first, s, weight + c, weight_step, row, start, out + c, lanes);
@@ -131,7 +131,7 @@ inline long spread_blocks(const float* grad, long first, const Depthwise& s, con
 
 // One row of the input's gradient at stride 2. grad: of an image, from output row `first`.
 template <int K>
-inline void spread_row(const float* grad, long first, const Depthwise& s, const float* weight, long weight_step, long row,
+inline void spread_row(const float* grad, long first, const DepthwiseShape& s, const float* weight, long weight_step, long row,
                        float* out) {
   long start = -(s.left & 1);
   if (start < 0) start = spread_blocks<K, 2>(grad, first, s, weight, weight_step, row, start, out);
@@ -161,7 +161,7 @@ struct Seen {
 // Adds the weight's gradient from a part of a unit to `sums`, (K·K, channels), for one vector of channels and GROUP rows of
 // the kernel from `first`, which all stay in registers. WIDTH outputs are taken at a time. image: the unit's first.
 template <int K, int S, int GROUP, int WIDTH, class L>
-TRISCALE_INLINE void weigh(const float* x, const Seen& seen, const float* grad, const Seen& grads, const Depthwise& s,
+TRISCALE_INLINE void weigh(const float* x, const Seen& seen, const float* grad, const Seen& grads, const DepthwiseShape& s,
                            long image, const Unit& part, int first, double* sums, long step, L lanes, long repeated) {
   constexpr int kSeen = (WIDTH - 1) * S + K;
   const int group = static_cast<int>(least(GROUP, K - first));
@@ -235,7 +235,7 @@ inline void each_part(const Unit& unit, long out_width, Call call) {
 }
 
 template <int K, int S>
-inline void weigh_unit(const Seen& seen, const Seen& grads, const Depthwise& s, const Unit& unit, double* sums) {
+inline void weigh_unit(const Seen& seen, const Seen& grads, const DepthwiseShape& s, const Unit& unit, double* sums) {
   // As many rows of the kernel as the registers hold beside four gradients and an input.
   constexpr int kFit = (kRegisters - 6) / K;
   constexpr int kGroup = kFit < 1 ? 1 : kFit > K ? K : K == 7 && kFit > 3 ? 3 : kFit;

@@ -6,11 +6,11 @@ namespace triscale {
 namespace TRISCALE_ISA {
 namespace {
 
-// Calls call(kernel, stride) with both as types, for what there are kernels for; −2 for everything else, and for
+// Calls call(kernel, stride) with both as types, for what there are kernels for; declines everything else, and
 // fewer channels than a vector without masks holds.
 template <class Call>
-inline int with_kernel(const Depthwise& s, Call call) {
-  if (!enough(s.channels)) return -2;
+inline int with_kernel(const DepthwiseShape& s, Call call) {
+  if (!enough(s.channels)) return kDeclined;
   switch (s.kernel * 10 + s.stride) {
     case 31: return call(Number<3>{}, Number<1>{});
     case 32: return call(Number<3>{}, Number<2>{});
@@ -18,12 +18,12 @@ inline int with_kernel(const Depthwise& s, Call call) {
     case 52: return call(Number<5>{}, Number<2>{});
     case 71: return call(Number<7>{}, Number<1>{});
     case 72: return call(Number<7>{}, Number<2>{});
-    default: return -2;
+    default: return kDeclined;
   }
 }
 
 // The input rows that outputs [from, to) see.
-inline void seen_by(const Depthwise& s, long from, long to, long& first, long& last) {
+inline void seen_by(const DepthwiseShape& s, long from, long to, long& first, long& last) {
   first = least(s.height, most(0, from * s.stride - s.top));
   last = most(first, least(s.height, (to - 1) * s.stride - s.top + s.kernel));
 }
@@ -32,7 +32,7 @@ inline void seen_by(const Depthwise& s, long from, long to, long& first, long& l
 struct Strips {
   long rows_at_once, parts, most_rows;
 
-  explicit Strips(const Depthwise& s) {
+  explicit Strips(const DepthwiseShape& s) {
     const long rows = 65536 / (s.width * s.channels);
     rows_at_once = most(1, least(s.out_height, (rows - s.kernel) / s.stride + 1));
     parts = least((64 + s.images - 1) / s.images, (s.out_height + rows_at_once - 1) / rows_at_once);
@@ -43,18 +43,18 @@ struct Strips {
 // Tasks run side by side: whichever finds no memory says so here.
 class Failure {
  public:
-  void set() { __atomic_store_n(&code_, -1, __ATOMIC_RELAXED); }
+  void set() { __atomic_store_n(&code_, kNoMemory, __ATOMIC_RELAXED); }
   int code() const { return __atomic_load_n(&code_, __ATOMIC_RELAXED); }
 
  private:
-  int code_ = 0;
+  int code_ = kDone;
 };
 
 template <int K, int S, class T>
-int depthwise_of(const Depthwise& s, int threads, const T* x, const Making<T>* making, const float* weight, T* y) {
+int depthwise_of(const DepthwiseShape& s, int threads, const T* x, const Making<T>* making, const float* weight, T* y) {
   const long step = round_up(s.channels, kLanes);
   Scratch scratch(K * K * step * sizeof(float));
-  if (!scratch.ok()) return -1;
+  if (!scratch.ok()) return kNoMemory;
   float* taps = scratch.at<float>(0);
   transpose_weight(weight, s.channels, K * K, false, taps);
   const int block = block_width(s.out_width);
@@ -88,7 +88,7 @@ int depthwise_of(const Depthwise& s, int threads, const T* x, const Making<T>* m
 struct Cut {
   long images_at_once, rows_at_once, strips, units, runs;
 
-  Cut(const Depthwise& s, long value_bytes) {
+  Cut(const DepthwiseShape& s, long value_bytes) {
     constexpr long kCache = 256 * 1024;
     const long image = (s.height * s.width + s.out_height * s.out_width) * s.channels * value_bytes;
     images_at_once = most(1, least(least(kCache / most(1, image), s.images), most(1, s.images / 16)));
@@ -101,19 +101,19 @@ struct Cut {
     runs = most(1, least(least(units, 64), most(4, s.images * image / (8 * sums))));
   }
 
-  Unit unit(const Depthwise& s, long i) const {
+  Unit unit(const DepthwiseShape& s, long i) const {
     const long image = i / strips * images_at_once, row = i % strips * rows_at_once;
     return {image, least(images_at_once, s.images - image), row, least(rows_at_once, s.out_height - row)};
   }
 
   // The input rows whose gradients a unit makes.
-  static void makes(const Depthwise& s, const Unit& unit, long& from, long& to) {
+  static void makes(const DepthwiseShape& s, const Unit& unit, long& from, long& to) {
     from = least(unit.row * s.stride, s.height);
     to = unit.row + unit.rows == s.out_height ? s.height : least((unit.row + unit.rows) * s.stride, s.height);
   }
 
   // The input rows that it needs: those, and what its outputs see.
-  static void needs(const Depthwise& s, const Unit& unit, long& first, long& last) {
+  static void needs(const DepthwiseShape& s, const Unit& unit, long& first, long& last) {
     long from, to;
     makes(s, unit, from, to);
     seen_by(s, unit.row, unit.row + unit.rows, first, last);
@@ -121,7 +121,7 @@ struct Cut {
   }
 
   // The output rows whose gradients it needs: its own, and those that see the inputs that it makes.
-  static void reads(const Depthwise& s, const Unit& unit, long& first, long& last) {
+  static void reads(const DepthwiseShape& s, const Unit& unit, long& first, long& last) {
     long from, to;
     makes(s, unit, from, to);
     first = least(unit.row, most(0, (from + s.top - s.kernel + s.stride) / s.stride));
@@ -129,7 +129,7 @@ struct Cut {
   }
 
   // The most rows that any unit needs, of the input and of the output's gradient.
-  void most_rows(const Depthwise& s, long& inputs, long& outputs) const {
+  void most_rows(const DepthwiseShape& s, long& inputs, long& outputs) const {
     inputs = images_at_once * s.height, outputs = images_at_once * s.out_height;
     if (strips == 1) return;
     inputs = outputs = 0;
@@ -181,7 +181,7 @@ struct NormSums {
 
 // The input's gradients of a unit. `line`: room for a row, where they are not written as they are.
 template <int K, int S, class T>
-inline void inputs_of(const Seen& grads, const T* x, const Depthwise& s, const Unit& unit, const float* taps, long step,
+inline void inputs_of(const Seen& grads, const T* x, const DepthwiseShape& s, const Unit& unit, const float* taps, long step,
                       int block, const Seen& seen, const float* slopes, NormSums* norm, float* line, T* grad_x) {
   const Plane plane{s.out_height - grads.first, s.out_width, s.channels};
   const long size = s.width * s.channels;
@@ -212,14 +212,14 @@ inline void inputs_of(const Seen& grads, const T* x, const Depthwise& s, const U
 
 // norm_sums: where the input is normalised on the way, (2, channels), what `norm_gradients` asks for; else null.
 template <int K, int S, class T>
-int depthwise_backward_of(const Depthwise& s, int threads, const T* grad, const T* x, const Making<T>* making,
+int depthwise_backward_of(const DepthwiseShape& s, int threads, const T* grad, const T* x, const Making<T>* making,
                           const float* weight, T* grad_x, float* grad_weight, double* norm_sums) {
   const Cut cut(s, sizeof(T));
   const bool normed = norm_sums != nullptr;
   const long step = round_up(s.channels, kLanes), taps_size = K * K * step, period = normed ? making->period : 0;
   const long run_size = taps_size + 2 * period;
   Scratch scratch(taps_size * sizeof(float) + cut.runs * run_size * sizeof(double));
-  if (!scratch.ok()) return -1;
+  if (!scratch.ok()) return kNoMemory;
   float* taps = scratch.at<float>(0);
   double* sums = scratch.at<double>(taps_size * sizeof(float));
   transpose_weight(weight, s.channels, K * K, S == 1, taps);
@@ -265,7 +265,7 @@ int depthwise_backward_of(const Depthwise& s, int threads, const T* grad, const 
       for (long j = c; j < period; j += s.channels) norm_sums[i] += sums[run * run_size + offset + j];
     }
   }
-  if (grad_weight == nullptr) return 0;
+  if (grad_weight == nullptr) return kDone;
   for (long c = 0; c < s.channels; c++) {
     for (long k = 0; k < K * K; k++) {
       double sum = 0;
@@ -273,17 +273,17 @@ int depthwise_backward_of(const Depthwise& s, int threads, const T* grad, const 
       grad_weight[c * K * K + k] = static_cast<float>(sum);
     }
   }
-  return 0;
+  return kDone;
 }
 
 template <class T>
-int norm_depthwise_of(const Depthwise& s, int64_t activation, double epsilon, int threads, const T* x,
+int norm_depthwise_of(const DepthwiseShape& s, int64_t activation, double epsilon, int threads, const T* x,
                       const float* weight, const float* bias, const float* taps, T* y, float* statistics) {
   const long rows = s.images * s.height * s.width;
   const Periods p(rows, s.channels);
   Scratch scratch(Affine::size(p) * sizeof(float));
-  if (!scratch.ok()) return -1;
-  if (!enough(s.channels)) return -2;
+  if (!scratch.ok()) return kNoMemory;
+  if (!enough(s.channels)) return kDeclined;
   if (int failed = statistics_of(x, rows, p, epsilon, threads, statistics)) return failed;
   const Affine affine(p, weight, bias, statistics, scratch.at<float>(0));
   return with_activation(activation, [&](auto act) {
@@ -295,13 +295,13 @@ int norm_depthwise_of(const Depthwise& s, int64_t activation, double epsilon, in
 }
 
 template <class T>
-int norm_depthwise_backward_of(const Depthwise& s, int64_t activation, int threads, const T* grad, const T* x,
+int norm_depthwise_backward_of(const DepthwiseShape& s, int64_t activation, int threads, const T* grad, const T* x,
                                const float* weight, const float* bias, const float* statistics, const float* taps,
                                T* grad_x, float* grad_weight, float* grad_bias, float* grad_taps) {
   const long rows = s.images * s.height * s.width;
   const Periods p(rows, s.channels);
   Scratch scratch(2 * s.channels * sizeof(double) + Affine::size(p) * sizeof(float));
-  if (!scratch.ok()) return -1;
+  if (!scratch.ok()) return kNoMemory;
   double* sums = scratch.at<double>(0);
   const Affine affine(p, weight, bias, statistics, scratch.at<float>(2 * s.channels * sizeof(double)));
   const int failed = with_activation(activation, [&](auto act) {
@@ -317,7 +317,7 @@ int norm_depthwise_backward_of(const Depthwise& s, int64_t activation, int threa
 }
 
 template <class T>
-int plain_depthwise(const Depthwise& s, int threads, const T* x, const float* weight, T* y) {
+int plain_depthwise(const DepthwiseShape& s, int threads, const T* x, const float* weight, T* y) {
   const Making<T> widen{widen_values<T>, nullptr, 0}, *making = sizeof(T) == sizeof(float) ? nullptr : &widen;
   return with_kernel(s, [&](auto k, auto stride) {
     return depthwise_of<decltype(k)::value, decltype(stride)::value>(s, threads, x, making, weight, y);
@@ -325,7 +325,7 @@ int plain_depthwise(const Depthwise& s, int threads, const T* x, const float* we
 }
 
 template <class T>
-int plain_depthwise_backward(const Depthwise& s, int threads, const T* grad, const T* x, const float* weight, T* grad_x,
+int plain_depthwise_backward(const DepthwiseShape& s, int threads, const T* grad, const T* x, const float* weight, T* grad_x,
                              float* grad_weight) {
   const Making<T> widen{widen_values<T>, nullptr, 0}, *making = sizeof(T) == sizeof(float) ? nullptr : &widen;
   return with_kernel(s, [&](auto k, auto stride) {
@@ -334,12 +334,12 @@ int plain_depthwise_backward(const Depthwise& s, int threads, const T* grad, con
   });
 }
 
-int depthwise(const Depthwise* s, int bf16, int threads, const void* x, const float* weight, void* y) {
+int depthwise(const DepthwiseShape* s, int bf16, int threads, const void* x, const float* weight, void* y) {
   return bf16 ? plain_depthwise(*s, threads, static_cast<const Bf16*>(x), weight, static_cast<Bf16*>(y))
               : plain_depthwise(*s, threads, static_cast<const float*>(x), weight, static_cast<float*>(y));
 }
 
-int depthwise_backward(const Depthwise* s, int bf16, int threads, const void* grad, const void* x, const float* weight,
+int depthwise_backward(const DepthwiseShape* s, int bf16, int threads, const void* grad, const void* x, const float* weight,
                        void* grad_x, float* grad_weight) {
   return bf16 ? plain_depthwise_backward(*s, threads, static_cast<const Bf16*>(grad), static_cast<const Bf16*>(x), weight,
                                          static_cast<Bf16*>(grad_x), grad_weight)
@@ -347,7 +347,7 @@ int depthwise_backward(const Depthwise* s, int bf16, int threads, const void* gr
                                          weight, static_cast<float*>(grad_x), grad_weight);
 }
 
-int norm_depthwise(const Depthwise* s, int64_t activation, double epsilon, int bf16, int threads, const void* x,
+int norm_depthwise(const DepthwiseShape* s, int64_t activation, double epsilon, int bf16, int threads, const void* x,
                    const float* weight, const float* bias, const float* taps, void* y, float* statistics) {
   return bf16 ? norm_depthwise_of(*s, activation, epsilon, threads, static_cast<const Bf16*>(x), weight, bias, taps,
                                   static_cast<Bf16*>(y), statistics)
@@ -355,7 +355,7 @@ int norm_depthwise(const Depthwise* s, int64_t activation, double epsilon, int b
                                   static_cast<float*>(y), statistics);
 }
 
-int norm_depthwise_backward(const Depthwise* s, int64_t activation, int bf16, int threads, const void* grad, const void* x,
+int norm_depthwise_backward(const DepthwiseShape* s, int64_t activation, int bf16, int threads, const void* grad, const void* x,
                             const float* weight, const float* bias, const float* statistics, const float* taps,
                             void* grad_x, float* grad_weight, float* grad_bias, float* grad_taps) {
   return bf16 ? norm_depthwise_backward_of(*s, activation, threads, static_cast<const Bf16*>(grad),

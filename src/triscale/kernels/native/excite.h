@@ -39,7 +39,7 @@ int pool_of(long images, long pixels, long channels, int threads, const T* x, fl
     const T* image = x + n * pixels * channels;
     sum_pixels(pixels, channels, share, means + n * channels, [&](long at, auto lanes) { return load(image + at, lanes); });
   });
-  return 0;
+  return kDone;
 }
 
 template <class T>
@@ -49,7 +49,7 @@ int dot_of(long images, long pixels, long channels, int threads, const T* x, con
     sum_pixels(pixels, channels, 1.0f, sums + n * channels,
                [&](long at, auto lanes) { return load(one + at, lanes) * load(other + at, lanes); });
   });
-  return 0;
+  return kDone;
 }
 
 // y = x·factor, plus a term where there are any; one factor and term for every channel of an image.
@@ -70,7 +70,7 @@ int scale_of(long images, long pixels, long channels, int threads, const T* x, c
       });
     }
   });
-  return 0;
+  return kDone;
 }
 
 int pool(int64_t images, int64_t pixels, int64_t channels, int bf16, int threads, const void* x, float* means) {

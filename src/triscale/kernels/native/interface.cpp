@@ -151,12 +151,12 @@ EXPORT const char* triscale_choose(const char* most) {
   return choices[last].name;
 }
 
-EXPORT int triscale_depthwise(const triscale::Depthwise* shape, int bf16, int threads, const void* x, const float* weight,
+EXPORT int triscale_depthwise(const triscale::DepthwiseShape* shape, int bf16, int threads, const void* x, const float* weight,
                        void* y) {
   return active->depthwise(shape, bf16, threads, x, weight, y);
 }
 
-EXPORT int triscale_depthwise_backward(const triscale::Depthwise* shape, int bf16, int threads, const void* grad,
+EXPORT int triscale_depthwise_backward(const triscale::DepthwiseShape* shape, int bf16, int threads, const void* grad,
                                 const void* x, const float* weight, void* grad_x, float* grad_weight) {
   return active->depthwise_backward(shape, bf16, threads, grad, x, weight, grad_x, grad_weight);
 }
@@ -199,13 +199,13 @@ EXPORT int triscale_pointwise_backward(int64_t rows, int64_t inputs, int64_t out
   return active->pointwise_backward(rows, inputs, outputs, bf16, threads, grad, x, weight, grad_x, grad_weight);
 }
 
-EXPORT int triscale_norm_depthwise(const triscale::Depthwise* shape, int64_t activation, double epsilon, int bf16,
+EXPORT int triscale_norm_depthwise(const triscale::DepthwiseShape* shape, int64_t activation, double epsilon, int bf16,
                                    int threads, const void* x, const float* weight, const float* bias,
                                    const float* taps, void* y, float* statistics) {
   return active->norm_depthwise(shape, activation, epsilon, bf16, threads, x, weight, bias, taps, y, statistics);
 }
 
-EXPORT int triscale_norm_depthwise_backward(const triscale::Depthwise* shape, int64_t activation, int bf16, int threads,
+EXPORT int triscale_norm_depthwise_backward(const triscale::DepthwiseShape* shape, int64_t activation, int bf16, int threads,
                                             const void* grad, const void* x, const float* weight, const float* bias,
                                             const float* statistics, const float* taps, void* grad_x, float* grad_weight,
                                             float* grad_bias, float* grad_taps) {
@@ -213,7 +213,7 @@ EXPORT int triscale_norm_depthwise_backward(const triscale::Depthwise* shape, in
                                          grad_weight, grad_bias, grad_taps);
 }
 
-EXPORT int triscale_norm_excite(const triscale::Excite* shape, int64_t activation, double epsilon, int bf16, int threads,
+EXPORT int triscale_norm_excite(const triscale::ExciteShape* shape, int64_t activation, double epsilon, int bf16, int threads,
                                 const void* x, const float* weight, const float* bias, const float* reduce,
                                 const float* reduce_bias, const float* expand, const float* expand_bias, void* y,
                                 float* statistics, float* pooled, float* hidden, float* gate) {
@@ -221,7 +221,7 @@ EXPORT int triscale_norm_excite(const triscale::Excite* shape, int64_t activatio
                              expand_bias, y, statistics, pooled, hidden, gate);
 }
 
-EXPORT int triscale_norm_excite_backward(const triscale::Excite* shape, int64_t activation, int bf16, int threads,
+EXPORT int triscale_norm_excite_backward(const triscale::ExciteShape* shape, int64_t activation, int bf16, int threads,
                                          const void* grad, const void* x, const float* weight, const float* bias,
                                          const float* statistics, const float* hidden, const float* gate,
                                          const float* reduce, const float* expand, void* grad_x, float* grad_weight,

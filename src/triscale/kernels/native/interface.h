@@ -8,21 +8,24 @@ namespace triscale {
 
 // Depthwise convolution: (images, height, width, channels) → (images, out_height, out_width, channels). Output row i
 // sees input rows i·stride − top to i·stride − top + kernel − 1; those outside count as 0. Columns likewise.
-struct Depthwise {
+struct DepthwiseShape {
   int64_t images, height, width, channels, out_height, out_width, kernel, stride, top, left;
 };
 
 // Squeeze-excite: averages over the pixels of each image, to so many values and back to one for each channel.
-struct Excite {
+struct ExciteShape {
   int64_t images, pixels, channels, squeezed;
 };
 
 enum Activation : int64_t { kNone, kRelu, kRelu6, kHardswish, kSilu };
 
-// A kernel returns 0, or −1 where there was no memory for its own sums.
+// What a kernel returns: that its work is done; that there was no memory for its own sums; that there is no code for such a
+// kernel size or stride, for so few channels or for the activation. Where it is not done, what it writes means nothing.
+enum Result : int { kDone = 0, kNoMemory = -1, kDeclined = -2 };
+
 struct Kernels {
-  int (*depthwise)(const Depthwise*, int bf16, int threads, const void* x, const float* weight, void* y);
-  int (*depthwise_backward)(const Depthwise*, int bf16, int threads, const void* grad, const void* x,
+  int (*depthwise)(const DepthwiseShape*, int bf16, int threads, const void* x, const float* weight, void* y);
+  int (*depthwise_backward)(const DepthwiseShape*, int bf16, int threads, const void* grad, const void* x,
                             const float* weight, void* grad_x, float* grad_weight);
   int (*norm)(int64_t rows, int64_t channels, int64_t activation, double epsilon, int bf16, int threads, const void* x,
               const float* weight, const float* bias, void* y, float* statistics);
@@ -38,16 +41,16 @@ struct Kernels {
                    const float* weight, void* y);
   int (*pointwise_backward)(int64_t rows, int64_t inputs, int64_t outputs, int bf16, int threads, const void* grad,
                             const void* x, const float* weight, void* grad_x, float* grad_weight);
-  int (*norm_depthwise)(const Depthwise*, int64_t activation, double epsilon, int bf16, int threads, const void* x,
+  int (*norm_depthwise)(const DepthwiseShape*, int64_t activation, double epsilon, int bf16, int threads, const void* x,
                         const float* weight, const float* bias, const float* taps, void* y, float* statistics);
-  int (*norm_depthwise_backward)(const Depthwise*, int64_t activation, int bf16, int threads, const void* grad,
+  int (*norm_depthwise_backward)(const DepthwiseShape*, int64_t activation, int bf16, int threads, const void* grad,
                                  const void* x, const float* weight, const float* bias, const float* statistics,
                                  const float* taps, void* grad_x, float* grad_weight, float* grad_bias, float* grad_taps);
-  int (*norm_excite)(const Excite*, int64_t activation, double epsilon, int bf16, int threads, const void* x,
+  int (*norm_excite)(const ExciteShape*, int64_t activation, double epsilon, int bf16, int threads, const void* x,
                      const float* weight, const float* bias, const float* reduce, const float* reduce_bias,
                      const float* expand, const float* expand_bias, void* y, float* statistics, float* pooled,
                      float* hidden, float* gate);
-  int (*norm_excite_backward)(const Excite*, int64_t activation, int bf16, int threads, const void* grad, const void* x,
+  int (*norm_excite_backward)(const ExciteShape*, int64_t activation, int bf16, int threads, const void* grad, const void* x,
                               const float* weight, const float* bias, const float* statistics, const float* hidden,
                               const float* gate, const float* reduce, const float* expand, void* grad_x,
                               float* grad_weight, float* grad_bias, float* grad_gate, float* grad_hidden);

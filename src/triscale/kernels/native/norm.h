@@ -138,7 +138,7 @@ template <class Add>
 int two_sums(const Periods& p, int threads, double* out, Add add) {
   const long size = 2 * p.length;
   Scratch scratch(p.runs * size * (sizeof(double) + sizeof(float)));
-  if (!scratch.ok()) return -1;
+  if (!scratch.ok()) return kNoMemory;
   double* sums = scratch.at<double>(0);
   float* partial = scratch.at<float>(p.runs * size * sizeof(double));
   for_each(p.runs, threads, [&](long task) {
@@ -166,7 +166,7 @@ int two_sums(const Periods& p, int threads, double* out, Add add) {
     }
     out[c] = first, out[p.channels + c] = second;
   }
-  return 0;
+  return kDone;
 }
 
 // Lanes that are not there must not add what padding with zeros would give.
@@ -220,7 +220,7 @@ int sums_around(const T* x, const Periods& p, const float* around, float* repeat
 template <class T>
 int statistics_of(const T* x, long rows, const Periods& p, double epsilon, int threads, float* statistics) {
   Scratch scratch(p.length * sizeof(float) + p.channels * (2 * sizeof(double) + sizeof(float)));
-  if (!scratch.ok()) return -1;
+  if (!scratch.ok()) return kNoMemory;
   double* sums = scratch.at<double>(0);
   float* around = scratch.at<float>(2 * p.channels * sizeof(double));
   pivots(x, rows, p.channels, around);
@@ -242,7 +242,7 @@ int statistics_of(const T* x, long rows, const Periods& p, double epsilon, int t
     }
     if (!far) break;
   }
-  return 0;
+  return kDone;
 }
 
 // What normalisation does to every value, z = (x − mean)·factor + bias, for a period.
@@ -269,7 +269,7 @@ int norm_of(long rows, long channels, double epsilon, int threads, const T* x, c
   const Periods p(rows, channels);
   if (int failed = statistics_of(x, rows, p, epsilon, threads, statistics)) return failed;
   Scratch scratch(Affine::size(p) * sizeof(float));
-  if (!scratch.ok()) return -1;
+  if (!scratch.ok()) return kNoMemory;
   const Affine affine(p, weight, bias, statistics, scratch.at<float>(0));
   for_each(p.chunks, threads, [&](long chunk) {
     p.each(chunk, [&](auto n, long at, long c, auto lanes) {
@@ -281,7 +281,7 @@ int norm_of(long rows, long channels, double epsilon, int threads, const T* x, c
       }
     });
   });
-  return 0;
+  return kDone;
 }
 
 // What is left once the sums of g, the gradient before the activation, and of g·(x − mean) are known: the gradients of
@@ -297,9 +297,9 @@ int norm_gradients(const Periods& p, long rows, int threads, const Affine& affin
     grad_bias[c] = static_cast<float>(sums[c]);
     grad_weight[c] = static_cast<float>(sums[channels + c] * statistics[channels + c]);
   }
-  if (grad_x == nullptr) return 0;
+  if (grad_x == nullptr) return kDone;
   Scratch scratch(2 * p.length * sizeof(float));
-  if (!scratch.ok()) return -1;
+  if (!scratch.ok()) return kNoMemory;
   float *constants = scratch.at<float>(0), *slopes = constants + p.length;
   p.repeat(constants, [&](long c) { return -sums[c] / n * weight[c] * statistics[channels + c]; });
   p.repeat(slopes, [&](long c) {
@@ -317,7 +317,7 @@ int norm_gradients(const Periods& p, long rows, int threads, const Affine& affin
       }
     });
   });
-  return 0;
+  return kDone;
 }
 
 template <Activation ACT, class T>
@@ -325,7 +325,7 @@ int norm_backward_of(long rows, long channels, int threads, const T* grad, const
                      const float* bias, const float* statistics, T* grad_x, float* grad_weight, float* grad_bias) {
   const Periods p(rows, channels);
   Scratch scratch(2 * channels * sizeof(double) + Affine::size(p) * sizeof(float));
-  if (!scratch.ok()) return -1;
+  if (!scratch.ok()) return kNoMemory;
   double* sums = scratch.at<double>(0);
   const Affine affine(p, weight, bias, statistics, scratch.at<float>(2 * channels * sizeof(double)));
   // Where lanes are missing the gradient loads as 0.
@@ -357,7 +357,7 @@ int norm_backward_of(long rows, long channels, int threads, const T* grad, const
                         });
 }
 
-// Calls call(activation) with it as a type; −2 for what is none.
+// Calls call(activation) with it as a type; declines what is none.
 template <Activation ACT>
 struct Act {
   static constexpr Activation value = ACT;
@@ -371,7 +371,7 @@ inline int with_activation(int64_t activation, Call call) {
     case kRelu6: return call(Act<kRelu6>{});
     case kHardswish: return call(Act<kHardswish>{});
     case kSilu: return call(Act<kSilu>{});
-    default: return -2;
+    default: return kDeclined;
   }
 }
 

@@ -71,14 +71,14 @@ inline void repeat_channels(const float* values, const Periods& p, float* out) {
 
 // What one image needs for itself.
 struct OwnRoom {
-  static long size(const Periods& p, const Excite& s) {
+  static long size(const Periods& p, const ExciteShape& s) {
     return 2 * p.length * sizeof(double) +
            (4 * p.length + 2 * round_up(p.channels, kLanes) + round_up(s.squeezed, kLanes)) * sizeof(float);
   }
   double* totals;
   float *first, *second, *of_channels, *others, *squeezed;
 
-  OwnRoom(const Periods& p, const Excite& s, void* room) {
+  OwnRoom(const Periods& p, const ExciteShape& s, void* room) {
     memset(room, 0, size(p, s));
     totals = static_cast<double*>(room);
     first = reinterpret_cast<float*>(totals + 2 * p.length), second = first + p.length;
@@ -90,7 +90,7 @@ struct OwnRoom {
 // y = a·gate, for a = activation((x − mean)·rstd·weight + bias) and gate = σ(expand·activation(reduce·averages of a)).
 // statistics: as norm's; pooled, gate: (images, channels); hidden: (images, squeezed), before the activation.
 template <Activation ACT, class T>
-int norm_excite_of(const Excite& s, double epsilon, int threads, const T* x, const float* weight, const float* bias,
+int norm_excite_of(const ExciteShape& s, double epsilon, int threads, const T* x, const float* weight, const float* bias,
                    const float* reduce, const float* reduce_bias, const float* expand, const float* expand_bias, T* y,
                    float* statistics, float* pooled, float* hidden, float* gate) {
   const long rows = s.images * s.pixels, values = s.pixels * s.channels;
@@ -99,7 +99,7 @@ int norm_excite_of(const Excite& s, double epsilon, int threads, const T* x, con
   const long own_size = round_up(OwnRoom::size(p, s), 64);
   const long shared = (Affine::size(p) + Layers::size(s.channels, s.squeezed)) * sizeof(float);
   Scratch scratch(s.images * own_size + shared);
-  if (!scratch.ok()) return -1;
+  if (!scratch.ok()) return kNoMemory;
   float* room = scratch.at<float>(s.images * own_size);
   const Affine affine(p, weight, bias, statistics, room);
   const Layers layers(reduce, expand, s.channels, s.squeezed, room + Affine::size(p));
@@ -141,13 +141,13 @@ int norm_excite_of(const Excite& s, double epsilon, int threads, const T* x, con
       store(out + at, load(out + at, lanes) * load(own.first + c, Full{}), lanes);
     });
   });
-  return 0;
+  return kDone;
 }
 
 // grad_gate and grad_hidden: the gradients before the logistic function, (images, channels), and before the activation of
 // the squeezed values, (images, squeezed). Those of the layers are products of these.
 template <Activation ACT, class T>
-int norm_excite_backward_of(const Excite& s, int threads, const T* grad, const T* x, const float* weight,
+int norm_excite_backward_of(const ExciteShape& s, int threads, const T* grad, const T* x, const float* weight,
                             const float* bias, const float* statistics, const float* hidden, const float* gate,
                             const float* reduce, const float* expand, T* grad_x, float* grad_weight, float* grad_bias,
                             float* grad_gate, float* grad_hidden) {
@@ -156,7 +156,7 @@ int norm_excite_backward_of(const Excite& s, int threads, const T* grad, const T
   const long own_size = round_up(OwnRoom::size(p, s), 64), sums_size = round_up(2 * s.channels * sizeof(double), 64);
   const long shared = (Affine::size(p) + Layers::size(s.channels, s.squeezed)) * sizeof(float);
   Scratch scratch((s.images + 1) * sums_size + s.images * own_size + shared);
-  if (!scratch.ok()) return -1;
+  if (!scratch.ok()) return kNoMemory;
   float* room = scratch.at<float>((s.images + 1) * sums_size + s.images * own_size);
   const Affine affine(p, weight, bias, statistics, room);
   const Layers layers(reduce, expand, s.channels, s.squeezed, room + Affine::size(p));
@@ -229,7 +229,7 @@ int norm_excite_backward_of(const Excite& s, int threads, const T* grad, const T
                         [&](long at, Vec, long, auto lanes) { return load(grad_x + at, lanes); });
 }
 
-int norm_excite(const Excite* s, int64_t activation, double epsilon, int bf16, int threads, const void* x,
+int norm_excite(const ExciteShape* s, int64_t activation, double epsilon, int bf16, int threads, const void* x,
                 const float* weight, const float* bias, const float* reduce, const float* reduce_bias,
                 const float* expand, const float* expand_bias, void* y, float* statistics, float* pooled, float* hidden,
                 float* gate) {
@@ -244,7 +244,7 @@ int norm_excite(const Excite* s, int64_t activation, double epsilon, int bf16, i
   });
 }
 
-int norm_excite_backward(const Excite* s, int64_t activation, int bf16, int threads, const void* grad, const void* x,
+int norm_excite_backward(const ExciteShape* s, int64_t activation, int bf16, int threads, const void* grad, const void* x,
                          const float* weight, const float* bias, const float* statistics, const float* hidden,
                          const float* gate, const float* reduce, const float* expand, void* grad_x, float* grad_weight,
                          float* grad_bias, float* grad_gate, float* grad_hidden) {

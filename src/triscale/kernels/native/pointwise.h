@@ -219,7 +219,7 @@ int product(long rows, long inputs, long outputs, int threads, const T* x, const
   const Steps<T> steps(inputs);
   const long chunks = (rows + kAtOnce - 1) / kAtOnce, tasks = least(chunks, 64);
   Scratch scratch(steps.apart * panels.padded() * sizeof(Value));
-  if (!scratch.ok()) return -1;
+  if (!scratch.ok()) return kNoMemory;
   Value* taps = scratch.at<Value>(0);
   for_each(panels.count, threads, [&](long p) {
     pack_panel(weight, inputs, panels, p, transposed, taps + steps.apart * panels.first(p));
@@ -320,7 +320,7 @@ int outer_products(long rows, long tall_size, long wide_size, int threads, const
   const long tasks = cut.runs * cut.parts, all_sums = cut.runs * cut.size * sizeof(float);
   const long buffers = round_up((tall_part + kAtOnce * kWide * kLanes) * sizeof(Value), 64);
   Scratch scratch(all_sums + tasks * buffers);
-  if (!scratch.ok()) return -1;
+  if (!scratch.ok()) return kNoMemory;
   float* sums = scratch.at<float>(0);
   for_each(tasks, threads, [&](long task) {
     const long run = task / cut.parts, part = task % cut.parts;
@@ -364,7 +364,7 @@ int outer_products(long rows, long tall_size, long wide_size, int threads, const
       });
     }
   });
-  return 0;
+  return kDone;
 }
 
 // grad_weight, (outputs, inputs). More vectors at once are fewer loads for each product, so the wider tensor is `wide`.
@@ -388,7 +388,7 @@ int pointwise_backward_of(long rows, long inputs, long outputs, int threads, con
   if (grad_x != nullptr) {
     if (int failed = product(rows, outputs, inputs, threads, grad, weight, false, grad_x)) return failed;
   }
-  return grad_weight == nullptr ? 0 : weight_gradient(rows, inputs, outputs, threads, grad, x, grad_weight);
+  return grad_weight == nullptr ? kDone : weight_gradient(rows, inputs, outputs, threads, grad, x, grad_weight);
 }
 
 int pointwise_backward(int64_t rows, int64_t inputs, int64_t outputs, int bf16, int threads, const void* grad,
