@@ -335,35 +335,39 @@ int plain_depthwise_backward(const DepthwiseShape& s, int threads, const T* grad
 }
 
 int depthwise(const DepthwiseShape* s, int bf16, int threads, const void* x, const float* weight, void* y) {
-  return bf16 ? plain_depthwise(*s, threads, static_cast<const Bf16*>(x), weight, static_cast<Bf16*>(y))
-              : plain_depthwise(*s, threads, static_cast<const float*>(x), weight, static_cast<float*>(y));
+  return with_values(bf16, [&](auto value) {
+    using T = decltype(value);
+    return plain_depthwise(*s, threads, static_cast<const T*>(x), weight, static_cast<T*>(y));
+  });
 }
 
-int depthwise_backward(const DepthwiseShape* s, int bf16, int threads, const void* grad, const void* x, const float* weight,
-                       void* grad_x, float* grad_weight) {
-  return bf16 ? plain_depthwise_backward(*s, threads, static_cast<const Bf16*>(grad), static_cast<const Bf16*>(x), weight,
-                                         static_cast<Bf16*>(grad_x), grad_weight)
-              : plain_depthwise_backward(*s, threads, static_cast<const float*>(grad), static_cast<const float*>(x),
-                                         weight, static_cast<float*>(grad_x), grad_weight);
+int depthwise_backward(const DepthwiseShape* s, int bf16, int threads, const void* grad, const void* x,
+                       const float* weight, void* grad_x, float* grad_weight) {
+  return with_values(bf16, [&](auto value) {
+    using T = decltype(value);
+    return plain_depthwise_backward(*s, threads, static_cast<const T*>(grad), static_cast<const T*>(x), weight,
+                                    static_cast<T*>(grad_x), grad_weight);
+  });
 }
 
 int norm_depthwise(const DepthwiseShape* s, int64_t activation, double epsilon, int bf16, int threads, const void* x,
                    const float* weight, const float* bias, const float* taps, void* y, float* statistics) {
-  return bf16 ? norm_depthwise_of(*s, activation, epsilon, threads, static_cast<const Bf16*>(x), weight, bias, taps,
-                                  static_cast<Bf16*>(y), statistics)
-              : norm_depthwise_of(*s, activation, epsilon, threads, static_cast<const float*>(x), weight, bias, taps,
-                                  static_cast<float*>(y), statistics);
+  return with_values(bf16, [&](auto value) {
+    using T = decltype(value);
+    return norm_depthwise_of(*s, activation, epsilon, threads, static_cast<const T*>(x), weight, bias, taps,
+                             static_cast<T*>(y), statistics);
+  });
 }
 
-int norm_depthwise_backward(const DepthwiseShape* s, int64_t activation, int bf16, int threads, const void* grad, const void* x,
-                            const float* weight, const float* bias, const float* statistics, const float* taps,
-                            void* grad_x, float* grad_weight, float* grad_bias, float* grad_taps) {
-  return bf16 ? norm_depthwise_backward_of(*s, activation, threads, static_cast<const Bf16*>(grad),
-                                           static_cast<const Bf16*>(x), weight, bias, statistics, taps,
-                                           static_cast<Bf16*>(grad_x), grad_weight, grad_bias, grad_taps)
-              : norm_depthwise_backward_of(*s, activation, threads, static_cast<const float*>(grad),
-                                           static_cast<const float*>(x), weight, bias, statistics, taps,
-                                           static_cast<float*>(grad_x), grad_weight, grad_bias, grad_taps);
+int norm_depthwise_backward(const DepthwiseShape* s, int64_t activation, int bf16, int threads, const void* grad,
+                            const void* x, const float* weight, const float* bias, const float* statistics,
+                            const float* taps, void* grad_x, float* grad_weight, float* grad_bias, float* grad_taps) {
+  return with_values(bf16, [&](auto value) {
+    using T = decltype(value);
+    return norm_depthwise_backward_of(*s, activation, threads, static_cast<const T*>(grad), static_cast<const T*>(x),
+                                      weight, bias, statistics, taps, static_cast<T*>(grad_x), grad_weight, grad_bias,
+                                      grad_taps);
+  });
 }
 
 }  // namespace

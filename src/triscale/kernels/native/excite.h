@@ -74,24 +74,25 @@ int scale_of(long images, long pixels, long channels, int threads, const T* x, c
 }
 
 int pool(int64_t images, int64_t pixels, int64_t channels, int bf16, int threads, const void* x, float* means) {
-  return bf16 ? pool_of(images, pixels, channels, threads, static_cast<const Bf16*>(x), means)
-              : pool_of(images, pixels, channels, threads, static_cast<const float*>(x), means);
+  return with_values(bf16, [&](auto value) {
+    return pool_of(images, pixels, channels, threads, static_cast<const decltype(value)*>(x), means);
+  });
 }
 
 int scale(int64_t images, int64_t pixels, int64_t channels, int bf16, int threads, const void* x, const float* factors,
           const float* terms, void* y) {
-  return bf16 ? scale_of(images, pixels, channels, threads, static_cast<const Bf16*>(x), factors, terms,
-                         static_cast<Bf16*>(y))
-              : scale_of(images, pixels, channels, threads, static_cast<const float*>(x), factors, terms,
-                         static_cast<float*>(y));
+  return with_values(bf16, [&](auto value) {
+    using T = decltype(value);
+    return scale_of(images, pixels, channels, threads, static_cast<const T*>(x), factors, terms, static_cast<T*>(y));
+  });
 }
 
 int dot(int64_t images, int64_t pixels, int64_t channels, int bf16, int threads, const void* x, const void* grad,
         float* sums) {
-  return bf16 ? dot_of(images, pixels, channels, threads, static_cast<const Bf16*>(x), static_cast<const Bf16*>(grad),
-                       sums)
-              : dot_of(images, pixels, channels, threads, static_cast<const float*>(x),
-                       static_cast<const float*>(grad), sums);
+  return with_values(bf16, [&](auto value) {
+    using T = decltype(value);
+    return dot_of(images, pixels, channels, threads, static_cast<const T*>(x), static_cast<const T*>(grad), sums);
+  });
 }
 
 }  // namespace

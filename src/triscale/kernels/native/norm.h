@@ -378,13 +378,11 @@ inline int with_activation(int64_t activation, Call call) {
 int norm(int64_t rows, int64_t channels, int64_t activation, double epsilon, int bf16, int threads, const void* x,
          const float* weight, const float* bias, void* y, float* statistics) {
   return with_activation(activation, [&](auto act) {
-    constexpr Activation kAct = decltype(act)::value;
-    if (bf16) {
-      return norm_of<kAct>(rows, channels, epsilon, threads, static_cast<const Bf16*>(x), weight, bias,
-                           static_cast<Bf16*>(y), statistics);
-    }
-    return norm_of<kAct>(rows, channels, epsilon, threads, static_cast<const float*>(x), weight, bias,
-                         static_cast<float*>(y), statistics);
+    return with_values(bf16, [&](auto value) {
+      using T = decltype(value);
+      return norm_of<decltype(act)::value>(rows, channels, epsilon, threads, static_cast<const T*>(x), weight, bias,
+                                           static_cast<T*>(y), statistics);
+    });
   });
 }
 
@@ -392,15 +390,12 @@ int norm_backward(int64_t rows, int64_t channels, int64_t activation, int bf16, 
                   const void* x, const float* weight, const float* bias, const float* statistics, void* grad_x,
                   float* grad_weight, float* grad_bias) {
   return with_activation(activation, [&](auto act) {
-    constexpr Activation kAct = decltype(act)::value;
-    if (bf16) {
-      return norm_backward_of<kAct>(rows, channels, threads, static_cast<const Bf16*>(grad),
-                                    static_cast<const Bf16*>(x), weight, bias, statistics, static_cast<Bf16*>(grad_x),
-                                    grad_weight, grad_bias);
-    }
-    return norm_backward_of<kAct>(rows, channels, threads, static_cast<const float*>(grad),
-                                  static_cast<const float*>(x), weight, bias, statistics, static_cast<float*>(grad_x),
-                                  grad_weight, grad_bias);
+    return with_values(bf16, [&](auto value) {
+      using T = decltype(value);
+      return norm_backward_of<decltype(act)::value>(rows, channels, threads, static_cast<const T*>(grad),
+                                                    static_cast<const T*>(x), weight, bias, statistics,
+                                                    static_cast<T*>(grad_x), grad_weight, grad_bias);
+    });
   });
 }
 

@@ -234,30 +234,27 @@ int norm_excite(const ExciteShape* s, int64_t activation, double epsilon, int bf
                 const float* expand, const float* expand_bias, void* y, float* statistics, float* pooled, float* hidden,
                 float* gate) {
   return with_activation(activation, [&](auto act) {
-    constexpr Activation kAct = decltype(act)::value;
-    if (bf16) {
-      return norm_excite_of<kAct>(*s, epsilon, threads, static_cast<const Bf16*>(x), weight, bias, reduce, reduce_bias,
-                                  expand, expand_bias, static_cast<Bf16*>(y), statistics, pooled, hidden, gate);
-    }
-    return norm_excite_of<kAct>(*s, epsilon, threads, static_cast<const float*>(x), weight, bias, reduce, reduce_bias,
-                                expand, expand_bias, static_cast<float*>(y), statistics, pooled, hidden, gate);
+    return with_values(bf16, [&](auto value) {
+      using T = decltype(value);
+      return norm_excite_of<decltype(act)::value>(*s, epsilon, threads, static_cast<const T*>(x), weight, bias, reduce,
+                                                  reduce_bias, expand, expand_bias, static_cast<T*>(y), statistics,
+                                                  pooled, hidden, gate);
+    });
   });
 }
 
-int norm_excite_backward(const ExciteShape* s, int64_t activation, int bf16, int threads, const void* grad, const void* x,
-                         const float* weight, const float* bias, const float* statistics, const float* hidden,
-                         const float* gate, const float* reduce, const float* expand, void* grad_x, float* grad_weight,
-                         float* grad_bias, float* grad_gate, float* grad_hidden) {
+int norm_excite_backward(const ExciteShape* s, int64_t activation, int bf16, int threads, const void* grad,
+                         const void* x, const float* weight, const float* bias, const float* statistics,
+                         const float* hidden, const float* gate, const float* reduce, const float* expand, void* grad_x,
+                         float* grad_weight, float* grad_bias, float* grad_gate, float* grad_hidden) {
   return with_activation(activation, [&](auto act) {
-    constexpr Activation kAct = decltype(act)::value;
-    if (bf16) {
-      return norm_excite_backward_of<kAct>(*s, threads, static_cast<const Bf16*>(grad), static_cast<const Bf16*>(x),
-                                           weight, bias, statistics, hidden, gate, reduce, expand,
-                                           static_cast<Bf16*>(grad_x), grad_weight, grad_bias, grad_gate, grad_hidden);
-    }
-    return norm_excite_backward_of<kAct>(*s, threads, static_cast<const float*>(grad), static_cast<const float*>(x),
-                                         weight, bias, statistics, hidden, gate, reduce, expand,
-                                         static_cast<float*>(grad_x), grad_weight, grad_bias, grad_gate, grad_hidden);
+    return with_values(bf16, [&](auto value) {
+      using T = decltype(value);
+      return norm_excite_backward_of<decltype(act)::value>(*s, threads, static_cast<const T*>(grad),
+                                                           static_cast<const T*>(x), weight, bias, statistics, hidden,
+                                                           gate, reduce, expand, static_cast<T*>(grad_x), grad_weight,
+                                                           grad_bias, grad_gate, grad_hidden);
+    });
   });
 }
 

@@ -374,14 +374,6 @@ int weight_gradient(long rows, long inputs, long outputs, int threads, const T* 
                           : outer_products(rows, outputs, inputs, threads, grad, x, false, grad_weight);
 }
 
-int pointwise(int64_t rows, int64_t inputs, int64_t outputs, int bf16, int threads, const void* x, const float* weight,
-              void* y) {
-  return bf16 ? product(rows, inputs, outputs, threads, static_cast<const Bf16*>(x), weight, true,
-                        static_cast<Bf16*>(y))
-              : product(rows, inputs, outputs, threads, static_cast<const float*>(x), weight, true,
-                        static_cast<float*>(y));
-}
-
 template <class T>
 int pointwise_backward_of(long rows, long inputs, long outputs, int threads, const T* grad, const T* x,
                           const float* weight, T* grad_x, float* grad_weight) {
@@ -391,12 +383,21 @@ int pointwise_backward_of(long rows, long inputs, long outputs, int threads, con
   return grad_weight == nullptr ? kDone : weight_gradient(rows, inputs, outputs, threads, grad, x, grad_weight);
 }
 
+int pointwise(int64_t rows, int64_t inputs, int64_t outputs, int bf16, int threads, const void* x, const float* weight,
+              void* y) {
+  return with_values(bf16, [&](auto value) {
+    using T = decltype(value);
+    return product(rows, inputs, outputs, threads, static_cast<const T*>(x), weight, true, static_cast<T*>(y));
+  });
+}
+
 int pointwise_backward(int64_t rows, int64_t inputs, int64_t outputs, int bf16, int threads, const void* grad,
                        const void* x, const float* weight, void* grad_x, float* grad_weight) {
-  return bf16 ? pointwise_backward_of(rows, inputs, outputs, threads, static_cast<const Bf16*>(grad),
-                                      static_cast<const Bf16*>(x), weight, static_cast<Bf16*>(grad_x), grad_weight)
-              : pointwise_backward_of(rows, inputs, outputs, threads, static_cast<const float*>(grad),
-                                      static_cast<const float*>(x), weight, static_cast<float*>(grad_x), grad_weight);
+  return with_values(bf16, [&](auto value) {
+    using T = decltype(value);
+    return pointwise_backward_of(rows, inputs, outputs, threads, static_cast<const T*>(grad), static_cast<const T*>(x),
+                                 weight, static_cast<T*>(grad_x), grad_weight);
+  });
 }
 
 }  // namespace

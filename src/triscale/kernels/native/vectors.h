@@ -55,6 +55,12 @@ struct Bf16 {
   uint16_t bits;
 };
 
+// Calls call(T{}) for the type T of a tensor's values.
+template <class Call>
+TRISCALE_INLINE int with_values(int bf16, Call call) {
+  return bf16 ? call(Bf16{}) : call(float{});
+}
+
 TRISCALE_INLINE constexpr long least(long a, long b) { return a < b ? a : b; }
 TRISCALE_INLINE long most(long a, long b) { return a > b ? a : b; }
 TRISCALE_INLINE long round_up(long n, long to) { return (n + to - 1) / to * to; }
