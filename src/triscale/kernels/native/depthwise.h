@@ -16,7 +16,7 @@ struct Plane {
 
 // Which of `count` columns (or rows) from `first` lie on a plane of that width (or height): a bit each.
 inline uint32_t inside_of(long first, long count, long width) {
-  const long from = most(0, -first), to = least(count, width - first);
+  const long from = max_of(0, -first), to = min_of(count, width - first);
   return to <= from ? 0 : ((1u << to) - 1) & ~((1u << from) - 1);
 }
 
@@ -49,9 +49,9 @@ TRISCALE_INLINE void outputs(const X* x, const Plane& plane, const float* weight
 template <int K, int S, int WIDTH, class X, class Y>
 inline void row_of(const X* x, const Plane& plane, const float* weight, long weight_step, long row, long left,
                    long out_width, Y* y) {
-  const long first = most(0, -row), last = least(K, plane.height - row);
+  const long first = max_of(0, -row), last = min_of(K, plane.height - row);
   for (long done = 0; done < out_width; done += WIDTH) {
-    const long start = least(done, out_width - WIDTH), column = start * S - left;
+    const long start = min_of(done, out_width - WIDTH), column = start * S - left;
     constexpr int kSeen = (WIDTH - 1) * S + K;
     const uint32_t inside = inside_of(column, kSeen, plane.width);
     auto all_channels = [&](auto whole) {
@@ -164,7 +164,7 @@ template <int K, int S, int GROUP, int WIDTH, class L>
 TRISCALE_INLINE void weigh(const float* x, const Seen& seen, const float* grad, const Seen& grads, const DepthwiseShape& s,
                            long image, const Unit& part, int first, double* sums, long step, L lanes, long repeated) {
   constexpr int kSeen = (WIDTH - 1) * S + K;
-  const int group = static_cast<int>(least(GROUP, K - first));
+  const int group = static_cast<int>(min_of(GROUP, K - first));
   Vec taps[GROUP][K];
   TRISCALE_UNROLL for (int r = 0; r < GROUP; r++) {
     TRISCALE_UNROLL for (int k = 0; k < K; k++) taps[r][k] = all(0);
@@ -203,7 +203,7 @@ TRISCALE_INLINE void weigh(const float* x, const Seen& seen, const float* grad, 
           add(Number<1>{}, from, at, WIDTH, inside, rows);
         } else {
           // Columns that only outputs beyond the row would see are left out: their 0 times what is no number is none.
-          const long there = least(WIDTH, s.out_width - start);
+          const long there = min_of(WIDTH, s.out_width - start);
           add(Number<0>{}, from, at, there, inside & ((1u << ((there - 1) * S + K)) - 1), rows);
         }
       }
@@ -224,12 +224,12 @@ TRISCALE_INLINE void weigh(const float* x, const Seen& seen, const float* grad, 
 template <class Call>
 inline void each_part(const Unit& unit, long out_width, Call call) {
   constexpr long kOutputs = 512;
-  const long rows = most(1, least(unit.rows, kOutputs / out_width));
-  const long images = rows < unit.rows ? 1 : most(1, kOutputs / (rows * out_width));
+  const long rows = max_of(1, min_of(unit.rows, kOutputs / out_width));
+  const long images = rows < unit.rows ? 1 : max_of(1, kOutputs / (rows * out_width));
   const long last_image = unit.image + unit.images, last_row = unit.row + unit.rows;
   for (long n = unit.image; n < last_image; n += images) {
     for (long row = unit.row; row < last_row; row += rows) {
-      call(Unit{n, least(images, last_image - n), row, least(rows, last_row - row)});
+      call(Unit{n, min_of(images, last_image - n), row, min_of(rows, last_row - row)});
     }
   }
 }
@@ -239,13 +239,13 @@ inline void weigh_unit(const Seen& seen, const Seen& grads, const DepthwiseShape
   // As many rows of the kernel as the registers hold beside four gradients and an input.
   constexpr int kFit = (kRegisters - 6) / K;
   constexpr int kGroup = kFit < 1 ? 1 : kFit > K ? K : K == 7 && kFit > 3 ? 3 : kFit;
-  constexpr int kWide = kRegisters - 2 - kGroup * K >= 8 ? 8 : 4;
+  constexpr int kWidth = kRegisters - 2 - kGroup * K >= 8 ? 8 : 4;
   const long step = round_up(s.channels, kLanes);
   cover(s.channels, [&](long c, auto lanes, long repeated) {
     for (int first = 0; first < K; first += kGroup) {
       each_part(unit, s.out_width, [&](const Unit& part) {
         if (s.out_width > 4) {
-          weigh<K, S, kGroup, kWide>(seen.rows + c, seen, grads.rows + c, grads, s, unit.image, part, first, sums + c, step,
+          weigh<K, S, kGroup, kWidth>(seen.rows + c, seen, grads.rows + c, grads, s, unit.image, part, first, sums + c, step,
                                      lanes, repeated);
         } else {
           weigh<K, S, kGroup, 4>(seen.rows + c, seen, grads.rows + c, grads, s, unit.image, part, first, sums + c, step,

@@ -24,8 +24,8 @@ inline int with_kernel(const DepthwiseShape& s, Call call) {
 
 // The input rows that outputs [from, to) see.
 inline void seen_by(const DepthwiseShape& s, long from, long to, long& first, long& last) {
-  first = least(s.height, most(0, from * s.stride - s.top));
-  last = most(first, least(s.height, (to - 1) * s.stride - s.top + s.kernel));
+  first = min_of(s.height, max_of(0, from * s.stride - s.top));
+  last = max_of(first, min_of(s.height, (to - 1) * s.stride - s.top + s.kernel));
 }
 
 // How a forward pass is cut: every image into parts, and those into strips whose input stays in the cache.
@@ -34,9 +34,9 @@ struct Strips {
 
   explicit Strips(const DepthwiseShape& s) {
     const long rows = 65536 / (s.width * s.channels);
-    rows_at_once = most(1, least(s.out_height, (rows - s.kernel) / s.stride + 1));
-    parts = least((64 + s.images - 1) / s.images, (s.out_height + rows_at_once - 1) / rows_at_once);
-    most_rows = least(s.height, (rows_at_once - 1) * s.stride + s.kernel);
+    rows_at_once = max_of(1, min_of(s.out_height, (rows - s.kernel) / s.stride + 1));
+    parts = min_of((64 + s.images - 1) / s.images, (s.out_height + rows_at_once - 1) / rows_at_once);
+    most_rows = min_of(s.height, (rows_at_once - 1) * s.stride + s.kernel);
   }
 };
 
@@ -68,7 +68,7 @@ int depthwise_of(const DepthwiseShape& s, int threads, const T* x, const Making<
     Rows<T> rows(s.height, s.width * s.channels, x, making, strips.most_rows, false, own.at<float>(0));
     const long end = s.out_height * (part + 1) / strips.parts;
     for (long from = s.out_height * part / strips.parts; from < end; from += strips.rows_at_once) {
-      const long to = least(end, from + strips.rows_at_once);
+      const long to = min_of(end, from + strips.rows_at_once);
       long first, last;
       seen_by(s, from, to, first, last);
       const Seen seen = rows.get(n, 1, first, last);
@@ -91,25 +91,25 @@ struct Cut {
   Cut(const DepthwiseShape& s, long value_bytes) {
     constexpr long kCache = 256 * 1024;
     const long image = (s.height * s.width + s.out_height * s.out_width) * s.channels * value_bytes;
-    images_at_once = most(1, least(least(kCache / most(1, image), s.images), most(1, s.images / 16)));
-    strips = images_at_once > 1 ? 1 : least(s.out_height, (image + kCache - 1) / kCache);
+    images_at_once = max_of(1, min_of(min_of(kCache / max_of(1, image), s.images), max_of(1, s.images / 16)));
+    strips = images_at_once > 1 ? 1 : min_of(s.out_height, (image + kCache - 1) / kCache);
     rows_at_once = (s.out_height + strips - 1) / strips;
     strips = (s.out_height + rows_at_once - 1) / rows_at_once;
     units = (s.images + images_at_once - 1) / images_at_once * strips;
     // Sums are kept in double, and should be little beside the tensors they are made of.
     const long sums = s.kernel * s.kernel * s.channels * 8;
-    runs = most(1, least(least(units, 64), most(4, s.images * image / (8 * sums))));
+    runs = max_of(1, min_of(min_of(units, 64), max_of(4, s.images * image / (8 * sums))));
   }
 
   Unit unit(const DepthwiseShape& s, long i) const {
     const long image = i / strips * images_at_once, row = i % strips * rows_at_once;
-    return {image, least(images_at_once, s.images - image), row, least(rows_at_once, s.out_height - row)};
+    return {image, min_of(images_at_once, s.images - image), row, min_of(rows_at_once, s.out_height - row)};
   }
 
   // The input rows whose gradients a unit makes.
   static void makes(const DepthwiseShape& s, const Unit& unit, long& from, long& to) {
-    from = least(unit.row * s.stride, s.height);
-    to = unit.row + unit.rows == s.out_height ? s.height : least((unit.row + unit.rows) * s.stride, s.height);
+    from = min_of(unit.row * s.stride, s.height);
+    to = unit.row + unit.rows == s.out_height ? s.height : min_of((unit.row + unit.rows) * s.stride, s.height);
   }
 
   // The input rows that it needs: those, and what its outputs see.
@@ -117,15 +117,15 @@ struct Cut {
     long from, to;
     makes(s, unit, from, to);
     seen_by(s, unit.row, unit.row + unit.rows, first, last);
-    first = least(first, from), last = most(last, to);
+    first = min_of(first, from), last = max_of(last, to);
   }
 
   // The output rows whose gradients it needs: its own, and those that see the inputs that it makes.
   static void reads(const DepthwiseShape& s, const Unit& unit, long& first, long& last) {
     long from, to;
     makes(s, unit, from, to);
-    first = least(unit.row, most(0, (from + s.top - s.kernel + s.stride) / s.stride));
-    last = most(unit.row + unit.rows, least(s.out_height, (to - 1 + s.top) / s.stride + 1));
+    first = min_of(unit.row, max_of(0, (from + s.top - s.kernel + s.stride) / s.stride));
+    last = max_of(unit.row + unit.rows, min_of(s.out_height, (to - 1 + s.top) / s.stride + 1));
   }
 
   // The most rows that any unit needs, of the input and of the output's gradient.
@@ -136,9 +136,9 @@ struct Cut {
     for (long i = 0; i < strips; i++) {
       long first, last;
       needs(s, unit(s, i), first, last);
-      inputs = most(inputs, last - first);
+      inputs = max_of(inputs, last - first);
       reads(s, unit(s, i), first, last);
-      outputs = most(outputs, last - first);
+      outputs = max_of(outputs, last - first);
     }
   }
 };

@@ -61,7 +61,7 @@ class Rows {
     }
     long done = first;
     if (image == image_ && images == 1 && first >= first_ && first < last_) {
-      done = least(last, last_);
+      done = min_of(last, last_);
       memmove(out_, out_ + (first - first_) * line_, (done - first) * line_ * sizeof(float));
       if (slopes_) memmove(slopes_, slopes_ + (first - first_) * line_, (done - first) * line_ * sizeof(float));
     }

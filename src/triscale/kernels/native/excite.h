@@ -12,14 +12,14 @@ template <class Value>
 inline void sum_pixels(long pixels, long channels, float factor, float* out, Value value) {
   each_vector(channels, [&](long c, auto lanes) {
     double totals[kLanes] = {};
-    constexpr long kPixels = 128;
-    for (long start = 0; start < pixels; start += kPixels) {
+    constexpr long kPixelsInSingle = 128;
+    for (long start = 0; start < pixels; start += kPixelsInSingle) {
       Vec sum = all(0);
-      const long end = least(pixels, start + kPixels);
+      const long end = min_of(pixels, start + kPixelsInSingle);
       long p = start;
-      for (; p + kAtOnce <= end; p += kAtOnce) {
-        Pairs<kAtOnce> terms;
-        TRISCALE_UNROLL for (int i = 0; i < kAtOnce; i++) terms.add(i, value((p + i) * channels + c, lanes), sum);
+      for (; p + kVectorsAtOnce <= end; p += kVectorsAtOnce) {
+        Pairs<kVectorsAtOnce> terms;
+        TRISCALE_UNROLL for (int i = 0; i < kVectorsAtOnce; i++) terms.add(i, value((p + i) * channels + c, lanes), sum);
       }
       for (; p < end; p++) sum += value(p * channels + c, lanes);
       float values[kLanes];
@@ -59,7 +59,7 @@ int scale_of(long images, long pixels, long channels, int threads, const T* x, c
   for_each(images, threads, [&](long n) {
     const long image = n * pixels * channels;
     for (long start = 0; start < pixels; start += 8) {
-      const long count = least(8, pixels - start);
+      const long count = min_of(8, pixels - start);
       each_vector(channels, [&](long c, auto lanes) {
         const Vec factor = load(factors + n * channels + c, lanes);
         const Vec term = terms == nullptr ? all(0) : load(terms + n * channels + c, lanes);

@@ -16,32 +16,32 @@
 namespace triscale {
 
 namespace baseline {
-extern const Kernels kernels;
-extern const inference::Kernels inference_kernels;
+extern const TrainingKernels kernels;
+extern const inference::EngineKernels inference_kernels;
 }
 #if defined(TRISCALE_X86)
 namespace avx2 {
-extern const Kernels kernels;
-extern const inference::Kernels inference_kernels;
+extern const TrainingKernels kernels;
+extern const inference::EngineKernels inference_kernels;
 }
 namespace avx512 {
-extern const Kernels kernels;
-extern const inference::Kernels inference_kernels;
+extern const TrainingKernels kernels;
+extern const inference::EngineKernels inference_kernels;
 }
 namespace avx512bf16 {
-extern const Kernels kernels;
-extern const inference::Kernels inference_kernels;
+extern const TrainingKernels kernels;
+extern const inference::EngineKernels inference_kernels;
 }
 #endif
 #if defined(TRISCALE_FP16)
 namespace avx512fp16 {
-extern const Kernels kernels;
-extern const inference::Kernels inference_kernels;
+extern const TrainingKernels kernels;
+extern const inference::EngineKernels inference_kernels;
 }
 #endif
 #if defined(TRISCALE_TILES)
 namespace amx {  // training has the kernels of avx512fp16: PyTorch multiplies by tiles
-extern const inference::Kernels inference_kernels;
+extern const inference::EngineKernels inference_kernels;
 }
 #endif
 
@@ -49,8 +49,8 @@ namespace {
 
 struct Choice {
   const char* name;
-  const Kernels* kernels;
-  const inference::Kernels* inference;
+  const TrainingKernels* kernels;
+  const inference::EngineKernels* inference;
   bool here;
 };
 
@@ -120,12 +120,12 @@ int list(Choice* choices) {
   return n;
 }
 
-const Kernels* active = nullptr;
-const inference::Kernels* inferring = nullptr;
+const TrainingKernels* active = nullptr;
+const inference::EngineKernels* inferring = nullptr;
 
 }  // namespace
 
-const inference::Kernels* chosen_inference() { return inferring; }
+const inference::EngineKernels* chosen_inference() { return inferring; }
 
 }  // namespace triscale
 

@@ -23,7 +23,7 @@ enum Activation : int64_t { kNone, kRelu, kRelu6, kHardswish, kSilu };
 // kernel size or stride, for so few channels or for the activation. Where it is not done, what it writes means nothing.
 enum Result : int { kDone = 0, kNoMemory = -1, kDeclined = -2 };
 
-struct Kernels {
+struct TrainingKernels {
   int (*depthwise)(const DepthwiseShape*, int bf16, int threads, const void* x, const float* weight, void* y);
   int (*depthwise_backward)(const DepthwiseShape*, int bf16, int threads, const void* grad, const void* x,
                             const float* weight, void* grad_x, float* grad_weight);

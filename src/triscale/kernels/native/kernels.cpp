@@ -48,8 +48,8 @@ namespace triscale {
 namespace TRISCALE_ISA {
 
 // A constant has internal linkage unless it was declared before.
-extern const Kernels kernels;
-const Kernels kernels = {depthwise, depthwise_backward, norm, norm_backward, pool, scale, dot, pointwise,
+extern const TrainingKernels kernels;
+const TrainingKernels kernels = {depthwise, depthwise_backward, norm, norm_backward, pool, scale, dot, pointwise,
                          pointwise_backward, norm_depthwise, norm_depthwise_backward, norm_excite, norm_excite_backward};
 
 }  // namespace TRISCALE_ISA

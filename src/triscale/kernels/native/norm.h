@@ -59,7 +59,7 @@ TRISCALE_INLINE void activate_and_slope(Vec z, Vec& active, Vec& slope_) {
 // Calls block(number of rows as a type, offset, offset in the period, lanes) for every vector of the values [from, to),
 // which begin with the first channel: in groups of rows, whose loads and long dependent chains overlap. Calls flush()
 // every kSingle rows and at the end.
-template <int GROUP = kAtOnce, class Block, class Flush>
+template <int GROUP = kVectorsAtOnce, class Block, class Flush>
 TRISCALE_INLINE void in_groups(long from, long to, long period, Block block, Flush flush) {
   long at = from;
   for (long rows = GROUP; at + GROUP * period <= to; at += GROUP * period, rows += GROUP) {
@@ -91,9 +91,9 @@ struct Periods {
     length = channels * copies;
     whole = rows / copies;
     rest = rows % copies * channels;
-    rows_at_once = most(8, least(512, 16384 / length / 8 * 8));
-    chunks = most(1, (whole + rows_at_once - 1) / rows_at_once);
-    runs = least(chunks, 64);
+    rows_at_once = max_of(8, min_of(512, 16384 / length / 8 * 8));
+    chunks = max_of(1, (whole + rows_at_once - 1) / rows_at_once);
+    runs = min_of(chunks, 64);
   }
 
   // (channels) → (length).
@@ -189,7 +189,7 @@ TRISCALE_INLINE float value_of(const Bf16* p) {
 // Sums of squares around it lose no digits where a channel's values are all far from 0.
 template <class T>
 void pivots(const T* x, long rows, long channels, float* out) {
-  const long taken = least(rows, 16);
+  const long taken = min_of(rows, 16);
   for (long c = 0; c < channels; c++) out[c] = 0;
   for (long i = 1; i <= taken; i++) {
     const uint64_t place = static_cast<uint32_t>(i * 2654435769u);  // 2^32 over the golden ratio

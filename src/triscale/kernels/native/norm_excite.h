@@ -12,7 +12,7 @@ namespace {
 
 // An image in fp32 may be too large for the cache: what comes from memory is read in the order in which it lies.
 template <class T>
-constexpr int kRows = sizeof(T) == sizeof(float) ? 1 : kAtOnce;
+constexpr int kGroupOf = sizeof(T) == sizeof(float) ? 1 : kVectorsAtOnce;
 
 // Sums for a period → sums for every channel.
 template <class Out>
@@ -107,7 +107,7 @@ int norm_excite_of(const ExciteShape& s, double epsilon, int threads, const T* x
     const T* image = x + n * values;
     T* out = y + n * values;
     const OwnRoom own(p, s, scratch.at<char>(n * own_size));
-    in_groups<kRows<T>>(0, values, p.length, [&](auto rows, long at, long c, auto lanes) {
+    in_groups<kGroupOf<T>>(0, values, p.length, [&](auto rows, long at, long c, auto lanes) {
       const Vec mean = load(affine.mean + c, Full{}), factor = load(affine.factor + c, Full{});
       const Vec shift = load(affine.bias + c, Full{});
       Vec sum = load(own.first + c, Full{});
@@ -166,7 +166,7 @@ int norm_excite_backward_of(const ExciteShape& s, int threads, const T* grad, co
     T* out = grad_x + n * values;
     const OwnRoom own(p, s, scratch.at<char>((s.images + 1) * sums_size + n * own_size));
     // What the gate gets; and the activation's slope, which waits where the gradient will be.
-    in_groups<kRows<T>>(0, values, p.length, [&](auto rows, long at, long c, auto lanes) {
+    in_groups<kGroupOf<T>>(0, values, p.length, [&](auto rows, long at, long c, auto lanes) {
       const Vec mean = load(affine.mean + c, Full{}), factor = load(affine.factor + c, Full{});
       const Vec shift = load(affine.bias + c, Full{});
       Vec sum = load(own.first + c, Full{});
@@ -199,7 +199,7 @@ int norm_excite_backward_of(const ExciteShape& s, int threads, const T* grad, co
     repeat_channels(open, p, factors);
     repeat_channels(own.others, p, terms);
     memset(own.totals, 0, 2 * p.length * sizeof(double));
-    in_groups<kRows<T>>(0, values, p.length, [&](auto rows, long at, long c, auto lanes) {
+    in_groups<kGroupOf<T>>(0, values, p.length, [&](auto rows, long at, long c, auto lanes) {
       const Vec mean = load(affine.mean + c, Full{});
       const Vec factor = load(factors + c, Full{}), term = load(terms + c, Full{});
       Vec sum = load(sums + c, Full{}), product = load(sums + p.length + c, Full{});

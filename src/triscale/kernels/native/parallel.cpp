@@ -12,8 +12,8 @@ namespace {
 
 // How GCC's and Clang's OpenMP runtimes start a team. Python hands in the address of the runtime that PyTorch has
 // loaded: linked against, it could be a second copy of the library, with threads of its own that spin beside the first's.
-using Team = void (*)(void (*)(void*), void*, unsigned, unsigned);
-Team team = nullptr;
+using StartTeam = void (*)(void (*)(void*), void*, unsigned, unsigned);
+StartTeam start_team = nullptr;
 
 struct Work {
   std::atomic<int64_t> next{0};
@@ -37,8 +37,8 @@ void parallel(int64_t tasks, int threads, void (*task)(void*, int64_t), void* co
   }
   Work work;
   work.tasks = tasks, work.task = task, work.context = context;
-  if (team != nullptr) {
-    team(take, &work, static_cast<unsigned>(used), 0);
+  if (start_team != nullptr) {
+    start_team(take, &work, static_cast<unsigned>(used), 0);
     return;
   }
   std::vector<std::thread> others;
@@ -49,4 +49,4 @@ void parallel(int64_t tasks, int threads, void (*task)(void*, int64_t), void* co
 
 }  // namespace triscale
 
-extern "C" __attribute__((visibility("default"))) void triscale_use_team(void* function) { triscale::team = reinterpret_cast<triscale::Team>(function); }
+extern "C" __attribute__((visibility("default"))) void triscale_use_team(void* function) { triscale::start_team = reinterpret_cast<triscale::StartTeam>(function); }

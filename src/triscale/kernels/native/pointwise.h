@@ -83,14 +83,14 @@ TRISCALE_INLINE void join(const Bf16* first, const Bf16* second, Bf16* out, L la
 #endif
 
 // Columns as panels of one to kWide vectors, as even as they come.
-struct Panels {
+struct ColumnPanels {
   long columns, vectors, count;
 
-  explicit Panels(long columns_)
+  explicit ColumnPanels(long columns_)
       : columns(columns_), vectors((columns_ + kLanes - 1) / kLanes), count((vectors + kWide - 1) / kWide) {}
   long first(long panel) const { return vectors * panel / count * kLanes; }
   long width(long panel) const { return first(panel + 1) - first(panel); }
-  long there(long panel) const { return least(width(panel), columns - first(panel)); }
+  long there(long panel) const { return min_of(width(panel), columns - first(panel)); }
   long padded() const { return vectors * kLanes; }
 };
 
@@ -105,7 +105,7 @@ TRISCALE_INLINE void with_vectors(long width, Call call) {
 }
 
 // A panel of weight, (inputs, outputs) or its transpose → (steps, width, values of a step); what is missing is 0.
-inline void pack_panel(const float* weight, long inputs, const Panels& panels, long panel, bool transposed, float* to) {
+inline void pack_panel(const float* weight, long inputs, const ColumnPanels& panels, long panel, bool transposed, float* to) {
   const long first = panels.first(panel), width = panels.width(panel), there = panels.there(panel);
   if (there < width) memset(to, 0, inputs * width * sizeof(float));
   if (!transposed) {
@@ -114,7 +114,7 @@ inline void pack_panel(const float* weight, long inputs, const Panels& panels, l
   }
   // A few inputs at a time: what is read is read in order, and what is written stays in the cache meanwhile.
   for (long from = 0; from < inputs; from += kLanes) {
-    const long end = least(inputs, from + kLanes);
+    const long end = min_of(inputs, from + kLanes);
     for (long j = 0; j < there; j++) {
       for (long i = from; i < end; i++) to[i * width + j] = weight[(first + j) * inputs + i];
     }
@@ -122,7 +122,7 @@ inline void pack_panel(const float* weight, long inputs, const Panels& panels, l
 }
 
 #if defined(TRISCALE_BF16_PAIRS)
-inline void pack_panel(const float* weight, long inputs, const Panels& panels, long panel, bool transposed, Bf16* to) {
+inline void pack_panel(const float* weight, long inputs, const ColumnPanels& panels, long panel, bool transposed, Bf16* to) {
   const long first = panels.first(panel), width = panels.width(panel), there = panels.there(panel);
   if (there < width) memset(to, 0, round_up(inputs, 2) * width * sizeof(Bf16));
   if (!transposed) {
@@ -139,7 +139,7 @@ inline void pack_panel(const float* weight, long inputs, const Panels& panels, l
   for (long from = 0; from < inputs; from += kLanes) {
     for (long j = 0; j < there; j++) {
       Bf16 row[kLanes];
-      store(row, load(weight + (first + j) * inputs + from, First(least(kLanes, inputs - from))), Full{});
+      store(row, load(weight + (first + j) * inputs + from, First(min_of(kLanes, inputs - from))), Full{});
       for (long i = 0; i < kLanes && from + i < inputs; i += 2) memcpy(to + ((from + i) * width + j * 2), row + i, 4);
     }
   }
@@ -214,10 +214,10 @@ struct Steps {
 template <class T>
 int product(long rows, long inputs, long outputs, int threads, const T* x, const float* weight, bool transposed, T* y) {
   using Value = typename Step<T>::Value;
-  constexpr long kAtOnce = 48;  // rows: a whole number of tiles of any width
-  const Panels panels(outputs);
+  constexpr long kRowsAtOnce = 48;  // a whole number of tiles of any width
+  const ColumnPanels panels(outputs);
   const Steps<T> steps(inputs);
-  const long chunks = (rows + kAtOnce - 1) / kAtOnce, tasks = least(chunks, 64);
+  const long chunks = (rows + kRowsAtOnce - 1) / kRowsAtOnce, tasks = min_of(chunks, 64);
   Scratch scratch(steps.apart * panels.padded() * sizeof(Value));
   if (!scratch.ok()) return kNoMemory;
   Value* taps = scratch.at<Value>(0);
@@ -226,20 +226,20 @@ int product(long rows, long inputs, long outputs, int threads, const T* x, const
   });
   Failure failure;
   for_each(tasks, threads, [&](long task) {
-    Scratch own(steps.buffer(kAtOnce));
+    Scratch own(steps.buffer(kRowsAtOnce));
     if (!own.ok()) return failure.set();
     for (long chunk = chunks * task / tasks; chunk < chunks * (task + 1) / tasks; chunk++) {
-      const long start = chunk * kAtOnce, count = least(kAtOnce, rows - start);
+      const long start = chunk * kRowsAtOnce, count = min_of(kRowsAtOnce, rows - start);
       const Value* from = steps.of(x + start * inputs, count, own.at<Value>(0));
       for (long p = 0; p < panels.count; p++) {
         const long first = panels.first(p), there = panels.there(p);
         with_vectors(panels.width(p), [&](auto vectors) {
-          constexpr int kVectors = decltype(vectors)::value, kRows = rows_beside(kVectors);
+          constexpr int kVectors = decltype(vectors)::value, kBeside = rows_beside(kVectors);
           const Value* panel = taps + steps.apart * first;
           T* to = y + start * outputs + first;
           long r = 0;
-          for (; r + kRows <= count; r += kRows) {
-            tile<kRows, kVectors>(from + r * steps.apart, steps.apart, steps.count, panel, to + r * outputs, outputs, there);
+          for (; r + kBeside <= count; r += kBeside) {
+            tile<kBeside, kVectors>(from + r * steps.apart, steps.apart, steps.count, panel, to + r * outputs, outputs, there);
           }
           for (; r < count; r++) {
             tile<1, kVectors>(from + r * steps.apart, steps.apart, steps.count, panel, to + r * outputs, outputs, there);
@@ -252,10 +252,10 @@ int product(long rows, long inputs, long outputs, int threads, const T* x, const
 }
 
 // Columns of the tall tensor lie together by so many: whole vectors, whole groups of kTall.
-constexpr int kTogether = kTall > kLanes ? kTall : kLanes;
+constexpr int kColumnsTogether = kTall > kLanes ? kTall : kLanes;
 
 // Adds to `sums`, (kTall, the panel's width), the products over so many steps of rows of kTall columns of tall, (steps,
-// kTogether), and of wide, (steps, the width).
+// kColumnsTogether), and of wide, (steps, the width).
 template <int VECTORS, class V>
 inline void outer(const V* tall, const V* wide, long steps, float* sums) {
   constexpr long kDepth = Step<V>::kDepth;
@@ -270,7 +270,7 @@ inline void outer(const V* tall, const V* wide, long steps, float* sums) {
       const auto one = each(tall + t * kDepth);
       TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) found[t][v] = add_products(found[t][v], one, values[v]);
     }
-    tall += kTogether * kDepth;
+    tall += kColumnsTogether * kDepth;
   }
   TRISCALE_UNROLL for (int t = 0; t < kTall; t++) {
     TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) {
@@ -283,15 +283,15 @@ inline void outer(const V* tall, const V* wide, long steps, float* sums) {
 // How sums over rows of every value of a tall tensor times every value of a wide one are cut: rows into runs, each with
 // sums of its own, and the wide one's panels into parts. Depends on shapes alone: so do the bits of the result.
 struct OuterCut {
-  static constexpr long kAtOnce = 128;  // rows that are summed in registers
+  static constexpr long kRowsSummed = 128;  // rows that are summed in registers
   long groups, chunks, size, runs, parts;
 
-  OuterCut(long rows, long tall, const Panels& panels) {
-    groups = (tall + kTall - 1) / kTall, chunks = (rows + kAtOnce - 1) / kAtOnce;
+  OuterCut(long rows, long tall, const ColumnPanels& panels) {
+    groups = (tall + kTall - 1) / kTall, chunks = (rows + kRowsSummed - 1) / kRowsSummed;
     size = groups * kTall * panels.padded();
     // Sums should be little beside the rows that they are made of; where that leaves few runs, parts are work for threads.
-    runs = most(1, least(least(chunks, 64), rows * (tall + panels.columns) / (8 * size)));
-    parts = least(panels.count, (16 + runs - 1) / runs);
+    runs = max_of(1, min_of(min_of(chunks, 64), rows * (tall + panels.columns) / (8 * size)));
+    parts = min_of(panels.count, (16 + runs - 1) / runs);
   }
 };
 
@@ -313,15 +313,19 @@ template <class T>
 int outer_products(long rows, long tall_size, long wide_size, int threads, const T* tall, const T* wide, bool transposed,
                    float* out) {
   using Value = typename Step<T>::Value;
-  constexpr long kAtOnce = OuterCut::kAtOnce, kDepth = Step<T>::kDepth;
-  const Panels panels(wide_size);
+  constexpr long kRowsSummed = OuterCut::kRowsSummed, kDepth = Step<T>::kDepth;
+  const ColumnPanels panels(wide_size);
   const OuterCut cut(rows, tall_size, panels);
-  const long tall_part = kAtOnce * round_up(tall_size, kTogether);
+  const long tall_part = kRowsSummed * round_up(tall_size, kColumnsTogether);
   const long tasks = cut.runs * cut.parts, all_sums = cut.runs * cut.size * sizeof(float);
-  const long buffers = round_up((tall_part + kAtOnce * kWide * kLanes) * sizeof(Value), 64);
+  const long buffers = round_up((tall_part + kRowsSummed * kWide * kLanes) * sizeof(Value), 64);
   Scratch scratch(all_sums + tasks * buffers);
   if (!scratch.ok()) return kNoMemory;
   float* sums = scratch.at<float>(0);
+  // Where a column of the tall tensor begins among those that are packed.
+  auto place = [](long column) {
+    return column / kColumnsTogether * kRowsSummed * kColumnsTogether + column % kColumnsTogether * kDepth;
+  };
   for_each(tasks, threads, [&](long task) {
     const long run = task / cut.parts, part = task % cut.parts;
     const long from = panels.count * part / cut.parts, to = panels.count * (part + 1) / cut.parts;
@@ -332,17 +336,16 @@ int outer_products(long rows, long tall_size, long wide_size, int threads, const
     memset(own + panels.first(from) * cut.groups * kTall, 0,
            (panels.first(to) - panels.first(from)) * cut.groups * kTall * sizeof(float));
     for (long chunk = cut.chunks * run / cut.runs; chunk < cut.chunks * (run + 1) / cut.runs; chunk++) {
-      const long start = chunk * kAtOnce, count = least(kAtOnce, rows - start), steps = (count + kDepth - 1) / kDepth;
-      pack_rows(tall + start * tall_size, count, tall_size, tall_size, kTogether,
-                [&](long at) { return packed + at / kTogether * kAtOnce * kTogether + at % kTogether * kDepth; });
+      const long start = chunk * kRowsSummed, count = min_of(kRowsSummed, rows - start), steps = (count + kDepth - 1) / kDepth;
+      pack_rows(tall + start * tall_size, count, tall_size, tall_size, kColumnsTogether,
+                [&](long column) { return packed + place(column); });
       for (long p = from; p < to; p++) {
         const long first = panels.first(p), width = panels.width(p);
         pack_rows(wide + start * wide_size + first, count, wide_size, panels.there(p), width,
                   [&](long at) { return values + at * kDepth; });
         with_vectors(width, [&](auto vectors) {
           for (long g = 0; g < cut.groups; g++) {
-            const Value* group = packed + g * kTall / kTogether * kAtOnce * kTogether + g * kTall % kTogether * kDepth;
-            outer<decltype(vectors)::value>(group, values, steps, own + (first * cut.groups + g * width) * kTall);
+            outer<decltype(vectors)::value>(packed + place(g * kTall), values, steps, own + (first * cut.groups + g * width) * kTall);
           }
         });
       }
@@ -357,7 +360,7 @@ int outer_products(long rows, long tall_size, long wide_size, int threads, const
         for (long run = 0; run < cut.runs; run++) sum += load(at + run * cut.size + c, Full{});
         float found[kLanes];
         store(found, sum, Full{});
-        for (long i = 0; i < least(kLanes, panels.there(p) - c); i++) {
+        for (long i = 0; i < min_of(kLanes, panels.there(p) - c); i++) {
           const long w = first + c + i;
           out[transposed ? w * tall_size + t : t * wide_size + w] = found[i];
         }

@@ -61,8 +61,8 @@ TRISCALE_INLINE int with_values(int bf16, Call call) {
   return bf16 ? call(Bf16{}) : call(float{});
 }
 
-TRISCALE_INLINE constexpr long least(long a, long b) { return a < b ? a : b; }
-TRISCALE_INLINE long most(long a, long b) { return a > b ? a : b; }
+TRISCALE_INLINE constexpr long min_of(long a, long b) { return a < b ? a : b; }
+TRISCALE_INLINE long max_of(long a, long b) { return a > b ? a : b; }
 TRISCALE_INLINE long round_up(long n, long to) { return (n + to - 1) / to * to; }
 
 // Not 0 + value, which compilers must compute: it is not −0 where the value is.
@@ -193,7 +193,7 @@ constexpr bool enough(long) { return true; }
 
 template <class Block>
 TRISCALE_INLINE void cover(long n, Block block) {
-  for (long at = 0; at < n; at += kLanes) block(at, First(least(n - at, kLanes)), 0);
+  for (long at = 0; at < n; at += kLanes) block(at, First(min_of(n - at, kLanes)), 0);
 }
 #else
 constexpr bool enough(long n) { return n >= kLanes; }
@@ -201,7 +201,7 @@ constexpr bool enough(long n) { return n >= kLanes; }
 template <class Block>
 TRISCALE_INLINE void cover(long n, Block block) {
   for (long at = 0; at < n; at += kLanes) {
-    const long start = least(at, n - kLanes);
+    const long start = min_of(at, n - kLanes);
     block(start, Full{}, at - start);
   }
 }
@@ -224,14 +224,14 @@ TRISCALE_INLINE void add_to(double* sums, const float* values, long n) {
   for (; i < n; i++) sums[i] += values[i];
 }
 
-constexpr int kAtOnce = 8;    // vectors that are added to each other before a sum takes them
+constexpr int kVectorsAtOnce = 8;    // vectors that are added to each other before a sum takes them
 constexpr long kSingle = 32;  // rows that are summed in single precision before a sum in double takes them
 
-// Adds N vectors to a sum, 1 or kAtOnce: several in pairs first. One after another, equal values (zeros after an
+// Adds N vectors to a sum, 1 or kVectorsAtOnce: several in pairs first. One after another, equal values (zeros after an
 // activation, a background) would all be rounded to the same side, by an error that grows with their number.
 template <int N>
 class Pairs {
-  static_assert(N == 1 || N == kAtOnce, "");
+  static_assert(N == 1 || N == kVectorsAtOnce, "");
 
  public:
   // v: number i of the N.

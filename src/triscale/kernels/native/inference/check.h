@@ -26,10 +26,10 @@ inline bool leaves_map(const Layer& layer) { return layer.kind != kExcite && lay
 // What a layer leaves in its output, in values for each image.
 inline int64_t values_out(const Layer& layer) {
   switch (layer.kind) {
-    case kInput: return layer.out_pixels() * (stays_planar(layer.channels) ? layer.channels : lie(layer.channels)) + kTogether;
+    case kInput: return layer.out_pixels() * (stays_planar(layer.channels) ? layer.channels : lie(layer.channels)) + kAlignment;
     case kExcite: return lie(layer.channels) + filled(layer.squeezed);
     case kSum: return bands(layer.height) * lie(layer.channels);
-    default: return layer.out_pixels() * lie(layer.outputs) + kTogether;
+    default: return layer.out_pixels() * lie(layer.outputs) + kAlignment;
   }
 }
 

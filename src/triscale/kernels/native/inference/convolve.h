@@ -57,20 +57,20 @@ static_assert(4 * 31 <= 31 * 31, "the taps of planes");
 struct Division {
   long down, across;
 
-  Division(long tiles, long panels) : down(most(1, least(tiles / 4, (15 + panels) / panels))), across(least(panels, 64)) {}
+  Division(long tiles, long panels) : down(max_of(1, min_of(tiles / 4, (15 + panels) / panels))), across(min_of(panels, 64)) {}
 };
 
 template <class T>
 struct Conv {
   static long packed(const Layer& layer) {
     Taps taps(layer);
-    const Panels panels(layer.outputs);
+    const WeightPanels panels(layer.outputs);
     return filled(panels.outputs) * sizeof(float) + taps.window.taps * padded<T>(taps.window.inputs) * panels.outputs * sizeof(T);
   }
 
   static void pack(const Layer& layer, const float* values, void* to) {
     Taps taps(layer);
-    const Panels panels(layer.outputs);
+    const WeightPanels panels(layer.outputs);
     float* bias = static_cast<float*>(to);
     pack_bias<T>(values + layer.bias, layer.outputs, bias);
     pack_panels(values + layer.weight, taps.window.taps, taps.window.inputs, layer.outputs,
@@ -80,7 +80,7 @@ struct Conv {
 
   static Division divided(const Layer& layer) {
     const Runs runs(layer);
-    return Division(runs.count * Tiles(runs.pixels).count, Panels(layer.outputs).count());
+    return Division(runs.count * Tiles(runs.pixels).count, WeightPanels(layer.outputs).count());
   }
 
   // A panel with its inputs scaled.
@@ -89,12 +89,12 @@ struct Conv {
   }
 
   // Phase 0 of one whose map is gated: so many pixels a task.
-  static constexpr long kPixels = 16;
-  static long gate_parts(const Layer& layer) { return (layer.pixels() + kPixels - 1) / kPixels; }
+  static constexpr long kGatedAtOnce = 16;
+  static long gate_parts(const Layer& layer) { return (layer.pixels() + kGatedAtOnce - 1) / kGatedAtOnce; }
 
   static void gate(const Call& call, long part) {
     const Layer& layer = *call.layer;
-    const long apart = lie(layer.channels), begin = part * kPixels, end = least(layer.pixels(), begin + kPixels);
+    const long apart = lie(layer.channels), begin = part * kGatedAtOnce, end = min_of(layer.pixels(), begin + kGatedAtOnce);
     T* x = static_cast<T*>(call.input) + begin * apart;
     for (long i = begin; i < end; i++, x += apart) {
       for (long c = 0; c < layer.channels; c += kLanes) store(x + c, load(x + c, Full{}) * load(call.gate + c, Full{}), Full{});
@@ -105,7 +105,7 @@ struct Conv {
     const Layer& layer = *call.layer;
     const bool gated = gates_weights(layer);
     const Taps taps(layer);
-    const Panels panels(layer.outputs);
+    const WeightPanels panels(layer.outputs);
     const Runs runs(layer);
     const Tiles tiles(runs.pixels);
     const Division parts(runs.count * tiles.count, panels.count());
@@ -132,7 +132,7 @@ struct Conv {
             continue;
           }
         }
-        alignas(64) Sum<T> sums[kRows * kPair];
+        alignas(64) Sum<T> sums[kPixelsAtOnce * kPair];
         multiply(rows, vectors, x, runs.apart, panel_weight, bias + first, nullptr, sums, vectors * kLanes);
         finish(layer, sums, rows, vectors, runs.out_apart, call, out);
       }
@@ -140,7 +140,7 @@ struct Conv {
   }
 
  private:
-  typedef int64_t Pairs __attribute__((vector_size(sizeof(Vec))));
+  typedef int64_t GatePairs __attribute__((vector_size(sizeof(Vec))));
 
   // Each input's weights times its gate; those that no input has stay zeros.
   static void scale(const float* from, const float* gate, long inputs, long vectors, float* to) {
@@ -156,7 +156,7 @@ struct Conv {
     for (long i = 0; i < inputs; i += 2) {
       int64_t pair;  // moved as one, so that one instruction fills a vector with it
       memcpy(&pair, gate + i, sizeof pair);
-      const Vec factor = (Vec)(pair - Pairs{});
+      const Vec factor = (Vec)(pair - GatePairs{});
       fetch(from + ahead(1) / sizeof(Half), vectors);
       for (long v = 0; v < 2 * vectors; v++, from += kLanes, to += kLanes) store(to, load(from, Full{}) * factor, Full{});
     }

@@ -14,10 +14,10 @@ struct Ring {
   long slots, width;
 
   explicit Ring(const Layer& layer) {
-    width = most(layer.left + layer.width, (layer.out_width - 1) * layer.stride + layer.kernel);
+    width = max_of(layer.left + layer.width, (layer.out_width - 1) * layer.stride + layer.kernel);
     // Where tiles of pixels do not end with a row, they go on into the next ones.
-    const bool even = layer.width % kRows == 0;
-    slots = least(layer.height, layer.kernel + (even ? 0 : (layer.width + kRows - 2) / layer.width));
+    const bool even = layer.width % kPixelsAtOnce == 0;
+    slots = min_of(layer.height, layer.kernel + (even ? 0 : (layer.width + kPixelsAtOnce - 2) / layer.width));
   }
   long values() const { return slots * width * kPair; }
 };
@@ -97,7 +97,7 @@ template <int KERNEL, int STRIDE, class V, class X, class Y>
 Filter<X, Y> filter_of_width(long width) {
   switch (width) {
     case 14: return filter<KERNEL, STRIDE, kWidest, V, X, Y>;
-    case 10: return filter<KERNEL, STRIDE, least(10, kWidest), V, X, Y>;
+    case 10: return filter<KERNEL, STRIDE, min_of(10, kWidest), V, X, Y>;
     case 7: return filter<KERNEL, STRIDE, 7, V, X, Y>;
     case 4: return filter<KERNEL, STRIDE, 4, V, X, Y>;
     case 2: return filter<KERNEL, STRIDE, 2, V, X, Y>;
@@ -169,18 +169,18 @@ struct ExpandDepthwise {
 
   // Bytes of taps and bias by panel, and of the expansion's bias; its panels follow.
   static long taps_size(const Layer& layer) {
-    return filled((layer.kernel * layer.kernel + 1) * Panels(layer.channels).outputs) * sizeof(X);
+    return filled((layer.kernel * layer.kernel + 1) * WeightPanels(layer.channels).outputs) * sizeof(X);
   }
   static long singles(const Layer& layer) {
-    return taps_size(layer) + (layer.expand > 0 ? filled(Panels(layer.channels).outputs) * sizeof(float) : 0);
+    return taps_size(layer) + (layer.expand > 0 ? filled(WeightPanels(layer.channels).outputs) * sizeof(float) : 0);
   }
 
   static long packed(const Layer& layer) {
-    return singles(layer) + padded<T>(layer.expand) * Panels(layer.channels).outputs * sizeof(T);
+    return singles(layer) + padded<T>(layer.expand) * WeightPanels(layer.channels).outputs * sizeof(T);
   }
 
   static void pack(const Layer& layer, const float* values, void* to) {
-    const Panels panels(layer.channels);
+    const WeightPanels panels(layer.channels);
     const long taps = layer.kernel * layer.kernel;
     X* at = static_cast<X*>(to);
     for (long panel = 0; panel < panels.count(); panel++) {
@@ -198,23 +198,23 @@ struct ExpandDepthwise {
     pack_panels(values + layer.weight2, 1, layer.expand, layer.channels, [](long, long input) { return input; }, reinterpret_cast<T*>(begin + singles(layer)));
   }
 
-  static long tasks(const Layer& layer) { return Panels(layer.channels).count() * bands(layer.out_height); }
+  static long tasks(const Layer& layer) { return WeightPanels(layer.channels).count() * bands(layer.out_height); }
 
   static long scratch(const Layer& layer) { return Ring(layer).values() * sizeof(X); }
 
   static void task(const Call& call, long task, void* scratch) {
     const Layer& layer = *call.layer;
-    const long of = bands(layer.out_height), count = Panels(layer.channels).count();
+    const long of = bands(layer.out_height), count = WeightPanels(layer.channels).count();
     const long panel = task % count, part = task / count;
     const long begin = layer.out_height * part / of, end = layer.out_height * (part + 1) / of;
-    const Panels panels(layer.channels);
+    const WeightPanels panels(layer.channels);
     const long lanes = panels.vectors(panel) * kLanes, first = panel * kPair;
     const X* taps = static_cast<const X*>(call.packed) + first * (layer.kernel * layer.kernel + 1);
     const X* bias = taps + layer.kernel * layer.kernel * lanes;
     const long apart = lie(layer.channels);
     T* y = static_cast<T*>(call.output) + first;
-    const Rows rows(call, panel, static_cast<X*>(scratch), most(0, begin * layer.stride - layer.top),
-                    least(layer.height, (end - 1) * layer.stride - layer.top + layer.kernel));
+    const RingRows rows(call, panel, static_cast<X*>(scratch), max_of(0, begin * layer.stride - layer.top),
+                    min_of(layer.height, (end - 1) * layer.stride - layer.top + layer.kernel));
     const Cover cover(layer.out_width);
     Tournament whole[2];
     Vec found[2] = {all(0), all(0)}, *sums = call.sums == nullptr ? nullptr : found;
@@ -225,10 +225,10 @@ struct ExpandDepthwise {
     long tiles = 0;
     for (long i = begin; i < end; i++) {
       const long top = i * layer.stride - layer.top;
-      seen.from = most(0, -top), seen.to = least(layer.kernel, layer.height - top);
+      seen.from = max_of(0, -top), seen.to = min_of(layer.kernel, layer.height - top);
       tiles = rows.fill(tiles, top + seen.to);
       for (long at = 0; at < cover.count; at++) {
-        const long start = least(at * cover.width, layer.out_width - cover.width);
+        const long start = min_of(at * cover.width, layer.out_width - cover.width);
         T* out = y + (i * layer.out_width + start) * apart;
         alignas(64) X values[kWidest * kPair];
         for (long v = 0; v < lanes; v += by.values) {
@@ -253,12 +253,12 @@ struct ExpandDepthwise {
 
  private:
   // The ring's rows, filled as they are asked for.
-  class Rows {
+  class RingRows {
    public:
-    Rows(const Call& call, long panel, X* ring, long begin, long end)
+    RingRows(const Call& call, long panel, X* ring, long begin, long end)
         : layer_(*call.layer), of_(layer_), ring_(ring), panels_(layer_.channels), first_(panel * kPair),
           lanes_(panels_.vectors(panel) * kLanes), pixel_(begin * layer_.width),
-          tiles_(most(1, (end - begin) * layer_.width)), window_{1, layer_.expand, &nowhere_},
+          tiles_(max_of(1, (end - begin) * layer_.width)), window_{1, layer_.expand, &nowhere_},
             multiply_(tiles_, window_) {
       const long channels = layer_.expand > 0 ? layer_.expand : layer_.channels;
       apart_ = lie(channels);
@@ -301,7 +301,7 @@ struct ExpandDepthwise {
       }
       const Limits* limits = limits_of(layer_.expand_activation);
       const long column = pixel % layer_.width;
-      alignas(64) X sums[kRows * kPair];
+      alignas(64) X sums[kPixelsAtOnce * kPair];
       // What needs no more than limits goes where it belongs at once, if it lies in one row.
       X* to = limits != nullptr && column + rows <= layer_.width ? place(pixel / layer_.width, column) : sums;
       multiply_(rows, lanes_ / kLanes, x_ + pixel * apart_, apart_, weight_, bias_, limits, to, lanes_);
@@ -329,7 +329,7 @@ struct ExpandDepthwise {
     TRISCALE_INLINE void each_run(long pixel, long rows, Put put) const {
       long row = pixel / layer_.width, column = pixel % layer_.width;
       for (long done = 0; done < rows; row++, column = 0) {
-        const long count = least(rows - done, layer_.width - column);
+        const long count = min_of(rows - done, layer_.width - column);
         put(done, count, place(row, column));
         done += count;
       }
@@ -342,7 +342,7 @@ struct ExpandDepthwise {
     const Layer& layer_;
     const Ring of_;
     X* ring_;
-    const Panels panels_;
+    const WeightPanels panels_;
     const long first_, lanes_, pixel_;
     const Tiles tiles_;
     const long nowhere_ = 0;

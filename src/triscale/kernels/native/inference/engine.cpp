@@ -42,7 +42,7 @@ struct Plan {
   std::vector<Layer> layers;
   std::vector<int64_t> places, sizes;  // of packed weights; of each buffer, in bytes an image
   Memory packed;
-  const Kernels* kernels = nullptr;
+  const EngineKernels* kernels = nullptr;
   int precision = kFp32;
   int64_t scratch = 0, inputs = 0, classes = 0;
 
@@ -102,7 +102,7 @@ class Pass {
   // not another image's.
   void clear_behind(const Layer& layer) const {
     if (!leaves_map(layer)) return;
-    memset(at(layer.output) + (values_out(layer) - kTogether) * plan_.value(), 0, static_cast<size_t>(kTogether * plan_.value()));
+    memset(at(layer.output) + (values_out(layer) - kAlignment) * plan_.value(), 0, static_cast<size_t>(kAlignment * plan_.value()));
   }
 
   char* at(int64_t buffer) const { return buffer < 0 ? nullptr : maps_.buffers[static_cast<size_t>(buffer)].get(); }
@@ -266,7 +266,7 @@ bool read_plan(Plan& plan, const int64_t* rows, int64_t layers, int64_t buffers,
 }  // namespace
 }  // namespace inference
 
-const inference::Kernels* chosen_inference();
+const inference::EngineKernels* chosen_inference();
 }  // namespace triscale
 
 #define EXPORT __attribute__((visibility("default")))

@@ -31,15 +31,15 @@ struct Layer {
 constexpr int64_t kFields = 25;
 static_assert(sizeof(Layer) == (kFields + 1) * sizeof(int64_t), "a layer is a row of integers");
 
-constexpr int64_t kTogether = 16;  // values by which pixels are aligned, whatever the instruction set
+constexpr int64_t kAlignment = 16;  // values by which pixels are aligned, whatever the instruction set
 
-inline int64_t filled(int64_t channels) { return (channels + kTogether - 1) / kTogether * kTogether; }
+inline int64_t filled(int64_t channels) { return (channels + kAlignment - 1) / kAlignment * kAlignment; }
 
 // From one pixel to the next. Not a multiple of 256 values: the rows of a product would then fall on the same few
 // places of the first cache and drive each other out.
 inline int64_t lie(int64_t channels) {
   const int64_t values = filled(channels);
-  return values % 256 == 0 ? values + 2 * kTogether : values;
+  return values % 256 == 0 ? values + 2 * kAlignment : values;
 }
 
 // A convolution's gates are multiplied into its map, in place, or into its weights: into what is less work. A weight takes
@@ -72,7 +72,7 @@ struct Call {
   float* logits;  // of the last layer, where its sums are the answer as they are; else null
 };
 
-struct Kernels {
+struct EngineKernels {
   // Bytes of a layer's packed weights, and the packing.
   int64_t (*packed)(const Layer*, int precision);
   void (*pack)(const Layer*, int precision, const float* values, void* packed);

@@ -109,14 +109,14 @@ void answer(int precision, const void* from, int64_t count, float* to) {
 template <class T>
 int64_t multiply_for(int64_t repeats) {
   constexpr long kInputs = 128;
-  alignas(64) static T x[kRows * kInputs], weight[kInputs * kPair];
-  alignas(64) Sum<T> sums[kRows * kPair];
+  alignas(64) static T x[kPixelsAtOnce * kInputs], weight[kInputs * kPair];
+  alignas(64) Sum<T> sums[kPixelsAtOnce * kPair];
   alignas(64) float bias[kPair] = {};
   const long nowhere = 0;
   const Window window{1, kInputs, &nowhere};
-  const TileProduct<T> multiply(Tiles(kRows), window);
-  for (int64_t i = 0; i < repeats; i++) multiply(kRows, 2, x, kInputs, weight, bias, nullptr, sums, kPair);
-  return repeats * kRows * kPair * kInputs;
+  const TileProduct<T> multiply(Tiles(kPixelsAtOnce), window);
+  for (int64_t i = 0; i < repeats; i++) multiply(kPixelsAtOnce, 2, x, kInputs, weight, bias, nullptr, sums, kPair);
+  return repeats * kPixelsAtOnce * kPair * kInputs;
 }
 
 int64_t limit(int precision, int64_t repeats) {
@@ -140,9 +140,9 @@ bool multiplies(long inputs) {
   const Tiles tiles(kRuns);
   const TileProduct<T> multiply(tiles, window);
   for (long first = 0; first < kOutputs; first += kPair) {
-    const long width = least(kPair, kOutputs - first);
+    const long width = min_of(kPair, kOutputs - first);
     for (long tile = 0; tile < tiles.count; tile++) {
-      alignas(64) Sum<T> y[kRows * kPair];
+      alignas(64) Sum<T> y[kPixelsAtOnce * kPair];
       const T* panel = packed + first * kTaps * padded<T>(inputs);
       multiply(tiles.rows(tile), width / kLanes, x + tiles.first(tile) * kApart, kApart, panel, bias + first, nullptr, y, width);
       for (long i = 0; i < tiles.rows(tile) * width; i++) {
@@ -177,8 +177,8 @@ constexpr int kMultiplies = 1 << kFp32 | 1 << kBf16;
 constexpr int kMultiplies = 1 << kFp32;
 #endif
 
-extern const inference::Kernels inference_kernels;
-const inference::Kernels inference_kernels = {packed, pack, tasks, scratch, task, answer, limit, sound, kMultiplies};
+extern const inference::EngineKernels inference_kernels;
+const inference::EngineKernels inference_kernels = {packed, pack, tasks, scratch, task, answer, limit, sound, kMultiplies};
 
 }  // namespace TRISCALE_ISA
 }  // namespace triscale

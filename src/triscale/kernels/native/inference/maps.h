@@ -22,7 +22,7 @@ template <class T>
 void take_input(const Call& call, long part) {
   const Layer& layer = *call.layer;
   const long begin = part * kInputRows;
-  const long end = least(layer.out_height, begin + kInputRows), right = layer.left + layer.width;
+  const long end = min_of(layer.out_height, begin + kInputRows), right = layer.left + layer.width;
   const bool planar = stays_planar(layer.channels);
   const long apart = planar ? 1 : lie(layer.channels);
   T* y = static_cast<T*>(call.output);
@@ -86,7 +86,7 @@ void scale(const Call& call) {
 // The part of a window that lies in the map.
 struct Clipped {
   long from, to;
-  Clipped(long at, long kernel, long side) : from(most(0, at)), to(least(side, at + kernel)) {}
+  Clipped(long at, long kernel, long side) : from(max_of(0, at)), to(min_of(side, at + kernel)) {}
 };
 
 template <class T, bool MAX>
@@ -156,7 +156,7 @@ void add_up(const Call& call, float factor, Out* y) {
     Tournament sum;
     for (long i = 0; i < pixels; i += kInTurn) {
       Vec few = all(0);
-      for (long j = i; j < least(i + kInTurn, pixels); j++) few += load(x + j * apart + c, Full{});
+      for (long j = i; j < min_of(i + kInTurn, pixels); j++) few += load(x + j * apart + c, Full{});
       sum.add(few);
     }
     store(y + c, sum.total() * factor, Full{});
@@ -257,7 +257,7 @@ struct Excite {
     const float* bias = static_cast<const float*>(call.packed) + narrow;
     const W* weights = reinterpret_cast<const W*>(bias + wide) + wide * narrow;
     float *gate = gates(call), *hidden = gate + lie(layer.channels);
-    for (long c = begin; c < least(wide, begin + kGates); c += kLanes) {
+    for (long c = begin; c < min_of(wide, begin + kGates); c += kLanes) {
       Vec found[2] = {load(bias + c, Full{}), all(0)};
       for (long r = 0; r < layer.squeezed; r++) found[r & 1] += all(hidden[r]) * load(weights + c * layer.squeezed + r * kLanes, Full{});
       store(gate + c, logistic<float>(found[0] + found[1]), Full{});

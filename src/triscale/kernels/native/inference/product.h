@@ -11,7 +11,7 @@ namespace triscale {
 namespace TRISCALE_ISA {
 namespace {
 
-constexpr int kRows = kRegisters == 32 ? 14 : 6;  // pixels at once
+constexpr int kPixelsAtOnce = kRegisters == 32 ? 14 : 6;  // pixels at once
 constexpr int kPair = 2 * kLanes;                 // outputs of a whole panel
 
 // The values of one step of T: a single input, or a pair.
@@ -46,12 +46,12 @@ long padded(long inputs) {
   return round_up(inputs, step_of<T>());
 }
 
-struct Panels {
+struct WeightPanels {
   long outputs;  // whole vectors
 
-  explicit Panels(long outputs_) : outputs(round_up(outputs_, kLanes)) {}
+  explicit WeightPanels(long outputs_) : outputs(round_up(outputs_, kLanes)) {}
   long count() const { return (outputs + kPair - 1) / kPair; }
-  long vectors(long panel) const { return least(kPair, outputs - panel * kPair) / kLanes; }
+  long vectors(long panel) const { return min_of(kPair, outputs - panel * kPair) / kLanes; }
 };
 
 // Where the inputs of a pixel lie: `taps` runs of `inputs` values each, the first at 0, the others at `offsets`.
@@ -222,7 +222,7 @@ __attribute__((noinline)) void product(const Fp16* x, long apart, const Window& 
         }
         split = true, chain = 0;
       }
-      const long until = least(window.inputs, i + kChain);
+      const long until = min_of(window.inputs, i + kChain);
       chain += until - i;
       for (; i < until; i += 2) {
         Half32 taps[VECTORS];
@@ -269,8 +269,8 @@ Product<T> find_product(long rows, long vectors) {
 struct Tiles {
   long pixels, count;
 
-  explicit Tiles(long pixels_) : pixels(pixels_), count((pixels_ + kRows - 1) / kRows) {}
-  long first(long tile) const { return kTiles ? least(tile * most(), pixels - most()) : pixels * tile / count; }
+  explicit Tiles(long pixels_) : pixels(pixels_), count((pixels_ + kPixelsAtOnce - 1) / kPixelsAtOnce) {}
+  long first(long tile) const { return kTiles ? min_of(tile * most(), pixels - most()) : pixels * tile / count; }
   long rows(long tile) const { return kTiles ? most() : first(tile + 1) - first(tile); }
   long fewest() const { return kTiles ? most() : pixels / count; }
   long most() const { return (pixels + count - 1) / count; }
@@ -286,8 +286,8 @@ class TileProduct {
  public:
   TileProduct(const Tiles& tiles, const Window& window) : fewest_(tiles.fewest()), window_(window) {
     for (long vectors = 1; vectors <= 2; vectors++) {
-      short_[vectors - 1] = find_product<T, kRows>(fewest_, vectors);
-      tall_[vectors - 1] = find_product<T, kRows>(tiles.most(), vectors);
+      short_[vectors - 1] = find_product<T, kPixelsAtOnce>(fewest_, vectors);
+      tall_[vectors - 1] = find_product<T, kPixelsAtOnce>(tiles.most(), vectors);
     }
   }
 
@@ -309,12 +309,12 @@ class TileProduct {
                                           const float* weight, const float* bias, const Limits* limits, float* y,
                                           long y_apart) const {
     alignas(64) static const float kNothing[kPair] = {};
-    alignas(64) float sums[kRows * kPair], more[kRows * kPair];
-    const long taps = most(1, kInRow / window_.inputs), parts = (window_.inputs + kInRow - 1) / kInRow;
+    alignas(64) float sums[kPixelsAtOnce * kPair], more[kPixelsAtOnce * kPair];
+    const long taps = max_of(1, kInRow / window_.inputs), parts = (window_.inputs + kInRow - 1) / kInRow;
     for (long tap = 0; tap < window_.taps; tap += taps) {
       for (long part = 0; part < parts; part++) {
         const long begin = window_.inputs * part / parts, end = window_.inputs * (part + 1) / parts;
-        const Window some{least(taps, window_.taps - tap), end - begin, window_.offsets + tap};
+        const Window some{min_of(taps, window_.taps - tap), end - begin, window_.offsets + tap};
         const bool first = tap + part == 0;
         multiply(x + begin, apart, some, weight, first ? bias : kNothing, nullptr, first ? sums : more, width);
         weight += some.taps * some.inputs * width;
@@ -345,7 +345,7 @@ TRISCALE_INLINE void put(Bf16* to, float value) {
 
 template <class T, class Place>
 void pack_panels(const float* from, long taps, long inputs, long outputs, Place place, T* to) {
-  const Panels panels(outputs);
+  const WeightPanels panels(outputs);
   constexpr long kStep = step_of<T>();
   const long filled_up = padded<T>(inputs);
   for (long panel = 0; panel < panels.count(); panel++) {
@@ -367,7 +367,7 @@ void pack_panels(const float* from, long taps, long inputs, long outputs, Place 
 // Packs biases in the order of the panels' outputs, and zeros up to `filled` places.
 template <class T>
 void pack_bias(const float* from, long outputs, float* to) {
-  const Panels panels(outputs);
+  const WeightPanels panels(outputs);
   memset(to, 0, filled(panels.outputs) * sizeof(float));
   for (long panel = 0; panel < panels.count(); panel++) {
     const long width = panels.vectors(panel) * kLanes, first = panel * kPair;
