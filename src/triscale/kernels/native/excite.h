@@ -1,5 +1,5 @@
 // The passes of squeeze-excite over whole tensors, (images, pixels, channels): averages, scaling, products. Included by
-// kernels.cpp. The two small linear layers between them are products of pointwise.h.
+// kernels.cpp. The two small linear layers between them are products of products.h.
 
 #pragma once
 

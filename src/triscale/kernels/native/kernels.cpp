@@ -42,6 +42,8 @@ class Scratch {
 #include "depthwise_passes.h"
 #include "excite.h"
 #include "norm_excite.h"
+#include "products.h"
+#include "outer_products.h"
 #include "pointwise.h"
 
 namespace triscale {
