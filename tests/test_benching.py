@@ -15,9 +15,9 @@ from hypothesis import given
 from tiny import TINY
 
 from triscale.arch import to_json
-from triscale.benching import Bench, bench, measuring
+from triscale.benching import Bench, bench, launching
+from triscale.benching.launching import start, write_files
 from triscale.benching.subjects import find_subject, lively
-from triscale.benching.turns import ratio, take_turns
 from triscale.engines.native import available
 from triscale.engines.table import find_engine
 from triscale.errors import TriscaleError, UserError
@@ -42,15 +42,6 @@ def measured(network: Path) -> Bench:
     return bench(str(network), batches=(1, 3), threads=(1,), rounds=2)
 
 
-def test_engines_take_turns_and_another_begins_each_round() -> None:
-    book: list[str] = []
-    passes = {name: (lambda name=name: book.append(name)) for name in "abc"}
-    taken = take_turns(passes, 3)
-    order = [name for i, name in enumerate(book) if i == 0 or book[i - 1] != name]
-    assert order == list("abcbcacababcbca")
-    assert all(len(times) == 3 for times in taken.values())
-
-
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1))
 def test_a_spread_is_numpys_quantiles(values: list[float]) -> None:
     found = Spread.of(values)
@@ -61,7 +52,7 @@ def test_a_spread_is_numpys_quantiles(values: list[float]) -> None:
 def test_a_spread_is_the_median_and_the_outer_tenths() -> None:
     assert Spread.of([float(i) for i in range(11)]) == Spread(5.0, 1.0, 9.0, 11)
     assert Spread.of([2.0]).times(1e3) == Spread(2e3, 2e3, 2e3, 1)
-    assert ratio([2.0, 6.0], [1.0, 2.0]).median == 2.5
+    assert Spread.of_ratios([2.0, 6.0], [1.0, 2.0]).median == 2.5
 
 
 @needs_engine
@@ -71,10 +62,12 @@ def test_ours_and_pytorch_are_timed_and_compared(measured: Bench) -> None:
     for case in found.cases:
         assert {"Triscale's engine fp32", "PyTorch fp32"} <= set(case.engines)
         for name, one in case.engines.items():
-            assert one.milliseconds.n == 2
-            assert 0 < one.milliseconds.p10 <= one.milliseconds.p90
+            seconds = case.taken[name]
+            assert one.milliseconds.n == len(seconds) == 2
+            assert one.milliseconds.median == pytest.approx(1e3 * float(np.median(seconds)) / case.batch)
             assert one.differs < (1e-4 if name.endswith("fp32") else 0.2)
-            assert one.of_limit is None or one.of_limit > 0
+            limit = case.limits[name.split()[-1]]
+            assert one.of_limit == pytest.approx(found.macs * case.batch / float(np.median(seconds)) / limit)
         assert case.engines["Triscale's engine fp32"].compared is None
         theirs = case.engines["PyTorch fp32"].compared
         assert theirs is not None
@@ -98,9 +91,7 @@ def test_a_new_process_tells_its_time_by_part_and_its_own_memory(measured: Bench
 
 @needs_engine
 def test_a_new_process_of_our_engine_brings_no_other(network: Path, tmp_path: Path) -> None:
-    from triscale.benching.measuring import _files
-
-    file = _files(find_subject(str(network)), {"native"}, tmp_path)["native"]
+    file = write_files(find_subject(str(network)), {"native"}, tmp_path)["native"]
     code = (
         "import sys; from triscale.benching.starting import main; "
         f"sys.argv = ['', 'native', 'fp32', {str(file)!r}, '1']; main(); "
@@ -117,22 +108,22 @@ def test_a_new_process_imports_nothing_of_where_one_works(
     (tmp_path / "random.py").write_text("raise RuntimeError('somebody else's')")
     (tmp_path / "json.py").write_text("raise RuntimeError('somebody else's')")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(Path(measuring.__file__).parents[2]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(launching.__file__).parents[2]))
     subject = find_subject(str(network))
     way = subject.ways(peers=False, slow=False)[0][0]
-    file = measuring._files(subject, {"native"}, tmp_path)["native"]
-    assert measuring._start(way, file, 1)["whole"] > 0
+    file = write_files(subject, {"native"}, tmp_path)["native"]
+    assert start(way, file, 1)["whole"] > 0
 
 
 @needs_engine
 def test_what_a_new_process_died_of_is_one_line(network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     way = find_subject(str(network)).ways(peers=False, slow=False)[0][0]
     with pytest.raises(TriscaleError, match=r"no first image, .* is lost: .*missing.*plan") as caught:
-        measuring._start(way, tmp_path / "missing.plan", 1)
+        start(way, tmp_path / "missing.plan", 1)
     assert "\n" not in str(caught.value)
     monkeypatch.setattr(sys, "executable", "false")
     with pytest.raises(TriscaleError, match="ended with 1 and said nothing"):
-        measuring._start(way, tmp_path / "missing.plan", 1)
+        start(way, tmp_path / "missing.plan", 1)
 
 
 def test_an_exported_file_is_timed_by_the_engines_that_read_it(fitted: Fitted, tmp_path: Path) -> None:

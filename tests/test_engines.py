@@ -95,7 +95,7 @@ def test_nothing_is_written_to_standard_error(capfd: pytest.CaptureFixture[str])
 
 def test_a_slow_network_is_measured_fewer_times(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(10_000))
-    monkeypatch.setattr("triscale.engines.latency.time.perf_counter", lambda: 2.0 * next(clock))
+    monkeypatch.setattr("triscale.engines.turns.time.perf_counter", lambda: 2.0 * next(clock))
     found = measure_latency([small()], device=CPU)[0]
     assert found.n == 3
 

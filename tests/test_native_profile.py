@@ -1,6 +1,7 @@
 """What a profile of the native engine promises: the bits of a run, every multiply-add once, shares of one whole."""
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,14 +19,13 @@ from triscale.arch import Activation, Architecture, Basic, Head, MBConv, Stage, 
 from triscale.costing import cost
 from triscale.engines.native import Engine, Plan, available
 from triscale.engines.native import engine as engine_module
+from triscale.engines.native import profile as profile_module
 from triscale.engines.native.layers import NONE, Kind, Layer
 from triscale.engines.native.library import Precision
-from triscale.engines.native.profile import PARTS, profile
-from triscale.engines.native.profile import _estimates as estimates
-from triscale.engines.native.profile import _with_layers as with_layers
-from triscale.engines.native.profile import _without_activations as without_activations
-from triscale.engines.native.profile import _without_what_is_joined as without_what_is_joined
-from triscale.engines.native.profile import macs as macs_of
+from triscale.engines.native.profile import profile
+from triscale.engines.native.spending import PARTS, estimates
+from triscale.engines.native.spending import macs as macs_of
+from triscale.engines.native.variants import with_layers, without_activations, without_what_is_joined
 from triscale.errors import TriscaleError, UserError
 
 pytestmark = [
@@ -64,11 +64,13 @@ def test_timed_layers_give_the_bits_of_a_run(architecture: Architecture, n: int,
     plan, _ = planned(architecture)
     x = pictures(architecture, n)
     with Engine(plan, threads=threads) as engine:
+        started = time.perf_counter_ns()
         logits, nanoseconds = engine.timed(x)
+        whole = time.perf_counter_ns() - started
         assert logits.tobytes() == engine(x).tobytes()
     assert nanoseconds.shape == (n, len(plan.layers))
     assert (nanoseconds >= 0).all()
-    assert (nanoseconds.sum(axis=1) > 0).all()
+    assert 0 < nanoseconds.sum() <= whole, "layers are parts of what the call takes, in the same unit"
 
 
 @settings(max_examples=40)
@@ -103,13 +105,60 @@ def test_a_profile_says_of_every_layer_what_it_is() -> None:
     assert (found.precision, found.threads, found.rounds) == ("fp32", 2, 3)
     assert [layer.name for layer in found.layers] == names
     assert [layer.kind for layer in found.layers] == [row.kind.name.lower() for row in rows(plan)]
-    assert found.nanoseconds == sum(layer.nanoseconds.median for layer in found.layers)
-    for layer in found.layers:
-        assert 0 <= layer.nanoseconds.p10 <= layer.nanoseconds.median <= layer.nanoseconds.p90
-        assert layer.gmacs == layer.macs / max(layer.nanoseconds.median, 1)
-        assert layer.of_limit == pytest.approx(layer.gmacs * 1e9 / found.limit)
-    assert found.call.median > 0
+    assert [layer.macs for layer in found.layers] == list(map(macs_of, rows(plan)))
     assert {layer.name for layer in profile(plan, rounds=1).layers} == {""}
+
+
+class Told:
+    """An engine whose layer at place i takes i + 1 units of 10 µs, and a call three milliseconds, by its own clock.
+
+    All times what the round is worth and what the image is: the first round, and the first image of each, are slow.
+    """
+
+    ROUNDS, IMAGES = (50, 4, 2, 3), (4.5, 0.5, 1.5, 1.0)
+
+    def __init__(self, plan: Plan, clock: list[float], *, precision: Precision, threads: int | None) -> None:
+        self.threads, self.clock, self.calls = threads, clock, list[float]()
+        self.units = 1e4 * np.arange(1, len(plan.layers) + 1)
+        self.turns = iter(self.ROUNDS)
+
+    def __enter__(self) -> "Told":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def timed(self, x: Any) -> tuple[None, Any]:
+        if len(x) == 1:  # how many images a turn has follows from this
+            return None, self.units[None].astype(np.int64)
+        images = np.array([self.IMAGES[0], *self.IMAGES[1:] * len(x)][: len(x)])
+        if not self.calls:
+            self.calls = np.outer(self.ROUNDS, images).ravel().tolist()
+        return None, (next(self.turns) * np.outer(images, self.units)).astype(np.int64)
+
+    def __call__(self, x: Any) -> None:
+        self.clock[0] += 3e-3 * self.calls.pop(0)
+
+
+def test_what_is_said_of_a_layer_is_the_median_of_rounds_and_of_images_but_for_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plan, _ = planned(TINY)
+    clock, limits = [0.0], iter([9e12, 1e9, 2e9, 1.5e9])
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(profile_module, "Engine", lambda plan, **options: Told(plan, clock, **options))
+    monkeypatch.setattr(profile_module, "measure_limit", lambda precision, threads: next(limits))
+    found = profile(plan, threads=1, rounds=3)
+    units = 1e4 * np.arange(1, len(plan.layers) + 1)
+    assert [layer.nanoseconds.median for layer in found.layers] == pytest.approx(3 * units)
+    assert [layer.nanoseconds.p10 for layer in found.layers] == pytest.approx(2.2 * units)
+    assert [layer.nanoseconds.p90 for layer in found.layers] == pytest.approx(3.8 * units)
+    assert found.nanoseconds == pytest.approx(3 * units.sum())
+    assert (found.call.median, found.call.p10, found.call.p90) == pytest.approx((9e6, 6.6e6, 11.4e6))
+    assert found.limit == 2e9
+    for layer, nanoseconds in zip(found.layers, 3 * units, strict=True):
+        assert layer.gmacs == pytest.approx(layer.macs / nanoseconds)
+        assert layer.of_limit == pytest.approx(layer.macs / nanoseconds * 1e9 / 2e9)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

@@ -1,32 +1,28 @@
 """`bench`: how fast a network is here, by every engine, and why it is not faster."""
 
-import json
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 
+from triscale.benching.launching import Started, launch
 from triscale.benching.machine import machine
-from triscale.benching.starting import STARTS
 from triscale.benching.subjects import Subject, Way, find_subject
-from triscale.benching.turns import ratio, take_turns
 from triscale.cores import usable_cores
 from triscale.costing import cost
-from triscale.data import Preprocess
-from triscale.engines.native import Plan, available, compile_plan, measure_limit
+from triscale.engines import turns
+from triscale.engines.native import available, measure_limit
 from triscale.engines.native.profile import Profile, profile
 from triscale.engines.native.program import list_layers
-from triscale.engines.table import graph_of, weights_of
-from triscale.errors import TriscaleError, UserError
-from triscale.models import Model
+from triscale.engines.table import weights_of
+from triscale.errors import UserError
 from triscale.stats import Spread
 from triscale.training import steady_allocator
 
 Progress = Callable[[str, int, int], None]
+WARM_UP = 2  # rounds that are not counted
+SHORT = 0.03  # seconds of a turn with short passes
 STARTED = 5  # new processes of each engine at most, after one that is not counted
 
 
@@ -56,14 +52,6 @@ class Case:
     limits: Mapping[str, float]
     engines: Mapping[str, Timed]
     taken: Mapping[str, Sequence[float]]
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """A new process to its first image: seconds beyond Python and numpy, by part, and bytes at the peak."""
-
-    seconds: Mapping[str, Spread]
-    memory: Spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +96,7 @@ def bench(
     ways, missing = subject.ways(peers=peers, slow=slow)
     steady_allocator()
     cases = [_case(subject, ways, batch, count, rounds, told) for count in counts for batch in batches]
-    starts = _starts(subject, ways, max(counts), min(rounds, STARTED), told)
+    starts = launch(subject, ways, max(counts), min(rounds, STARTED), partial(told, "new processes"))
     total = cost(subject.architecture)
     return Bench(name, machine(), total.macs, total.params, tuple(cases), starts, missing, _why(subject, rounds))
 
@@ -120,8 +108,14 @@ def _case(subject: Subject, ways: tuple[Way, ...], batch: int, threads: int, rou
     what = f"batch {batch}, threads {threads}"
     with subject.running(ways, threads, batch) as runners:
         logits = {key: run(x) for key, run in runners.items()}
-        passes = {key: (lambda run=run: run(x)) for key, run in runners.items()}
-        taken = take_turns(passes, rounds, lambda done, of: told(what, done, of))
+        found = turns.take_turns(
+            [partial(turns.turn, partial(run, x), SHORT) for run in runners.values()],
+            turns.Rounds(rounds),
+            uncounted=WARM_UP,
+            rotating=True,
+            progress=lambda done: told(what, done, rounds + WARM_UP),
+        )
+        taken = dict(zip(runners, found, strict=True))
     first = next(iter(logits.values()))
     largest = max(float(np.abs(first).max()), float(np.finfo(np.float32).tiny))
     macs, limits = cost(architecture).macs * batch, _limits(threads)
@@ -133,7 +127,7 @@ def _case(subject: Subject, ways: tuple[Way, ...], batch: int, threads: int, rou
             milliseconds=spread.times(1e3 / batch),
             of_limit=None if limit is None else macs / spread.median / limit,
             differs=float(np.abs(logits[way.name] - first).max()) / largest,
-            compared=None if ours == way.name or ours not in taken else ratio(taken[way.name], taken[ours]),
+            compared=None if ours == way.name or ours not in taken else Spread.of_ratios(taken[way.name], taken[ours]),
         )
     return Case(batch, threads, limits, engines, taken)
 
@@ -142,72 +136,8 @@ def _limits(threads: int) -> dict[str, float]:
     return {precision: measure_limit(precision, threads) for precision in available().precisions}
 
 
-def _starts(subject: Subject, ways: tuple[Way, ...], threads: int, times: int, told: Progress) -> dict[str, Started]:
-    """In turns, each in a new process."""
-    wanted = [way for way in ways if way.engine.name in STARTS]
-    found: dict[str, list[dict[str, float]]] = {way.name: [] for way in wanted}
-    with tempfile.TemporaryDirectory(prefix="triscale-") as place:
-        files = _files(subject, {way.engine.name for way in wanted}, Path(place))
-        for number in range(times + 1):
-            for way in wanted:
-                started = _start(way, files[way.engine.name], threads)
-                if number:  # the first brings the files into memory
-                    found[way.name].append(started)
-            told("new processes", number + 1, times + 1)
-    return {
-        key: Started(
-            {part: Spread.of([one[part] for one in rows]) for part in rows[0] if part != "memory"},
-            Spread.of([one["memory"] for one in rows]),
-        )
-        for key, rows in found.items()
-    }
-
-
-def _start(way: Way, file: Path, threads: int) -> dict[str, float]:
-    """What a new process says of its first image."""
-    # -P: whoever has a random.py where they work does not mean it to be Python's.
-    module = ["-P", "-m", "triscale.benching.starting"]
-    words = (way.engine.name, way.precision, str(file), str(threads))
-    done = subprocess.run([sys.executable, *module, *words], capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = done.stderr.strip().splitlines() or [f"it ended with {done.returncode} and said nothing"]
-        raise TriscaleError(
-            f"{way.name}: a new process came to no first image, and what was timed before is lost: {said[-1].strip()}"
-        )
-    found: dict[str, float] = json.loads(done.stdout)
-    return found
-
-
-def _files(subject: Subject, engines: set[str], folder: Path) -> dict[str, Path]:
-    """The network as each engine reads it."""
-    if subject.network is None:
-        assert subject.file is not None
-        return dict.fromkeys(engines, subject.file)
-    network, architecture = subject.network, subject.architecture
-    files = {}
-    if "native" in engines:
-        files["native"] = folder / "network.plan"
-        _plan(subject).save(files["native"])
-    if "torch" in engines:
-        files["torch"] = folder / "network.safetensors"
-        look = Preprocess(architecture.resolution, architecture.channels, *((0.5,) * architecture.channels,) * 2)
-        model = Model(architecture, tuple(map(str, range(architecture.classes))), look)
-        model.load_state_dict(network.state_dict())
-        model.save(files["torch"])
-    if engines & {"onnxruntime", "openvino"}:
-        graph = folder / "network.onnx"
-        graph.write_bytes(graph_of(architecture, weights_of(network)))
-        files |= {"onnxruntime": graph, "openvino": graph}
-    return files
-
-
-def _plan(subject: Subject) -> Plan:
-    assert subject.network is not None
-    return compile_plan(subject.architecture, weights_of(subject.network))
-
-
 def _why(subject: Subject, rounds: int) -> Profile | None:
     if subject.network is None or available().isa is None:
         return None
     names = list_layers(subject.architecture, weights_of(subject.network)).names
-    return profile(_plan(subject), threads=1, rounds=rounds, names=names)
+    return profile(subject.plan(), threads=1, rounds=rounds, names=names)

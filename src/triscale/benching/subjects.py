@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from triscale.arch import Architecture
+from triscale.engines.native import Plan, compile_plan
 from triscale.engines.onnx_runtime import OnnxRuntime
 from triscale.engines.open_vino import OpenVino
 from triscale.engines.runner import Runner
-from triscale.engines.table import ENGINES, Kind
+from triscale.engines.table import ENGINES, Kind, weights_of
 from triscale.errors import UserError
 from triscale.exporting import is_exported, opened
 from triscale.models import load
@@ -58,6 +59,11 @@ class Subject:
         if not found:
             raise UserError(f"{self.name}: no engine here can run it: {'; '.join(missing.values())}")
         return tuple(found), missing
+
+    def plan(self) -> Plan:
+        """What our engine carries out of a subject that is a network."""
+        assert self.network is not None
+        return compile_plan(self.architecture, weights_of(self.network))
 
     def _kinds(self, *, peers: bool) -> list[Kind]:
         if self.network is None:

@@ -1,16 +1,16 @@
 """How long a network takes for one image, here and now."""
 
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from statistics import median, quantiles
+from functools import partial
 
 import torch
-from torch import Tensor
 
+from triscale.engines import turns
 from triscale.engines.logits import Logits, engine_for, running
 from triscale.nn.network import Network
+from triscale.stats import Spread
 
 WARM_UP = 3
 FEWEST, MOST = 11, 200
@@ -19,7 +19,8 @@ LONGEST = 3.0  # seconds for a network, unless three images take longer
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Seconds for one image, batch 1: the median of n, and what 80 % of them lie between; by which engine."""
+    """Seconds for one image, batch 1: the median of n, and what 80 % of them lie between, which is never outside what
+    was measured; by which engine."""
 
     median: float
     low: float
@@ -29,6 +30,12 @@ class Latency:
     threads: int
     engine: str = "native"
     precision: str = "fp32"
+
+    @classmethod
+    def of(cls, times: Sequence[float], *, device: str, threads: int, engine: str, precision: str) -> "Latency":
+        """Of the seconds that so many images took."""
+        spread = Spread.of(times)
+        return cls(spread.median, spread.p10, spread.p90, spread.n, device, threads, engine, precision)
 
 
 @torch.inference_mode()
@@ -51,29 +58,15 @@ def measure_latency(
     if not networks:
         return []
     with _ready(networks, device, chosen, precision) as ready:
-        inputs = [_input(network, device) for network in networks]
-        for logits, x in zip(ready, inputs, strict=True):
-            started = time.perf_counter()
-            for _ in range(WARM_UP):
-                _time(logits, x)
-                if time.perf_counter() - started > LONGEST / 3:
-                    break
-        taken: list[list[float]] = [[] for _ in networks]
-        while _goes_on(len(taken[0]), sum(map(sum, taken)) / len(networks), seconds):
-            for times, logits, x in zip(taken, ready, inputs, strict=True):
-                times.append(_time(logits, x))
-    return [
-        Latency(
-            median(times), *_middle(times), len(times), str(device), threads=threads, engine=chosen, precision=precision
+        passes = [_pass(network, logits, device) for network, logits in zip(networks, ready, strict=True)]
+        for run in passes:
+            turns.warm_up(run, WARM_UP, LONGEST / 3)
+        taken = turns.take_turns(
+            [partial(turns.seconds, run) for run in passes], turns.Until(FEWEST, MOST, seconds, LONGEST)
         )
-        for times in taken
+    return [
+        Latency.of(times, device=str(device), threads=threads, engine=chosen, precision=precision) for times in taken
     ]
-
-
-def _goes_on(n: int, spent: float, seconds: float) -> bool:
-    """Whether to measure another image of each network after n that took so many seconds a network."""
-    fewest = FEWEST if spent < LONGEST else 3
-    return n < fewest or (n < MOST and spent < seconds)
 
 
 @contextmanager
@@ -91,19 +84,14 @@ def _ready(networks: Sequence[Network], device: torch.device, engine: str, preci
             network.to(place)
 
 
-def _input(network: Network, device: torch.device) -> Tensor:
+def _pass(network: Network, logits: Logits, device: torch.device) -> Callable[[], None]:
+    """One image, done when it returns."""
     architecture = network.architecture
-    return torch.zeros((1, architecture.channels, *architecture.resolution), device=device)
+    x = torch.zeros((1, architecture.channels, *architecture.resolution), device=device)
 
+    def run() -> None:
+        logits(x)
+        if x.is_cuda:
+            torch.cuda.synchronize(x.device)
 
-def _time(logits: Logits, x: Tensor) -> float:
-    start = time.perf_counter()
-    logits(x)
-    if x.is_cuda:
-        torch.cuda.synchronize(x.device)
-    return time.perf_counter() - start
-
-
-def _middle(times: list[float]) -> tuple[float, float]:
-    tenths = quantiles(times, n=10)
-    return tenths[0], tenths[-1]
+    return run

@@ -1,11 +1,10 @@
 """Networks in int8, by images of the run and without training: everything, but for the layers that cost too much."""
 
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
-from statistics import median, quantiles
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import torch
 
 from triscale.data import Images, Prepared, prepare
 from triscale.data.chance import sample
+from triscale.engines import turns
 from triscale.engines.latency import Latency
 from triscale.engines.runner import Array, Runner
 from triscale.engines.table import graph_of, weights_of
@@ -31,7 +31,8 @@ CALIBRATION, GATE, RANKED = 256, 10_000, 256  # images, at most
 MOST_LOST = 0.005  # of the accuracy
 BATCH = 64
 _GATE, _RANKED = 42, 43  # apart from what else is drawn by the same seed
-WARM_UP, FEWEST, MOST, SECONDS = 3, 21, 200, 4.0  # of timing
+WARM_UP = 3  # images that are not timed
+ENOUGH = turns.Until(fewest=21, most=200, seconds=2.0)
 
 Progress = Callable[[str, int, int], None]
 
@@ -308,17 +309,12 @@ class _Gate:
 def _in_turns(runs: Sequence[Runner], x: Array, threads: int, target: Target) -> tuple[Latency, Latency, Estimate]:
     """The latency of both on one image, and by how much the second is faster; in turns, so that a busy moment falls on
     both."""
-    for run in runs:
-        for _ in range(WARM_UP):
-            run(x)
-    taken: list[list[float]] = [[] for _ in runs]
-    while len(taken[0]) < FEWEST or (len(taken[0]) < MOST and sum(map(sum, taken)) < SECONDS):
-        for times, run in zip(taken, runs, strict=True):
-            start = time.perf_counter()
-            run(x)
-            times.append(time.perf_counter() - start)
+    passes = [partial(run, x) for run in runs]
+    for one in passes:
+        turns.warm_up(one, WARM_UP)
+    taken = turns.take_turns([partial(turns.seconds, one) for one in passes], ENOUGH)
     fp32, int8 = (
-        Latency(median(times), *_middle(times), len(times), "cpu", threads, target.name, precision)
+        Latency.of(times, device="cpu", threads=threads, engine=target.name, precision=precision)
         for times, precision in zip(taken, ("fp32", "int8"), strict=True)
     )
     return fp32, int8, median_of([a - b for a, b in zip(*taken, strict=True)])
@@ -334,8 +330,3 @@ def median_of(values: Sequence[float]) -> Estimate:
         outside += math.comb(n, place) * 0.5**n
     first = max(place - 1, 0)
     return Estimate(median(ordered), ordered[first], ordered[n - 1 - first])
-
-
-def _middle(times: Sequence[float]) -> tuple[float, float]:
-    tenths = quantiles(times, n=10)
-    return tenths[0], tenths[-1]

@@ -21,6 +21,11 @@ class Spread:
         low, middle, high = (_quantile(ordered, share) for share in (0.1, 0.5, 0.9))
         return cls(middle, low, high, len(ordered))
 
+    @classmethod
+    def of_ratios(cls, ours: Sequence[float], theirs: Sequence[float]) -> "Spread":
+        """Of each of ours over that of theirs which was measured in the same round."""
+        return cls.of([a / b for a, b in zip(ours, theirs, strict=True)])
+
     def times(self, factor: float) -> "Spread":
         """In another unit."""
         return Spread(self.median * factor, self.p10 * factor, self.p90 * factor, self.n)

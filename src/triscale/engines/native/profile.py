@@ -6,31 +6,30 @@ plan without activations; of that without the expansions inside depthwise layers
 convolutions. A part's time is the median, over the rounds, of the difference that leaving it out makes.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
 
 import numpy as np
 import numpy.typing as npt
 
+from triscale.engines import turns
 from triscale.engines.native.engine import Engine
-from triscale.engines.native.layers import NONE, Kind, Layer
+from triscale.engines.native.layers import Kind, Layer
 from triscale.engines.native.library import Precision
 from triscale.engines.native.limit import measure_limit
 from triscale.engines.native.plan import Plan
+from triscale.engines.native.spending import Part, estimates, macs
+from triscale.engines.native.variants import with_layers, without_activations, without_what_is_joined
 from triscale.errors import UserError
 from triscale.stats import Estimate, Spread
 
-Part = Literal["depthwise", "pointwise", "convolution", "squeeze_excite", "classifier", "activation", "other"]
-PARTS: tuple[Part, ...] = get_args(Part)
-SHORT, MOST = 10e6, 31  # nanoseconds of a turn with short passes, and how many they are at most
+SHORT = 0.01  # seconds of a turn with short passes
 CLOCK = 1.0  # nanosecond: the least that a layer takes
-RESAMPLES = 200
 
-Taken = npt.NDArray[np.float64]  # (rounds, layers), nanoseconds
-_Call = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float64]]
+_Times = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,40 +120,26 @@ def profile(
     rows = [Layer(Kind(row[0]), *row[1:]) for row in plan.layers.tolist()]
     if names and len(names) != len(rows):
         raise UserError(f"{len(names)} names for the {len(rows)} layers of {plan.architecture.name}; give one for each")
-    plain = [_without_activations(row) for row in rows]
-    thin, places = _without_what_is_joined(plain, plan.buffers)
+    plain = [without_activations(row) for row in rows]
+    thin, places = without_what_is_joined(plain, plan.buffers)
     with ExitStack() as running:
         full, bare, bones = (
             running.enter_context(Engine(one, precision=precision, threads=threads))
-            for one in (plan, _with_layers(plan, plain), _with_layers(plan, thin))
+            for one in (plan, with_layers(plan, plain), with_layers(plan, thin))
         )
-        calls = (_timed(full), _timed(bare), _timed(bones), _called(full), _limit(precision, full.threads))
-        taken = _take_turns(calls, _noise(plan, full), rounds)
+        x = _noise(plan, full)
+        calls: list[Callable[[], _Times]] = [partial(_timed, engine, x) for engine in (full, bare, bones)]
+        calls += [partial(_called, full, x), partial(_limit, precision, full.threads)]
+        taken = [np.stack(one) for one in turns.take_turns(calls, turns.Rounds(rounds), uncounted=1, rotating=True)]
     limit = float(taken[4].max())
-    variants = taken[0], taken[1], taken[2][:, places]
-    estimates, clipped = _estimates(rows, *variants)
+    shares, clipped = estimates(rows, taken[0], taken[1], taken[2][:, places])
     layers = tuple(
         _layer(row, name, times, limit)
         for row, name, times in zip(rows, names or [""] * len(rows), taken[0].T, strict=True)
     )
     return Profile(
-        precision, full.threads, rounds, limit, layers, Spread.of(taken[3].ravel().tolist()), estimates, clipped
+        precision, full.threads, rounds, limit, layers, Spread.of(taken[3].ravel().tolist()), shares, clipped
     )
-
-
-def macs(layer: Layer) -> int:
-    """Multiply-accumulates of a layer for one image, as `cost` counts them."""
-    pixels = layer.out_height * layer.out_width
-    match layer.kind:
-        case Kind.CONV:
-            return pixels * layer.kernel**2 * layer.channels * layer.outputs
-        case Kind.DEPTHWISE:
-            expansion = layer.height * layer.width * layer.expand * layer.channels
-            return expansion + pixels * layer.kernel**2 * layer.channels
-        case Kind.EXCITE:
-            return 2 * layer.channels * layer.squeezed
-        case _:
-            return 0
 
 
 def _layer(row: Layer, name: str, times: npt.NDArray[np.float64], limit: float) -> LayerProfile:
@@ -162,79 +147,20 @@ def _layer(row: Layer, name: str, times: npt.NDArray[np.float64], limit: float) 
     return LayerProfile(name, row.kind.name.lower(), count, spread, count / max(spread.median, CLOCK) * 1e9 / limit)
 
 
-# What is left out
-
-
-def _has_activation(layer: Layer) -> bool:
-    """Squeeze-excite's, of a few values, stays its own."""
-    return layer.kind is not Kind.EXCITE and any((layer.activation, layer.last, layer.expand_activation))
-
-
-def _without_activations(layer: Layer) -> Layer:
-    return layer._replace(activation=0, last=0, expand_activation=0) if _has_activation(layer) else layer
-
-
-def _joined(layer: Layer) -> Part | None:
-    """What a layer does beside its main part, activations apart."""
-    if layer.kind is Kind.DEPTHWISE and layer.expand > 0:
-        return "pointwise"
-    return "squeeze_excite" if layer.kind is Kind.CONV and layer.gate != NONE else None
-
-
-def _without_what_is_joined(layers: Sequence[Layer], buffer: int) -> tuple[list[Layer], list[int]]:
-    """The layers with expansions of one input and without gates, and where each of them then stands.
-
-    The one input comes from a convolution of its own, put before the layer into a buffer that nobody else has.
-    """
-    thin: list[Layer] = []
-    places = []
-    for layer in layers:
-        match _joined(layer):
-            case "pointwise":
-                thin.append(_one_channel(layer, buffer))
-                layer = layer._replace(input=buffer, expand=1)
-            case "squeeze_excite":
-                layer = layer._replace(gate=NONE)
-        places.append(len(thin))
-        thin.append(layer)
-    return thin, places
-
-
-def _one_channel(layer: Layer, buffer: int) -> Layer:
-    """Of what the expansion reads, by weights that are there."""
-    sides = {"height": layer.height, "width": layer.width, "out_height": layer.height, "out_width": layer.width}
-    return Layer(Kind.CONV, layer.input, buffer, channels=layer.expand, weight=layer.weight2, bias=layer.bias2, **sides)
-
-
-def _with_layers(plan: Plan, layers: Sequence[Layer]) -> Plan:
-    return replace(plan, layers=np.array(layers, np.int64))
-
-
-# Turns
-
-
-def _timed(engine: Engine) -> _Call:
+def _timed(engine: Engine, x: npt.NDArray[np.float32]) -> _Times:
     """Nanoseconds of each layer: the median of the images but the first, which brings the weights into the cache."""
-    return lambda x: np.median(engine.timed(x)[1][1:], axis=0)
+    return np.asarray(np.median(engine.timed(x)[1][1:], axis=0))
 
 
-def _called(engine: Engine) -> _Call:
+def _called(engine: Engine, x: npt.NDArray[np.float32]) -> _Times:
     """Nanoseconds of an ordinary call with one image, likewise."""
-
-    def call(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        taken = []
-        for image in range(len(x)):
-            start = time.perf_counter_ns()
-            engine(x[image : image + 1])
-            taken.append(time.perf_counter_ns() - start)
-        return np.median(np.array(taken[1:], np.float64), keepdims=True)
-
-    return call
+    taken = [1e9 * turns.seconds(partial(engine, x[image : image + 1])) for image in range(len(x))]
+    return np.array([median(taken[1:])])
 
 
-def _limit(precision: Precision, threads: int) -> _Call:
+def _limit(precision: Precision, threads: int) -> _Times:
     """MACs a second. Whatever else is at work slows a turn down, so that the fastest of all rounds counts."""
-    return lambda _: np.array([measure_limit(precision, threads)])
+    return np.array([measure_limit(precision, threads)])
 
 
 def _noise(plan: Plan, engine: Engine) -> npt.NDArray[np.float32]:
@@ -242,66 +168,5 @@ def _noise(plan: Plan, engine: Engine) -> npt.NDArray[np.float32]:
     shape = plan.architecture.channels, *plan.architecture.resolution
     x = np.random.default_rng(0).standard_normal((1, *shape), np.float32)
     engine.timed(x)
-    passes = min(MOST, max(1, round(SHORT / int(engine.timed(x)[1].sum()))))
+    passes = min(turns.MOST_PASSES, max(1, round(SHORT * 1e9 / int(engine.timed(x)[1].sum()))))
     return np.repeat(x, passes + 1, axis=0)
-
-
-def _take_turns(calls: Sequence[_Call], x: npt.NDArray[np.float32], rounds: int) -> list[Taken]:
-    """What each call tells in each round. Another begins each time, and a round before the first is not kept."""
-    taken: list[list[npt.NDArray[np.float64]]] = [[] for _ in calls]
-    for number in range(rounds + 1):
-        for turn in range(len(calls)):
-            at = (number + turn) % len(calls)
-            taken[at].append(calls[at](x))
-    return [np.stack(one[1:]) for one in taken]
-
-
-# What the time is spent on
-
-
-def _main(layer: Layer, last: bool) -> Part:
-    match layer.kind:
-        case Kind.CONV:
-            return "classifier" if last else "pointwise" if layer.kernel == 1 else "convolution"
-        case Kind.DEPTHWISE:
-            return "depthwise"
-        case Kind.EXCITE | Kind.SUM | Kind.SCALE:
-            return "squeeze_excite"
-        case _:
-            return "other"
-
-
-def _estimates(rows: Sequence[Layer], full: Taken, plain: Taken, thin: Taken) -> tuple[dict[Part, Estimate], float]:
-    """The parts' shares with their intervals, and how much was below nothing."""
-    spent = _spent(rows, full[None], plain[None], thin[None])[0]
-    shares = _shares(spent)
-    drawn = np.random.default_rng(0).integers(0, len(full), (RESAMPLES, len(full)))
-    resampled = _shares(_spent(rows, full[drawn], plain[drawn], thin[drawn]))
-    low, high = np.quantile(resampled, (0.025, 0.975), axis=0)
-    bounds = zip(PARTS, shares, np.minimum(low, shares), np.maximum(high, shares), strict=True)
-    estimates = {part: Estimate(float(value), float(least), float(most)) for part, value, least, most in bounds}
-    return estimates, float(np.maximum(-spent, 0).sum() / spent.sum())
-
-
-def _spent(rows: Sequence[Layer], full: Taken, plain: Taken, thin: Taken) -> npt.NDArray[np.float64]:
-    """Nanoseconds by part, (n, parts), of times (n, rounds, layers); each sums to the layers' medians.
-
-    Unclipped: what noise adds to one layer it takes from another.
-    """
-    whole = np.median(full, axis=1)
-    activation = np.median(full - plain, axis=1) * [_has_activation(row) for row in rows]
-    beside = np.median(plain - thin, axis=1) * [_joined(row) is not None for row in rows]
-    spent = np.zeros((len(full), len(PARTS)))
-    for at, row in enumerate(rows):
-        spent[:, PARTS.index(_main(row, row is rows[-1]))] += whole[:, at] - activation[:, at] - beside[:, at]
-        spent[:, PARTS.index("activation")] += activation[:, at]
-        joined = _joined(row)
-        if joined is not None:
-            spent[:, PARTS.index(joined)] += beside[:, at]
-    return spent
-
-
-def _shares(spent: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Of parts along the last axis: from 0 to 1, and 1 together."""
-    positive = np.maximum(spent, 0)
-    return np.asarray(positive / positive.sum(axis=-1, keepdims=True))
