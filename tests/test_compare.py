@@ -80,9 +80,9 @@ def test_differences_are_those_of_the_two_measures_and_turn_with_the_order(n: in
     assert other.log_loss is not None
     assert back.log_loss is not None
     assert found.log_loss.value == pytest.approx(one.log_loss.value - other.log_loss.value)
-    assert found.log_loss.interval == pytest.approx((-back.log_loss.high, -back.log_loss.low))
+    assert found.log_loss.interval() == pytest.approx((-back.log_loss.high, -back.log_loss.low))
     assert found.calibration.value == pytest.approx(one.calibration.error.value - other.calibration.error.value)
-    assert found.calibration.interval == pytest.approx((-back.calibration.high, -back.calibration.low))
+    assert found.calibration.interval() == pytest.approx((-back.calibration.high, -back.calibration.low))
     assert found.balanced.value == pytest.approx(one.balanced.value - other.balanced.value)
     assert sum(item.images for item in found.classes) == n
     for item in found.classes:
@@ -96,7 +96,7 @@ def test_a_model_compared_with_itself_differs_in_nothing() -> None:
     assert found.difference.value == 0
     assert found.flips == ()
     assert found.log_loss is not None
-    assert found.log_loss.interval == (0, 0)
+    assert found.log_loss.interval() == (0, 0)
 
 
 @given(st.integers(1, 30), st.randoms(use_true_random=False))

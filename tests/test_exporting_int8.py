@@ -383,7 +383,7 @@ def test_the_median_has_an_interval_that_holds_it_as_often_as_it_says() -> None:
     found = [median_of(chance.exponential(size=41).tolist()) for _ in range(1000)]
     held = sum(one.low <= math.log(2) <= one.high for one in found)
     assert 940 <= held <= 990
-    assert median_of([1.0, 2.0, 9.0]).interval == (1.0, 9.0)
+    assert median_of([1.0, 2.0, 9.0]).interval() == (1.0, 9.0)
 
 
 def test_few_images_are_said_to_be_few(fitted: Fitted, data: Data) -> None:

@@ -128,7 +128,7 @@ class Comparison:
             "macro_f1_difference": _points(self.macro_f1),
             "log_loss_difference": None
             if self.log_loss is None
-            else {"value": self.log_loss.value, "interval_95": list(self.log_loss.interval)},
+            else {"value": self.log_loss.value, "interval_95": list(self.log_loss.interval())},
             "flipped": [_flip_values(flip) for flip in self.flips],
             "classes": {one.name: _class_values(one) for one in self.classes},
         }
@@ -184,7 +184,7 @@ def _side(comparison: Comparison, which: Literal[0, 1]) -> dict[str, Any]:
 
 
 def _points(apart: Estimate) -> dict[str, Any]:
-    return {"points": 100 * apart.value, "interval_95": [100 * bound for bound in apart.interval]}
+    return {"points": 100 * apart.value, "interval_95": [100 * bound for bound in apart.interval()]}
 
 
 def _flip_values(flip: Flip) -> dict[str, Any]:

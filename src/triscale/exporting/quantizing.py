@@ -135,7 +135,7 @@ class Quantized:
             f"{1e3 * one.median:.3g} ms (80 % within {1e3 * one.low:.3g} to {1e3 * one.high:.3g})"
             for one in (self.fp32, self.int8)
         )
-        gained, low, high = (1e3 * value for value in (self.gained.value, *self.gained.interval))
+        gained, low, high = (1e3 * value for value in (self.gained.value, *self.gained.interval()))
         yield (
             f"one image by {TARGETS[self.engine].title}, n = {self.int8.n} in turns, threads: {self.int8.threads}: "
             f"fp32 {fp32}, int8 {int8}; gained {gained:+.3g} ms (95 % interval {low:+.3g} to {high:+.3g})"

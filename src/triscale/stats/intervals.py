@@ -38,9 +38,8 @@ class Estimate:
     low: float
     high: float
 
-    @property
     def interval(self) -> tuple[float, float]:
-        """(low, high)."""
+        """(low, high), as the other kinds of figure tell theirs."""
         return self.low, self.high
 
     def __str__(self) -> str:
