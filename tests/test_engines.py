@@ -12,6 +12,7 @@ from triscale.engines import logits as choice
 from triscale.engines import measure_latency, measure_memory, running
 from triscale.engines.logits import engine_for
 from triscale.engines.native import Availability
+from triscale.engines.table import Kind
 from triscale.errors import UserError
 from triscale.kernels import Status, warn_if_missing
 from triscale.nn import Network, build
@@ -98,6 +99,17 @@ def test_a_slow_network_is_measured_fewer_times(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("triscale.engines.turns.time.perf_counter", lambda: 2.0 * next(clock))
     found = measure_latency([small()], device=CPU)[0]
     assert found.n == 3
+
+
+def test_an_engine_says_itself_what_it_lacks_and_where_to_get_it() -> None:
+    def refuses(precision: str) -> str | None:
+        return "no bf16 on Sundays" if precision == "bf16" else None
+
+    kind = Kind("mine", "My engine", ("fp32", "bf16"), lambda *asked: running(small()), refuses=refuses)
+    assert (kind.missing("fp32"), kind.missing("bf16")) == (None, "no bf16 on Sundays")
+    assert kind.missing("fp16") == "My engine runs in fp32 and bf16, not in fp16"
+    bare = replace(kind, modules=("json", "no_such_engine"), extra="mine")
+    assert bare.missing("bf16") == "no_such_engine is not installed; pip install 'triscale[mine]'"
 
 
 @pytest.mark.parametrize("isa", ["its own", "baseline", None])

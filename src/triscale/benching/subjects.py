@@ -51,7 +51,7 @@ class Subject:
         found, missing = [], {}
         for kind in (one for one in self._kinds(peers=peers) if slow or not one.slow):
             for precision in kind.precisions:
-                why = kind.missing(precision) or kind.waste(precision)
+                why = kind.missing(precision) or kind.wastes(precision)
                 if why is None:
                     found.append(Way(kind, precision))
                 else:

@@ -19,18 +19,31 @@ from triscale.errors import UserError
 from triscale.nn.network import Network
 
 Opener = Callable[[Network, str, int, int | None], AbstractContextManager[Runner]]
+Why = Callable[[str], str | None]  # by precision; None: there is no reason
+
+
+def _nothing(precision: str) -> None:
+    return None
 
 
 @dataclass(frozen=True)
 class Kind:
-    """An engine. title: as people call it. precisions: the first is the one without another word. modules: what must be
-    installed, which `triscale[extra]` brings. slow: takes minutes before its first answer."""
+    """An engine.
+
+    title: as people call it. precisions: the first is the one without another word. modules: what must be installed,
+    and extra: `triscale[extra]` brings it. refuses: why this processor does not run it in one of its precisions; None
+    where it does. wastes: why nobody would run it so, though it can; None where somebody would. slow: takes minutes
+    before its first answer.
+    """
 
     name: str
     title: str
     precisions: tuple[str, ...]
     opener: Opener
     modules: tuple[str, ...] = ()
+    extra: str = "export"
+    refuses: Why = _nothing
+    wastes: Why = _nothing
     slow: bool = False
 
     def missing(self, precision: str = "fp32") -> str | None:
@@ -39,18 +52,8 @@ class Kind:
             return f"{self.title} runs in {' and '.join(self.precisions)}, not in {precision}"
         absent = [module for module in self.modules if find_spec(module) is None]
         if absent:
-            return f"{absent[0]} is not installed; pip install 'triscale[export]'"
-        if self.name == "openvino" and precision == "bf16" and emulates_bf16():
-            return "this processor does not compute in bf16; OpenVINO would take fp32 and say nothing"
-        if self.name == "openvino" and precision == "fp16":  # the same
-            return missing(precision)
-        return missing(precision) if self.name == "native" else None
-
-    def waste(self, precision: str) -> str | None:
-        """Why nobody would run it here in that precision, though it can; None where somebody would."""
-        if self.name in ("torch", "compiled") and precision == "bf16" and emulates_bf16():
-            return "this processor does not compute in bf16, and PyTorch emulates it in many times the time of fp32"
-        return None
+            return f"{absent[0]} is not installed; pip install 'triscale[{self.extra}]'"
+        return self.refuses(precision)
 
     def open(
         self, network: Network, *, precision: str = "fp32", threads: int, batch: int | None = None
@@ -111,14 +114,27 @@ def _open_vino(network: Network, precision: str, threads: int, batch: int | None
     yield OpenVino(graph, precision=precision, threads=threads, batch=batch)
 
 
+def _pytorch_wastes(precision: str) -> str | None:
+    if precision == "bf16" and emulates_bf16():
+        return "this processor does not compute in bf16, and PyTorch emulates it in many times the time of fp32"
+    return None
+
+
+def _open_vino_refuses(precision: str) -> str | None:
+    """It takes fp32 for what the processor does not compute in, and says nothing."""
+    if precision == "bf16" and emulates_bf16():
+        return "this processor does not compute in bf16; OpenVINO would take fp32 and say nothing"
+    return missing(precision) if precision == "fp16" else None
+
+
 ENGINES: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind("native", "Triscale's engine", get_args(Precision), _native),
-        Kind("torch", "PyTorch", ("fp32", "bf16"), _pytorch(compiled=False)),
-        Kind("compiled", "torch.compile", ("fp32", "bf16"), _pytorch(compiled=True), slow=True),
+        Kind("native", "Triscale's engine", get_args(Precision), _native, refuses=missing),
+        Kind("torch", "PyTorch", ("fp32", "bf16"), _pytorch(compiled=False), wastes=_pytorch_wastes),
+        Kind("compiled", "torch.compile", ("fp32", "bf16"), _pytorch(compiled=True), wastes=_pytorch_wastes, slow=True),
         Kind("onnxruntime", "ONNX Runtime", ("fp32",), _onnx_runtime, ("onnx", "onnxruntime")),
-        Kind("openvino", "OpenVINO", get_args(Precision), _open_vino, ("onnx", "openvino")),
+        Kind("openvino", "OpenVINO", get_args(Precision), _open_vino, ("onnx", "openvino"), refuses=_open_vino_refuses),
     )
 }
 
