@@ -234,7 +234,7 @@ def test_the_baseline_is_searched_and_studied_at_a_quarter_of_the_budget_and_in_
         (("--study", "--macs", "1M", "--time", "1h", "--params", "1M"), "--params does not go with"),
         (("--study", "--macs", "1M", "--time", "-1h"), "--time"),
         (("--study", "--macs", "1M", "--time", "1h", "--baseline", "nowhere"), "'nowhere' is no network"),
-        (("--search", "--macs", "1M", "--time", "1h", "--seed", "-1"), "a seed is from 0"),
+        (("--search", "--macs", "1M", "--time", "1h", "--seed", "-1"), "a seed is a whole number from 0"),
         (
             ("--search", "--macs", "1M", "--time", "1h", "--baseline", "resnet18", "--baseline", "mobilenet_v2"),
             "one --baseline",

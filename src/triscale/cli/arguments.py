@@ -154,13 +154,6 @@ def resolution(text: str | None) -> tuple[int, int] | None:
     return height, width
 
 
-def seed(value: int) -> int:
-    """A seed that every generator takes. Raises `UserError`."""
-    if not 0 <= value < 2**32:
-        raise UserError(f"--seed {value}: a seed is from 0 to {2**32 - 1}")
-    return value
-
-
 def on_bad(text: str) -> Literal["error", "skip"]:
     """What to do with unreadable images. Raises `UserError`."""
     if text == "error":

@@ -127,7 +127,7 @@ def command(
             search=search,
             study=study,
             baseline=baseline[0] if baseline else None,
-            seed=arguments.seed(seed),
+            seed=seed,
             device=device,
             on_bad=on_bad,
         )
@@ -140,7 +140,6 @@ def command(
         )
     seconds = None if time is None else parse_seconds(time, "--time")
     on_bad_choice = arguments.on_bad(on_bad)
-    arguments.seed(seed)
     if out is None and not dry_run:
         raise UserError("say where the run shall lie: --out RUN, a new or empty directory; or --dry-run for the plan")
     from triscale.cli.watching import Watcher

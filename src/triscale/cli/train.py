@@ -92,8 +92,6 @@ def command(
         raise UserError("say where the run shall lie: --out RUN, a new or empty directory; or the run to --resume")
     every = 0.0 if checkpoint_every in ("0", "0s") else parse_seconds(checkpoint_every, "--checkpoint-every")
     size = arguments.resolution(resolution)
-    if seed is not None:
-        arguments.seed(seed)
     choice = None if on_bad is None else arguments.on_bad(on_bad)
     from triscale.cli.watching import Watcher
     from triscale.fitting import train

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 from triscale.arch import ZOO, Architecture, adapt, resolve, to_dict
+from triscale.asking import check_seed
 from triscale.data import Data, check_apart, fitting_preprocess, image_resolution, prepare, read
 from triscale.errors import UserError
 from triscale.fitting.beginning import write_beginning
@@ -22,7 +23,6 @@ from triscale.fitting.listening import Listener
 from triscale.fitting.plan import Draft, Plan
 from triscale.fitting.ready import Ready
 from triscale.fitting.resume import go_on
-from triscale.kernels import status
 from triscale.models.model import new
 from triscale.nn import build
 from triscale.plain import to_plain
@@ -41,6 +41,7 @@ from triscale.training import (
     steady_allocator,
 )
 from triscale.training import resolve as resolve_recipe
+from triscale.training.asking import check_training
 from triscale.training.checkpoints import EVERY
 from triscale.training.engine import check_batch
 from triscale.training.machine import find_device
@@ -65,8 +66,8 @@ class Asked:
     on_bad: Literal["error", "skip"] | None = None
 
     def __post_init__(self) -> None:
-        if self.seed is not None and not (type(self.seed) is int and 0 <= self.seed < 2**32):
-            raise UserError(f"--seed {self.seed!r}: a seed is a whole number from 0 to {2**32 - 1}")
+        if self.seed is not None:
+            check_seed(self.seed)
 
     def complete(self) -> "Asked":
         """With what is taken where nothing is said, so that saying it is the same."""
@@ -171,9 +172,7 @@ def _checked(data: str | Path | None, place: Path, asked: Asked, again: bool) ->
     check_apart(Path(data), place)
     RunDirectory.check_free(place)
     asked.values()
-    find_device(asked.device)
-    status()  # names a wrong setting of them
-    Recipe(epochs=1 if asked.epochs is None else asked.epochs, batch=2 if asked.batch is None else asked.batch)
+    check_training(asked.device, asked.epochs, asked.batch)
     return data
 
 

@@ -18,6 +18,7 @@ from triscale.arch import ZOO as NETWORKS
 from triscale.arch import Architecture, adapt
 from triscale.arch import resolve as resolve_network
 from triscale.arch.resolve import FOUND, MODEL_FILE
+from triscale.asking import check_seed, check_time
 from triscale.costing import cost
 from triscale.data import Data, check_apart, own_pixels, read
 from triscale.errors import HopelessError, TooShortError, UserError
@@ -39,7 +40,7 @@ from triscale.studies import StudyListener, Wanted, resume_study, study
 from triscale.studies.growing import roomy_resolution, slimmest
 from triscale.studies.writing import BASELINE, COEFFICIENTS
 from triscale.studies.writing import RESULT as STUDIED
-from triscale.training.machine import find_device
+from triscale.training.asking import check_training
 from triscale.units import format_count
 
 WHOLE, SEARCH, STUDY, FIT, ZOO = ALL_STAGES, "search", "study", LAST_STAGE, "zoo"
@@ -68,13 +69,11 @@ class Whole:
     def __post_init__(self) -> None:
         if not self.macs > 0:
             raise UserError(f"--macs {self.macs:g} is not positive; write for example 10M")
-        if not 0 < self.time < float("inf"):
-            raise UserError(f"--time of {self.time:g} seconds is not positive; write for example 2h")
-        if not 0 <= self.seed < 2**31:
-            raise UserError(f"--seed {self.seed}: a seed is from 0 to {2**31 - 1}")
+        check_time(self.time, "2h")
+        check_seed(self.seed)
         if self.baseline is not None:
             resolve_network(self.baseline)
-        find_device(self.device)
+        check_training(self.device)
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,15 @@ import torch
 
 from triscale.arch import Architecture, resolve
 from triscale.arch.resolve import MODEL_FILE
+from triscale.asking import check_seed, check_time
 from triscale.engines.logits import engine_for
 from triscale.engines.table import ENGINES
 from triscale.errors import UserError
-from triscale.kernels import status
 from triscale.models import Model, learned
 from triscale.runs import RunDirectory
 from triscale.scaling import Rule, find_rule
 from triscale.scaling.budget import ANALYTIC, MEASURED, check_limits
-from triscale.training import Recipe
+from triscale.training.asking import check_training
 from triscale.training.machine import find_device
 from triscale.weights import Provenance, run_meant
 from triscale.weights.reading import sha256_of
@@ -79,10 +79,9 @@ def make_wish(
     if weights is not None and (baseline is not None or rule is not None):
         given_too = "--rule" if baseline is None else "--baseline"
         raise UserError(f"--weights {weights}: fix the network, so there is nothing to scale; leave {given_too} out")
-    if time is not None and not 0 < time < float("inf"):
-        raise UserError(f"--time of {time:g} seconds is not positive; write for example 10m")
-    status()  # names a wrong setting of them
-    Recipe(epochs=1 if epochs is None else epochs, batch=2 if batch is None else batch)
+    check_time(time, "10m")
+    check_seed(seed)
+    check_training(device, epochs, batch)
     started = None if weights is None else learned(weights)
     source = None if isinstance(weights, Model) or weights is None else run_meant(weights)
     return Wish(

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from triscale.arch import ZOO, Architecture, resolve, to_dict
+from triscale.asking import check_count, check_seed, check_time
 from triscale.errors import UserError
-from triscale.kernels import status
 from triscale.plain import to_plain
 from triscale.searching.halving import FEWEST
 from triscale.searching.networks import SPACES, space_file
 from triscale.searching.objectives import EXPONENT, KINDS, WEIGHING, Objective
 from triscale.searching.strategies import STRATEGIES
-from triscale.training import NamedRecipe, Recipe, find_recipe
-from triscale.training.machine import find_device
+from triscale.training import NamedRecipe, find_recipe
+from triscale.training.asking import check_training
 
 
 @dataclass(frozen=True)
@@ -57,24 +57,18 @@ class Asked:
             raise UserError(f"--strategy {self.strategy!r}: is none; take {', '.join(STRATEGIES)}")
         if self.time is None and self.candidates is None:
             raise UserError("say how long it may take: --time 1h; or how many networks to try: --candidates 50")
-        if self.time is not None and not 0 < self.time < float("inf"):
-            raise UserError(f"--time of {self.time:g} seconds is not positive; write for example 1h")
-        if self.candidates is not None and self.candidates < FEWEST:
-            raise UserError(f"--candidates {self.candidates}: at least {FEWEST}; fewer are no search")
-        for option, value in {"images": self.images, "epochs": self.epochs, "workers": self.workers}.items():
-            if value is not None and value < 1:
-                raise UserError(f"--{option} {value}: at least 1")
-        if not 0 <= self.seed < 2**31:
-            raise UserError(f"--seed {self.seed}: a seed is from 0 to {2**31 - 1}")
+        check_extent(self.time, self.candidates)
+        check_count("images", self.images)
+        check_count("epochs", self.epochs)
+        check_count("workers", self.workers)
+        check_seed(self.seed)
         if str(self.space) not in SPACES:
             space_file(self.space)
             if self.reference is not None:
                 raise UserError(f"--space {self.space}: a file brings its own reference; leave --reference out")
         elif self.reference is not None:
             _ = self.network
-        find_device(self.device)
-        status()  # names a wrong setting of them
-        Recipe(epochs=1 if self.epochs is None else self.epochs)
+        check_training(self.device, self.epochs)
 
     def wanted(self) -> Objective:
         """The objective. Raises `UserError`."""
@@ -119,3 +113,10 @@ class Asked:
             "seed": self.seed,
             "on_bad": self.on_bad,
         }
+
+
+def check_extent(time: float | None, candidates: int | None) -> None:
+    """Raises `UserError` for a time that is not positive, and for candidates too few to search among."""
+    check_time(time, "1h")
+    if candidates is not None and candidates < FEWEST:
+        raise UserError(f"--candidates {candidates}: at least {FEWEST}; fewer are no search")

@@ -16,10 +16,10 @@ from triscale.data import Data, check_apart, data_values, read, read_again
 from triscale.errors import UserError
 from triscale.plain import from_plain
 from triscale.runs import RunDirectory
-from triscale.searching.asked import Asked
+from triscale.searching.asked import Asked, check_extent
 from triscale.searching.calibrating import FACTOR, calibrate
 from triscale.searching.costs import Costs
-from triscale.searching.halving import FEWEST, Search
+from triscale.searching.halving import Search
 from triscale.searching.listening import SearchListener
 from triscale.searching.preparing import prepare_search
 from triscale.searching.setup import Setup
@@ -160,10 +160,7 @@ def resume_search(
     setup = Setup.from_json(settings.get("setup", {}), source)
     _finalists(settings, source)  # says now what is none
     if time is not None or candidates is not None:
-        if candidates is not None and candidates < FEWEST:
-            raise UserError(f"--candidates {candidates}: at least {FEWEST}; fewer are no search")
-        if time is not None and not 0 < time < float("inf"):
-            raise UserError(f"--time of {time:g} seconds is not positive; write for example 1h")
+        check_extent(time, candidates)
         # Of the two, one that is not named any more no longer holds: it would end what the other one extends.
         setup = replace(setup, time=time, candidates=candidates)
         settings |= {"finalists": None}

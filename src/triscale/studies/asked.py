@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from triscale.arch import ZOO, Architecture, resolve, to_dict
+from triscale.asking import check_count, check_seed
 from triscale.errors import UserError
-from triscale.kernels import status
 from triscale.plain import short, to_plain
 from triscale.studies.wanted import Wanted
-from triscale.training import NamedRecipe, Recipe, find_recipe
-from triscale.training.machine import find_device
+from triscale.training import NamedRecipe, find_recipe
+from triscale.training.asking import check_training
 from triscale.units import format_count
 
 LARGEST_FACTOR = 16.0
@@ -38,18 +38,17 @@ class Asked:
 
     def __post_init__(self) -> None:
         if not 1 < self.factor <= LARGEST_FACTOR:
-            raise UserError(f"--factor {self.factor:g}: how many times the baseline's MACs, above 1, at most 16")
+            raise UserError(
+                f"--factor {self.factor:g}: how many times the baseline's MACs, above 1, at most {LARGEST_FACTOR:g}"
+            )
         if self.wanted.time is None and (self.wanted.seeds is None or self.epochs is None):
             raise UserError("say how long it may take: --time 1h; or how much to train: --seeds 3 --epochs 6")
         _ = self.wanted.rungs  # says now what does not go together
-        for option, value in {"images": self.images, "epochs": self.epochs, "workers": self.workers}.items():
-            if value is not None and value < 1:
-                raise UserError(f"--{option} {value}: at least 1")
-        if not 0 <= self.seed < 2**31:
-            raise UserError(f"--seed {self.seed}: a seed is from 0 to {2**31 - 1}")
-        find_device(self.device)
-        status()  # names a wrong setting of them
-        Recipe(epochs=1 if self.epochs is None else self.epochs)
+        check_count("images", self.images)
+        check_count("epochs", self.epochs)
+        check_count("workers", self.workers)
+        check_seed(self.seed)
+        check_training(self.device, self.epochs)
 
     @property
     def published(self) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from triscale.arch import Architecture
+from triscale.asking import check_count
 from triscale.cores import usable_cores
 from triscale.data import Data, check_apart, read, read_again
 from triscale.errors import TooShortError, UserError
@@ -210,8 +211,7 @@ def carriers(
 
 def check_workers(workers: int | None) -> None:
     """Raises `UserError` for fewer than one."""
-    if workers is not None and workers < 1:
-        raise UserError(f"--workers {workers}: at least 1")
+    check_count("workers", workers)
 
 
 def make_executor(images: Data, count: int, threads: int, cluster: str | None, most: int | None = None) -> Executor:

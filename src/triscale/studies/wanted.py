@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from triscale.asking import check_time
 from triscale.errors import UserError
 from triscale.studies.designs import Design, find_design, read_design
 from triscale.studies.planning import Rung, check_least, ladder
@@ -23,8 +24,7 @@ class Wanted:
     again: bool | None = None
 
     def __post_init__(self) -> None:
-        if self.time is not None and not 0 < self.time < float("inf"):
-            raise UserError(f"--time of {self.time:g} seconds is not positive; write for example 1h")
+        check_time(self.time, "1h")
         if self.seeds is not None:
             check_least(None, self.seeds)
             if self.seeds > MOST_SEEDS:
