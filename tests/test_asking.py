@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from triscale.arch import resolve
-from triscale.asking import MOST_SEED, check_count, check_seed, check_time
+from triscale.asking import MOST_SEED, check_count, check_same, check_seed, check_time
 from triscale.data import chance
 from triscale.errors import UserError
 from triscale.fitting import fit, make_wish, train
@@ -90,3 +90,33 @@ def test_what_is_left_open_is_not_checked_and_one_is_enough() -> None:
     check_seed(0)
     with pytest.raises(UserError, match=r"^--images 0: at least 1$"):
         check_count("images", 0)
+
+
+BEGUN = {"macs": 5e6, "latency": 0.01, "resolution": [24, 32], "recipe": {"epochs": 5}, "images": None, "flip": None}
+
+
+@pytest.mark.parametrize(
+    ("named", "says"),
+    [
+        ({"macs": 6e6}, "--macs 6M: run was begun with 5M; leave --macs out to go on, or name another --out"),
+        ({"latency": 0.02}, "--latency 20 ms: run was begun with 10 ms; leave --latency out"),
+        ({"params": 1e6}, "--params 1M: run was begun with none; leave --params out"),
+        ({"resolution": [32, 32]}, "--resolution 32x32: run was begun with 24x32; "),
+        ({"recipe": {"epochs": 6}}, "--recipe: run was begun with another one; leave --recipe out"),
+        ({"images": 500}, "--images 500: run was begun with 400; "),
+        ({"on_bad": "skip"}, "--on-bad skip: run was begun with none; leave --on-bad out"),
+        ({"flip": False}, "--no-flip: run was begun without it; leave --no-flip out"),
+        ({"balance": False}, "--no-balance: run was begun with --balance; leave --no-balance out"),
+    ],
+)
+def test_another_value_for_a_run_that_goes_on_is_named_with_the_one_it_has_and_the_way_out(
+    named: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        check_same(named, BEGUN | {"balance": True}, {"images": 400}, Path("run"))
+    assert str(caught.value).startswith(says)
+
+
+def test_what_a_run_was_begun_with_and_what_came_of_it_may_be_said_once_more() -> None:
+    check_same(BEGUN, BEGUN, {"images": 400}, Path("run"))
+    check_same({"images": 400}, BEGUN, {"images": 400}, Path("run"))

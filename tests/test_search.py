@@ -27,7 +27,7 @@ from triscale.arch import resolve, to_json
 from triscale.costing import cost
 from triscale.data import read
 from triscale.errors import UserError
-from triscale.searching import search_network
+from triscale.searching import resume_search, search_network
 from triscale.searching.network_search import untested
 
 Run = Callable[..., tuple[int, str, str]]
@@ -232,10 +232,35 @@ def test_a_time_that_is_too_short_says_what_it_takes(digits: Path, tmp_path: Pat
 
 
 def test_what_all_trials_share_cannot_be_changed(searched: Path, tmp_path: Path, triscale: Run) -> None:
-    code, _, err = triscale("search", "--resume", "--macs", "1M", "--out", searched)
-    assert code == 2
-    assert "--macs" in err
-    assert "goes on as it was begun" in err
+    before = (searched / "run.json").read_bytes()
+    for typed, says in (
+        (("--macs", "1M"), "--macs 1M: SEARCH was begun with "),
+        (("--params", "1M"), "--params 1M: SEARCH was begun with none, and all trials share it; leave --params out"),
+        (("--strategy", "tpe"), "--strategy tpe: SEARCH was begun with evolution"),
+        (("--exponent", "-0.1"), "--exponent -0.1: SEARCH was begun with -0.07"),
+        (("--calibrate",), "--calibrate: SEARCH was begun without it"),
+        (("--reference", "resnet18"), "--reference: SEARCH was begun with another one"),
+        (("--seed", "9"), "--seed 9: SEARCH was begun with "),
+    ):
+        code, _, err = triscale("search", "--resume", *typed, "--out", searched)
+        assert code == 2
+        assert says.replace("SEARCH", str(searched)) in err
+    assert (searched / "run.json").read_bytes() == before
+
+
+def test_what_all_trials_share_may_be_said_once_more(
+    searched: Path, reference: Path, limit: str, triscale: Run
+) -> None:
+    begun = json.loads((searched / "run.json").read_text())["setup"]
+    shared = ("--macs", limit, "--reference", reference, "--strategy", "evolution", "--space", "around", "--seed", 0)
+    came = ("--images", begun["images"], "--epochs", begun["rungs"][-1], "--device", "cpu", "--on-bad", "error")
+    code, _, err = triscale("search", "--resume", *shared, *came, "--out", searched)
+    assert code == 0, err
+
+
+def test_the_library_names_what_a_search_was_begun_with(searched: Path) -> None:
+    with pytest.raises(UserError, match=r"^--seed 9: \S+ was begun with 0, and all trials share it"):
+        resume_search(searched, named={"seed": 9})
 
 
 def test_a_reference_that_memory_could_not_train_is_refused_before_anything_is_there(

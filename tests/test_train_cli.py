@@ -278,7 +278,10 @@ def test_resuming_with_something_else_names_the_option(
     words: list[object] = [digits, "--architecture", tiny] if whole and option != "--architecture" else []
     code, out, err = triscale("train", *words, "--resume", "--out", again, option, *([value] if value else []))
     assert (code, out) == (2, "")
-    assert f"triscale: {option} is not what" in err.strip().splitlines()[-1]
+    said = f"--{option[2:]} {value}" if value and option not in ("--architecture", "--recipe") else option
+    said = said.replace("32", "32x32")
+    assert err.strip().splitlines()[-1].startswith(f"triscale: {said}: {again} was begun with")
+    assert f"leave {option} out to go on" in err
     assert results(again) == results(trained)
 
 

@@ -258,12 +258,42 @@ def test_images_that_are_not_there_leave_nothing_behind(tmp_path: Path, triscale
     assert not (tmp_path / "run").exists()
 
 
-def test_what_is_typed_again_for_a_run_that_goes_on_is_refused_but_for_the_time(tmp_path: Path, triscale: Run) -> None:
+def test_what_no_stage_takes_is_refused_for_a_run_that_goes_on(tmp_path: Path, triscale: Run) -> None:
     (tmp_path / "whole.json").write_text("{}")
-    code, _, err = triscale("fit", "--resume", "--out", tmp_path, "--baseline", "resnet18")
+    code, _, err = triscale("fit", "--resume", "--out", tmp_path, "--rule", "slim")
     assert code == 2
-    assert "--baseline" in err
+    assert "--rule" in err
     assert "only --time may be another" in err
+
+
+BEGUN = {"macs": 1e6, "time": 60.0, "search": True, "study": False, "baseline": "resnet18", "seed": 3}
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        (("--baseline", "mobilenet_v2"), "--baseline mobilenet_v2: RUN was begun with resnet18; leave --baseline out"),
+        (("--macs", "2M"), "--macs 2M: RUN was begun with 1M; leave --macs out to go on"),
+        (("--seed", "0"), "--seed 0: RUN was begun with 3"),
+        (("--on-bad", "skip"), "--on-bad skip: RUN was begun with error"),
+        (("--baseline", "resnet18", "--baseline", "mobilenet_v2"), "one --baseline"),
+    ],
+)
+def test_what_all_stages_share_cannot_be_another_later(
+    typed: tuple[str, ...], says: str, tmp_path: Path, triscale: Run
+) -> None:
+    (tmp_path / "whole.json").write_text(json.dumps({"asked": BEGUN, "data": "nowhere", "seconds": {}}))
+    code, _, err = triscale("fit", "--resume", "--out", tmp_path, *typed)
+    assert code == 2
+    assert says.replace("RUN", str(tmp_path)) in err
+
+
+def test_what_all_stages_share_may_be_said_once_more(tmp_path: Path, triscale: Run) -> None:
+    (tmp_path / "whole.json").write_text(json.dumps({"asked": BEGUN, "data": "nowhere", "seconds": {}}))
+    words = ("--search", "--macs", "1M", "--baseline", "resnet18", "--seed", 3, "--device", "cpu", "--on-bad", "error")
+    code, _, err = triscale("fit", "--resume", "--out", tmp_path, *words)
+    assert code == 2
+    assert "'nowhere' does not exist" in err  # the images: nothing that was said stands in the way
 
 
 def test_a_stage_that_a_run_was_begun_without_is_no_part_of_it_later(tmp_path: Path, triscale: Run) -> None:

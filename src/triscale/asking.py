@@ -1,6 +1,12 @@
 """Checks that several requests share: each option in one line that names its value and a way out. No torch."""
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 from triscale.errors import UserError
+from triscale.plain import short
+from triscale.scaling.budget import ANALYTIC, MEASURED, show
 
 MOST_SEED = 2**32 - 1  # trials count on from it; generators take twice the bits
 
@@ -22,3 +28,45 @@ def check_count(option: str, count: int | None) -> None:
     """Raises `UserError` for fewer than one. option: without its dashes. None leaves it open."""
     if count is not None and count < 1:
         raise UserError(f"--{option} {count}: at least 1")
+
+
+def check_same(
+    named: Mapping[str, Any], before: Mapping[str, Any], in_effect: Mapping[str, Any], place: Path, because: str = ""
+) -> None:
+    """Raises `UserError` where a run that goes on is told something else than it was begun with. What it was begun
+    with may be said once more, and what came of that.
+
+    named: what is said, by parameter, as JSON. before: the same as the run in `place` was begun. in_effect: what came
+    of some of it. because: why it cannot be another.
+    """
+    for key, value in named.items():
+        if value not in (before.get(key), in_effect.get(key)):
+            option, was = f"--{key.replace('_', '-')}", in_effect.get(key, before.get(key))
+            said = _said(option, key, value)
+            raise UserError(
+                f"{said}: {place} was begun {_begun(option, key, value, was)}{because}; leave "
+                f"{said.split()[0]} out to go on, or name another --out"
+            )
+
+
+def _said(option: str, key: str, value: object) -> str:
+    """An option with its value, as people type them. A network and a recipe have no short form."""
+    if isinstance(value, bool):
+        return option if value else option.replace("--", "--no-", 1)
+    return option if isinstance(value, Mapping) else f"{option} {_typed(key, value)}"
+
+
+def _begun(option: str, key: str, value: object, was: object) -> str:
+    if isinstance(was, Mapping):
+        return "with another one"
+    if isinstance(value, bool):
+        return f"with {_said(option, key, was)}" if was else "without it"
+    return "with none" if was is None else f"with {_typed(key, was)}"
+
+
+def _typed(key: str, value: object) -> str:
+    if key in (*ANALYTIC, *MEASURED) and isinstance(value, int | float):
+        return show(key, value)
+    if key == "resolution" and isinstance(value, list):
+        return "x".join(map(str, value))
+    return short(value).strip('"')

@@ -101,9 +101,10 @@ def command(
     output = Output(as_json)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("fit runs in one process; what torchrun starts is triscale train --architecture NAME|FILE")
+    words = wholes.Words(macs, time, search, study, baseline or (), seed, device, on_bad)
     if resume:
         if wholes.is_begun(out):
-            wholes.go_on(output, out, data, time, trials.said(context))
+            wholes.go_on(output, out, data, words, trials.said(context))
         else:
             _go_on(output, out, data, trials.said(context))
         return
@@ -117,20 +118,8 @@ def command(
         others |= {"--latency": latency, "--memory": memory, "--rule": rule, "--weights": weights, "--epochs": epochs}
         others |= {"--batch": batch, "--flip": flip, "--balance": balance or None, "--engine": engine}
         others |= {"--dry-run": dry_run or None}
-        wholes.check_alone(others, baseline or [])
-        wholes.begin(
-            output,
-            data,
-            out,
-            macs=macs,
-            time=time,
-            search=search,
-            study=study,
-            baseline=baseline[0] if baseline else None,
-            seed=seed,
-            device=device,
-            on_bad=on_bad,
-        )
+        wholes.check_alone(others)
+        wholes.begin(output, data, out, words)
         return
     limits = arguments.budgets(macs, params, activations, size, latency, memory)
     if not limits and weights is None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,9 +12,6 @@ from triscale.cli.console import Output, print_table, table
 from triscale.errors import UserError
 from triscale.stats import FEWEST_APART
 from triscale.units import format_count, format_seconds, parse_seconds
-
-if TYPE_CHECKING:
-    from triscale.searching import Asked
 
 
 def command(
@@ -102,46 +99,43 @@ def command(
     from triscale.searching import Asked, begin_search, resume_search
     from triscale.training import find_recipe
 
-    def asked() -> "Asked":
-        return Asked(
-            limits=limits,
-            reference=reference,
-            space=space,
-            objective=objective,
-            exponent=exponent,
-            calibrate=calibrate,
-            strategy=strategy,
-            time=seconds,
-            candidates=candidates,
-            images=images,
-            epochs=epochs,
-            resolution=arguments.resolution(resolution),
-            recipe=None if recipe is None else find_recipe(recipe),
-            seed=seed,
-            workers=workers,
-            device=device,
-            cluster=cluster,
-            on_bad=arguments.on_bad(on_bad),
-            beside=tuple(beside or ()),
-        )
-
+    asked = Asked(
+        limits=limits,
+        reference=reference,
+        space=space,
+        objective=objective,
+        exponent=exponent,
+        calibrate=calibrate,
+        strategy=strategy,
+        time=seconds,
+        candidates=candidates,
+        images=images,
+        epochs=epochs,
+        resolution=arguments.resolution(resolution),
+        recipe=None if recipe is None else find_recipe(recipe),
+        seed=seed,
+        workers=workers,
+        device=device,
+        cluster=cluster,
+        on_bad=arguments.on_bad(on_bad),
+        beside=tuple(beside or ()),
+    )
     with SearchWatcher(output) as watcher, trials.telling_how_to_go_on("search", out, watcher):
         if resume:
-            changed = said - trials.ABOUT_THE_SITTING
             searched = resume_search(
                 out,
                 data=data,
                 time=seconds,
                 candidates=candidates,
-                changed=None if changed <= {"time", "candidates"} else changed,
+                named=asked.named(said),
                 workers=workers,
                 cluster=cluster,
-                beside=tuple(beside or ()),
+                beside=asked.beside,
                 listener=watcher,
             )
         else:
             assert data is not None  # asked for above
-            searched = begin_search(data, asked(), out, watcher)
+            searched = begin_search(data, asked, out, watcher)
     values, report = searched.values, searched.run.report
     found = out / "network.json"
     output.result(

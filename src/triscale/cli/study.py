@@ -90,43 +90,42 @@ def command(
     cluster, said = trials.cluster(executor, address), trials.said(context)
     seconds = None if time is None else parse_seconds(time, "--time")
     from triscale.cli.study_watching import StudyWatcher
-    from triscale.studies import Asked, Wanted, begin_study, make_designs, resume_study, shared_values
+    from triscale.studies import Asked, Wanted, begin_study, make_designs, resume_study
     from triscale.training import find_recipe
-    from triscale.training.machine import find_device
 
     named, more = make_designs(design, arms or ())
-    shared: dict[str, Any] = {
-        "baseline": baseline,
-        "factor": factor,
-        "images": images,
-        "epochs": epochs,
-        "macs": None if macs is None else parse_count(macs, "--macs"),
-        "resolution": arguments.resolution(resolution),
-        "recipe": None if recipe is None else find_recipe(recipe),
-        "seed": seed,
-        "on_bad": arguments.on_bad(on_bad),
-    }
-    wanted = Wanted(seconds, named, more, seeds, again)
+    asked = Asked(
+        baseline=baseline,
+        wanted=Wanted(seconds, named, more, seeds, again),
+        factor=factor,
+        images=images,
+        epochs=epochs,
+        macs=None if macs is None else parse_count(macs, "--macs"),
+        resolution=arguments.resolution(resolution),
+        recipe=None if recipe is None else find_recipe(recipe),
+        seed=seed,
+        workers=workers,
+        device=device,
+        cluster=cluster,
+        on_bad=arguments.on_bad(on_bad),
+    )
     repeat: list[object] = [] if design is None else ["--design", design]
     repeat += [word for path in arms or () for word in ("--arms", path)]
     repeat += [] if seeds is None else ["--seeds", seeds]
     repeat += [] if again is None else ["--again" if again else "--no-again"]
     with StudyWatcher(output) as watcher, trials.telling_how_to_go_on("study", out, watcher, repeat if resume else ()):
         if resume:
-            known = shared_values(**shared) | {"device": find_device(device).type}
-            repeated = {key: value for key, value in known.items() if key in said}
             studied = resume_study(
                 out,
                 data=data,
-                changes=wanted if said & CHANGES else None,
-                named=repeated,
+                changes=asked.wanted if said & CHANGES else None,
+                named=asked.named(said),
                 workers=workers,
                 cluster=cluster,
                 listener=watcher,
             )
         else:
             assert data is not None  # asked for above
-            asked = Asked(wanted=wanted, workers=workers, device=device, cluster=cluster, **shared)
             studied = begin_study(data, asked, out, watcher)
     report, values = studied.run.report, studied.values
     output.result({"study": str(out), "report": str(report), **values}, lambda console: show(console, values, report))

@@ -12,8 +12,6 @@ from triscale.cli.stopping import Interrupted, way
 from triscale.errors import HopelessError, TooShortError, TriscaleError, UserError
 
 EXECUTORS = ("local", "ray")
-# Options that say how a sitting goes, not what is studied or searched.
-ABOUT_THE_SITTING = frozenset({"data", "out", "workers", "executor", "address", "beside", "resume", "as_json"})
 
 Workers = Annotated[int | None, typer.Option(help="Trials at once.", show_default="measured")]
 Executor = Annotated[str, typer.Option(help="Who carries trials out: local, or ray, a cluster.")]

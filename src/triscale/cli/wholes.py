@@ -1,7 +1,8 @@
 """`triscale fit --search --study`: all stages in one run."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,60 +33,82 @@ def is_begun(out: Path | None) -> bool:
     return out is not None and (out / MANIFEST).is_file()
 
 
-def check_alone(others: Mapping[str, object], baselines: Sequence[str]) -> None:
+@dataclass(frozen=True)
+class Words:
+    """What all stages take, as it is typed; None where nothing is."""
+
+    macs: str | None
+    time: str | None
+    search: bool
+    study: bool
+    baselines: Sequence[str]
+    seed: int
+    device: str | None
+    on_bad: str
+
+    @property
+    def baseline(self) -> str | None:
+        """The one that is named. Raises `UserError` for several."""
+        if len(self.baselines) > 1:
+            raise UserError("--search and --study take one --baseline; name the one to begin with")
+        return self.baselines[0] if self.baselines else None
+
+    def named(self, said: Collection[str]) -> dict[str, Any]:
+        """As values, those in `said`, to be compared with what a run was begun with."""
+        from triscale.training.machine import find_device
+
+        values = {
+            "macs": None if self.macs is None else parse_count(self.macs, "--macs"),
+            "search": self.search,
+            "study": self.study,
+            "baseline": self.baseline,
+            "seed": self.seed,
+            "device": find_device(self.device).type,
+            "on_bad": arguments.on_bad(self.on_bad),
+        }
+        return {key: value for key, value in values.items() if key in said}
+
+
+def check_alone(others: Mapping[str, object]) -> None:
     """Raises `UserError` for options that the stages decide, or that only a single fit takes."""
     for option, value in others.items():
         if value is not None:
             raise UserError(
                 f"{option} does not go with --search or --study, which decide what is trained; leave it out"
             )
-    if len(baselines) > 1:
-        raise UserError("--search and --study take one --baseline; name the one to begin with")
 
 
-def begin(
-    output: Output,
-    data: Path,
-    out: Path | None,
-    *,
-    macs: str | None,
-    time: str | None,
-    search: bool,
-    study: bool,
-    baseline: str | None,
-    seed: int,
-    device: str | None,
-    on_bad: str,
-) -> None:
+def begin(output: Output, data: Path, out: Path | None, words: Words) -> None:
     """All stages in a new directory."""
-    if macs is None or time is None:
+    if words.macs is None or words.time is None:
         raise UserError("--search and --study need a budget and a time: --macs 10M --time 2h")
     if out is None:
         raise UserError("say where the run shall lie: --out RUN, a new or empty directory")
     from triscale.fitting.whole import Whole, fit_whole
 
     asked = Whole(
-        macs=parse_count(macs, "--macs"),
-        time=parse_seconds(time, "--time"),
-        search=search,
-        study=study,
-        baseline=baseline,
-        seed=seed,
-        device=device,
-        on_bad=arguments.on_bad(on_bad),
+        macs=parse_count(words.macs, "--macs"),
+        time=parse_seconds(words.time, "--time"),
+        search=words.search,
+        study=words.study,
+        baseline=words.baseline,
+        seed=words.seed,
+        device=words.device,
+        on_bad=arguments.on_bad(words.on_bad),
     )
     _carry_out(output, out, lambda told: fit_whole(data, asked, out, told))
 
 
-def go_on(output: Output, out: Path | None, data: Path | None, time: str | None, said: frozenset[str]) -> None:
+def go_on(output: Output, out: Path | None, data: Path | None, words: Words, said: frozenset[str]) -> None:
     """The run there, to its end. said: the options that were typed."""
     assert out is not None  # it has been looked into
-    takes = {"data", "out", "time", "resume", "search", "study", "as_json"}
+    shared = {"macs", "search", "study", "baseline", "seed", "device", "on_bad"}
+    takes = shared | {"data", "out", "time", "resume", "as_json"}
     arguments.check_as_begun(out, said, takes=takes, another="only --time may be another; ")
     from triscale.fitting.whole import resume_whole
 
-    seconds = None if time is None else parse_seconds(time, "--time")
-    named = said & {"search", "study"}
+    seconds = None if words.time is None else parse_seconds(words.time, "--time")
+    named = words.named(said)
     _carry_out(output, out, lambda told: resume_whole(out, data, told, seconds, named))
 
 

@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
@@ -11,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from triscale.arch import ZOO, Architecture, adapt, resolve, to_dict
-from triscale.asking import check_seed
+from triscale.asking import check_same, check_seed
 from triscale.data import Data, check_apart, fitting_preprocess, image_resolution, prepare, read
 from triscale.errors import UserError
 from triscale.fitting.beginning import write_beginning
@@ -179,29 +178,19 @@ def _checked(data: str | Path | None, place: Path, asked: Asked, again: bool) ->
 def _continued(run: RunDirectory, asked: Asked) -> dict[str, Any]:
     """The settings of a run that goes on. Raises `UserError` where it was begun with something else."""
     settings = run.settings()
-    before = settings.get("asked", {})
+    before = dict(settings.get("asked", {}))
     if before.get("verb", "train") != "train":
         verb = before["verb"]
         raise UserError(
             f"{run.path}: was begun by {verb}; go on with: triscale {verb} --resume --out {quote(str(run.path))}"
         )
+    named = {key: value for key, value in asked.values().items() if value is not None and key in before}
     if asked.device is not None:
         device = Frozen.from_json(settings.get("plan", {}), f"{run.path}/run.json").machine.device
-        if find_device(asked.device).type != torch.device(device).type:
-            raise UserError(f"--device {asked.device}: {run.path} was begun on {device}; leave it out to go on")
-    for key, value in asked.values().items():
-        if value is not None and key in before and value != before[key]:
-            raise UserError(
-                f"--{key.replace('_', '-')} is not what {run.path} was begun with{_both(value, before[key])}; leave "
-                "it out to go on, or name another --out"
-            )
+        named["device"] = find_device(asked.device).type
+        before |= {"device": torch.device(device).type}
+    check_same(named, before, {}, run.path)
     return settings
-
-
-def _both(value: object, before: object) -> str:
-    if isinstance(value, Mapping):
-        return ""
-    return f" ({value} now, {'nothing' if before is None else before} then)"
 
 
 def _begin(place: Path, data: str | Path, asked: Asked, how: How, again: bool) -> Fitted | None:

@@ -7,7 +7,7 @@ The time that is asked is for the first three. The model and the page are there 
 import json
 import math
 import time as clock
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
@@ -18,7 +18,7 @@ from triscale.arch import ZOO as NETWORKS
 from triscale.arch import Architecture, adapt
 from triscale.arch import resolve as resolve_network
 from triscale.arch.resolve import FOUND, MODEL_FILE
-from triscale.asking import check_seed, check_time
+from triscale.asking import check_same, check_seed, check_time
 from triscale.costing import cost
 from triscale.data import Data, check_apart, own_pixels, read
 from triscale.errors import HopelessError, TooShortError, UserError
@@ -41,6 +41,7 @@ from triscale.studies.growing import roomy_resolution, slimmest
 from triscale.studies.writing import BASELINE, COEFFICIENTS
 from triscale.studies.writing import RESULT as STUDIED
 from triscale.training.asking import check_training
+from triscale.training.machine import find_device
 from triscale.units import format_count
 
 WHOLE, SEARCH, STUDY, FIT, ZOO = ALL_STAGES, "search", "study", LAST_STAGE, "zoo"
@@ -148,10 +149,11 @@ def resume_whole(
     data: str | Path | None = None,
     told: Told | None = None,
     time: float | None = None,
-    named: Collection[str] = (),
+    named: Mapping[str, Any] | None = None,
 ) -> Grown:
     """The run there, to its end. data: where its images are, if they have moved. time: seconds for all of it, where it
-    is to be another. named: stages that somebody names once more; one that the run has not is an error."""
+    is to be another. named: fields of `Whole` that somebody says once more. Raises `UserError` where there is no such
+    run, where another process works on it, and where it was begun with something else than is named."""
     place = Path(out)
     values = read_json((place / WHOLE).read_bytes(), str(place / WHOLE))
     try:
@@ -163,9 +165,7 @@ def resume_whole(
             values["pixels"] = [int(height), int(width)]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{place / WHOLE}: not a run that this version can go on with ({error!r})") from None
-    for stage in named:
-        if not getattr(asked, stage):
-            raise UserError(f"--{stage}: {place} was begun without it; leave it out to go on, or name another --out")
+    check_same(named or {}, asdict(asked), {"device": find_device(asked.device).type}, place)
     if time is not None:
         asked = replace(asked, time=time)
         values["asked"] = asdict(asked)

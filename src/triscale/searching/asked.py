@@ -1,6 +1,6 @@
 """What a search is called with, checked before a single image is looked at."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,13 +15,15 @@ from triscale.searching.objectives import EXPONENT, KINDS, WEIGHING, Objective
 from triscale.searching.strategies import STRATEGIES
 from triscale.training import NamedRecipe, find_recipe
 from triscale.training.asking import check_training
+from triscale.training.machine import find_device
 
 
 @dataclass(frozen=True)
 class Asked:
     """None leaves it to the images, the machine or the time. limits: by term. reference: what the space lies around.
     calibrate: w is measured before. candidates: how many are tried. cluster: the address of a Ray cluster; "" for one
-    that is begun here. beside: run directories of other searches that the page shows."""
+    that is begun here. beside: run directories of other searches that the page shows. Raises `UserError` for a value
+    that is none; see `check_enough` for what is missing."""
 
     limits: Mapping[str, float]
     reference: str | Path | Architecture | None = None
@@ -44,6 +46,21 @@ class Asked:
     beside: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.strategy not in STRATEGIES:
+            raise UserError(f"--strategy {self.strategy!r}: is none; take {', '.join(STRATEGIES)}")
+        check_extent(self.time, self.candidates)
+        check_count("images", self.images)
+        check_count("epochs", self.epochs)
+        check_count("workers", self.workers)
+        check_seed(self.seed)
+        if str(self.space) not in SPACES:
+            space_file(self.space)
+        elif self.reference is not None:
+            _ = self.network
+        check_training(self.device, self.epochs)
+
+    def check_enough(self) -> None:
+        """Raises `UserError` where something is missing to begin a search by it, or does not go together."""
         self.wanted()
         if self.calibrate and self.objective != "paper":
             raise UserError("--calibrate measures the w of the paper's objective; say --objective paper too")
@@ -53,22 +70,10 @@ class Asked:
             )
         if self.exponent is not None and self.calibrate:
             raise UserError(f"--exponent {self.exponent:g}: --calibrate measures it; leave one of the two out")
-        if self.strategy not in STRATEGIES:
-            raise UserError(f"--strategy {self.strategy!r}: is none; take {', '.join(STRATEGIES)}")
         if self.time is None and self.candidates is None:
             raise UserError("say how long it may take: --time 1h; or how many networks to try: --candidates 50")
-        check_extent(self.time, self.candidates)
-        check_count("images", self.images)
-        check_count("epochs", self.epochs)
-        check_count("workers", self.workers)
-        check_seed(self.seed)
-        if str(self.space) not in SPACES:
-            space_file(self.space)
-            if self.reference is not None:
-                raise UserError(f"--space {self.space}: a file brings its own reference; leave --reference out")
-        elif self.reference is not None:
-            _ = self.network
-        check_training(self.device, self.epochs)
+        if str(self.space) not in SPACES and self.reference is not None:
+            raise UserError(f"--space {self.space}: a file brings its own reference; leave --reference out")
 
     def wanted(self) -> Objective:
         """The objective. Raises `UserError`."""
@@ -113,6 +118,17 @@ class Asked:
             "seed": self.seed,
             "on_bad": self.on_bad,
         }
+
+    def named(self, said: Collection[str]) -> dict[str, Any]:
+        """Of what all trials share, each limit by its term, and of the device, the fields that are in `said`: what
+        `resume_search` compares."""
+        shared = by_term(self.fixed()) | {"device": find_device(self.device).type}
+        return {key: value for key, value in shared.items() if key in said}
+
+
+def by_term(fixed: Mapping[str, Any]) -> dict[str, Any]:
+    """What `Asked.fixed` gives, with each limit in its own place, as it is typed."""
+    return {**fixed, **fixed.get("limits", {})}
 
 
 def check_extent(time: float | None, candidates: int | None) -> None:

@@ -12,11 +12,12 @@ from typing import Any, Literal
 import torch
 
 from triscale.arch import Architecture
+from triscale.asking import check_same
 from triscale.data import Data, check_apart, data_values, read, read_again
 from triscale.errors import UserError
 from triscale.plain import from_plain
 from triscale.runs import RunDirectory
-from triscale.searching.asked import Asked, check_extent
+from triscale.searching.asked import Asked, by_term, check_extent
 from triscale.searching.calibrating import FACTOR, calibrate
 from triscale.searching.costs import Costs
 from triscale.searching.halving import Search
@@ -108,6 +109,7 @@ def begin_search(data: str | Path, asked: Asked, out: str | Path, listener: Sear
     """The same for everything that is asked as one value."""
     listener, started = listener or SearchListener(), clock.monotonic()
     check_apart(Path(data), RunDirectory.check_free(out))
+    asked.check_enough()
     asked.fixed()
     others(tuple(map(str, asked.beside)))  # says now what is none
     images = read(data, seed=asked.seed, on_bad=asked.on_bad, progress=listener.reading)
@@ -132,7 +134,7 @@ def resume_search(
     data: str | Path | None = None,
     time: float | None = None,
     candidates: int | None = None,
-    changed: frozenset[str] | None = None,
+    named: Mapping[str, Any] | None = None,
     workers: int | None = None,
     cluster: str | None = None,
     beside: Sequence[Path] = (),
@@ -141,9 +143,9 @@ def resume_search(
     """The search there, to its end: no trial that is in its ledger is done again.
 
     data: where its images are, if they have moved. time, candidates: where they are to be others, of the whole search:
-    it is extended, by what is named alone. changed: other settings that somebody named, which is an error: all trials
-    share them. beside: other searches that its page shows. Raises `UserError` where there is no search, where another
-    process works on it, or where the images are others.
+    it is extended, by what is named alone. named: of what all trials share, that which somebody says once more
+    (`Asked.named`). beside: other searches that its page shows. Raises `UserError` where there is no search, where
+    another process works on it, where the images are others, or where what all trials share is named as something else.
     """
     check_workers(workers)
     listener, run = listener or SearchListener(), RunDirectory.open(out)
@@ -151,13 +153,14 @@ def resume_search(
     verb = settings.get("asked", {}).get("verb", "fit")
     if verb != "search":
         raise UserError(f"{run.path}: is no search; go on with: triscale {verb} --resume --out {quote(str(run.path))}")
-    if changed:
-        option = min(changed - {"time", "candidates"}).replace("_", "-")
-        raise UserError(
-            f"--{option}: {run.path} goes on as it was begun, for all its trials share that; leave it out, or name "
-            "another --out"
-        )
     setup = Setup.from_json(settings.get("setup", {}), source)
+    in_effect: dict[str, Any] = {
+        "images": setup.images,
+        "epochs": setup.top,
+        "resolution": list(setup.reference.resolution),
+        "device": torch.device(setup.how.device).type,
+    }
+    check_same(named or {}, by_term(settings["asked"]), in_effect, run.path, because=", and all trials share it")
     _finalists(settings, source)  # says now what is none
     if time is not None or candidates is not None:
         check_extent(time, candidates)

@@ -1,6 +1,6 @@
 """How scaling pays off: designs of equal cost, trials with shared seeds, a surface with its confidence set."""
 
-from triscale.studies.asked import Asked, shared_values
+from triscale.studies.asked import Asked
 from triscale.studies.comparing import Comparisons, compare_arms, seeds_to_tell
 from triscale.studies.conclusions import Conclusions
 from triscale.studies.designs import DESIGNS, Arm, Design, find_design
@@ -35,6 +35,5 @@ __all__ = [
     "make_designs",
     "resume_study",
     "seeds_to_tell",
-    "shared_values",
     "study",
 ]

@@ -1,6 +1,6 @@
 """What a study is called with, checked before a single image is looked at."""
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -8,11 +8,11 @@ from typing import Any, Literal
 from triscale.arch import ZOO, Architecture, resolve, to_dict
 from triscale.asking import check_count, check_seed
 from triscale.errors import UserError
-from triscale.plain import short, to_plain
+from triscale.plain import to_plain
 from triscale.studies.wanted import Wanted
 from triscale.training import NamedRecipe, find_recipe
 from triscale.training.asking import check_training
-from triscale.units import format_count
+from triscale.training.machine import find_device
 
 LARGEST_FACTOR = 16.0
 
@@ -20,7 +20,8 @@ LARGEST_FACTOR = 16.0
 @dataclass(frozen=True)
 class Asked:
     """None leaves it to the images, the machine or the time. wanted: what decides the design. macs: of the baseline.
-    cluster: the address of a Ray cluster; "" for one that is begun here."""
+    cluster: the address of a Ray cluster; "" for one that is begun here. Raises `UserError` for a value that is none;
+    see `check_enough` for what is missing."""
 
     baseline: str | Path | Architecture
     wanted: Wanted
@@ -41,9 +42,6 @@ class Asked:
             raise UserError(
                 f"--factor {self.factor:g}: how many times the baseline's MACs, above 1, at most {LARGEST_FACTOR:g}"
             )
-        if self.wanted.time is None and (self.wanted.seeds is None or self.epochs is None):
-            raise UserError("say how long it may take: --time 1h; or how much to train: --seeds 3 --epochs 6")
-        _ = self.wanted.rungs  # says now what does not go together
         check_count("images", self.images)
         check_count("epochs", self.epochs)
         check_count("workers", self.workers)
@@ -65,69 +63,29 @@ class Asked:
         """The recipe, `quick` if none is named."""
         return self.recipe or find_recipe("quick")
 
+    def check_enough(self) -> None:
+        """Raises `UserError` where something is missing to begin a study by it, or does not go together."""
+        if self.wanted.time is None and (self.wanted.seeds is None or self.epochs is None):
+            raise UserError("say how long it may take: --time 1h; or how much to train: --seeds 3 --epochs 6")
+        _ = self.wanted.rungs  # says what does not go together
+
     def fixed(self) -> dict[str, Any]:
-        """The verb, and what all trials share; see `shared_values`."""
-        return {"verb": "study"} | shared_values(
-            baseline=self.baseline,
-            factor=self.factor,
-            images=self.images,
-            epochs=self.epochs,
-            macs=self.macs,
-            resolution=self.resolution,
-            recipe=self.recipe,
-            seed=self.seed,
-            on_bad=self.on_bad,
-        )
+        """The verb, and what all trials share, as JSON: a study that goes on cannot change it. A file counts by what it
+        holds. Raises `UserError`."""
+        return {
+            "verb": "study",
+            "baseline": to_dict(self.network),
+            "factor": self.factor,
+            "images": self.images,
+            "epochs": self.epochs,
+            "macs": self.macs,
+            "resolution": None if self.resolution is None else list(self.resolution),
+            "recipe": to_plain(self.recipe_named.recipe),
+            "seed": self.seed,
+            "on_bad": self.on_bad,
+        }
 
-
-def shared_values(
-    *,
-    baseline: str | Path | Architecture,
-    factor: float,
-    images: int | None,
-    epochs: int | None,
-    macs: float | None,
-    resolution: tuple[int, int] | None,
-    recipe: NamedRecipe | None,
-    seed: int,
-    on_bad: str,
-) -> dict[str, Any]:
-    """What all trials share, as JSON: a study that goes on cannot change it. A file counts by what it holds. Raises
-    `UserError`."""
-    network = baseline if isinstance(baseline, Architecture) else resolve(baseline)
-    named = recipe or find_recipe("quick")
-    return {
-        "baseline": to_dict(network),
-        "factor": factor,
-        "images": images,
-        "epochs": epochs,
-        "macs": macs,
-        "resolution": None if resolution is None else list(resolution),
-        "recipe": to_plain(named.recipe),
-        "seed": seed,
-        "on_bad": on_bad,
-    }
-
-
-def check_same(named: Mapping[str, Any], before: Mapping[str, Any], in_effect: Mapping[str, Any], place: Path) -> None:
-    """Raises `UserError` where what all trials share is named anew, and is neither what the study was begun with nor
-    what came of that."""
-    for key, value in named.items():
-        if value not in (before.get(key), in_effect.get(key)):
-            was = in_effect.get(key, before.get(key))
-            option = f"--{key.replace('_', '-')}"
-            what = "another one" if isinstance(was, dict) else "none" if was is None else _typed(key, was)
-            said = option if isinstance(value, dict) else f"{option} {_typed(key, value)}"
-            raise UserError(
-                f"{said}: {place} was begun with {what}, and all trials share it; leave {option} out to go on, or name "
-                "another --out"
-            )
-
-
-def _typed(key: str, value: object) -> str:
-    """A value as people type it."""
-    if key == "macs" and isinstance(value, int | float):
-        return format_count(value)
-    if key == "resolution" and isinstance(value, list):
-        return "x".join(map(str, value))
-    return short(value)
+    def named(self, said: Collection[str]) -> dict[str, Any]:
+        """Of what all trials share, and of the device, the fields that are in `said`: what `resume_study` compares."""
+        shared = self.fixed() | {"device": find_device(self.device).type}
+        return {key: value for key, value in shared.items() if key in said}

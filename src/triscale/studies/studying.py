@@ -10,13 +10,13 @@ from typing import Any, Literal
 import torch
 
 from triscale.arch import Architecture
-from triscale.asking import check_count
+from triscale.asking import check_count, check_same
 from triscale.cores import usable_cores
 from triscale.data import Data, check_apart, read, read_again
 from triscale.errors import TooShortError, UserError
 from triscale.plain import from_plain, to_plain
 from triscale.runs import RunDirectory
-from triscale.studies.asked import Asked, check_same
+from triscale.studies.asked import Asked
 from triscale.studies.designs import Design
 from triscale.studies.listening import StudyListener
 from triscale.studies.preparing import prepare_study
@@ -86,6 +86,7 @@ def begin_study(data: str | Path, asked: Asked, out: str | Path, listener: Study
     """The same for everything that is asked as one value."""
     listener, started = listener or StudyListener(), monotonic()
     check_apart(Path(data), RunDirectory.check_free(out))
+    asked.check_enough()
     asked.fixed()
     images = read(data, seed=asked.seed, on_bad=asked.on_bad, progress=listener.reading)
     listener.read(images)
@@ -118,8 +119,8 @@ def resume_study(
     """The study there, to its end: no trial that is in its ledger is done again.
 
     data: where its images are, if they have moved. changes: where the design, its seeds or the time are to be others:
-    the study is extended, finished trials count. named: of what all trials share (`shared_values`, and the device),
-    that which somebody says once more. Raises `UserError` where there is no study, where another process works on it,
+    the study is extended, finished trials count. named: of what all trials share, that which somebody says once
+    more (`Asked.named`). Raises `UserError` where there is no study, where another process works on it,
     where the images are others, or where what all trials share is named as something else.
     """
     check_workers(workers)
@@ -131,7 +132,7 @@ def resume_study(
         "resolution": list(setup.baseline.resolution),
         "device": torch.device(setup.how.device).type,
     }
-    check_same(named or {}, settings["asked"], in_effect, run.path)
+    check_same(named or {}, settings["asked"], in_effect, run.path, because=", and all trials share it")
     wished = from_plain(Wanted, settings.get("wanted", {}), f"{run.path}/run.json", "wanted")
     wanted = _wanted(settings, wished, changes, f"{run.path}/run.json")
     if wanted is not None:
