@@ -30,12 +30,12 @@ from triscale.costing import cost
 from triscale.data import Data, image_resolution, read
 from triscale.scaling import Budget, scale_to
 from triscale.stats import Estimate, PairedDifference, Proportion
-from triscale.studies.choosing import fastest_way
 from triscale.studies.comparing import compare_arms, holm
 from triscale.training import find_recipe, regularised
 from triscale.training import resolve as resolve_recipe
 from triscale.training.machine import find_device
 from triscale.trials import LEDGER, Entry, How, Ledger, Progress, Trial, Workers, run_trials, unpack
+from triscale.trials.pace import fastest_way
 from triscale.units import format_count, format_seconds, parse_count
 
 Bits = npt.NDArray[np.bool_]

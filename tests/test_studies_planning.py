@@ -19,8 +19,8 @@ from triscale.studies.planning import (
     least,
     lines,
     reaching,
-    usable,
 )
+from triscale.trials.pace import usable
 
 EFFORT = Effort(1e-3, (2e-3,) * 10, (4e-3,) * 3, 1.25, 1_000.0)
 

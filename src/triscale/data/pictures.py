@@ -188,6 +188,12 @@ class Data:
         """train, val and test by name."""
         return {"train": self.train, "val": self.val, "test": self.test}
 
+    def rows(self) -> Iterator[tuple[str, str, str]]:
+        """(name, split, hex digest) of every picture: which image went where, as `RunDirectory.write_splits` keeps."""
+        for split, pictures in self.splits().items():
+            for name, digest in zip(pictures.names, pictures.digests, strict=True):
+                yield name, split, digest.hex()
+
     def counts(self) -> dict[str, dict[str, int]]:
         """split → class → number of pictures; every class is listed in every split."""
         tables = {name: np.bincount(split.labels, minlength=len(self.classes)) for name, split in self.splits().items()}

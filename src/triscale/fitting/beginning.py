@@ -1,7 +1,8 @@
 """What lies in a run before it trains: the frozen plan, and which image went where."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
+from itertools import chain
 from typing import Any
 
 from triscale.data import Data, data_values
@@ -19,21 +20,13 @@ def write_beginning(
     before: what the weights had learned from, by name. asked: what the run was called with, to be compared when it is
     called again to go on.
     """
-    run.write_splits(_splits(ready.images, before))
+    # Which image went where, and what the weights had learned from before.
+    run.write_splits(chain(ready.images.rows(), ((name, "before", digest) for name, digest in before.items())))
     if plan.weights is not None:
         run.checkpoints.mkdir(exist_ok=True)
         ready.model.save(run.start)
     run.write_settings(_settings(ready.images, plan, on_bad) | {"asked": dict(asked)})
     return run.settings()
-
-
-def _splits(data: Data, before: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
-    """Which image went where, and what the weights had learned from before."""
-    for split, pictures in data.splits().items():
-        for name, digest in zip(pictures.names, pictures.digests, strict=True):
-            yield name, split, digest.hex()
-    for name, known in before.items():
-        yield name, "before", known
 
 
 def _settings(data: Data, plan: Plan, on_bad: str) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from triscale.training.budgets import GUARD, check_memory, measured_budget
 from triscale.training.recipe import regularised
 from triscale.units import format_count, format_epochs, format_seconds
 
-OVERHEAD = 1.5  # a real step with optimizer, average and batches, and its share of validation, over the measured one
+# A real step with optimizer, average and batches, and its share of validation, over the measured one.
+TRAINING_OVERHEAD = 1.5
 EQUAL = 0.95  # of the most MACs, or of the pixels kept: candidates of at least so many count as equal
 ROUNDS = 3  # of measuring all candidates in turns until all hold the latency
 ATTEMPTS = 5  # to shrink a candidate until it completes the fewest epochs
@@ -242,7 +243,7 @@ def _timed(baseline: Architecture, scaled: Scaled, wish: Wish, course: Course) -
     name = f"{baseline.name[:100].removesuffix('-fit')}-fit"
     network = replace(regularised(scaled.architecture, baseline), name=name)
     machine = fastest_machine(build(network, seed=wish.seed), course.batch, wish.device)
-    return expect(Candidate(baseline, scaled, network, machine), course, OVERHEAD)
+    return expect(Candidate(baseline, scaled, network, machine), course, TRAINING_OVERHEAD)
 
 
 def expect(candidate: Candidate, course: Course, overhead: float) -> Candidate:

@@ -14,7 +14,7 @@ from triscale.data import Data, Preprocess, image_resolution, own_pixels, prepar
 from triscale.errors import TooShortError, UserError
 from triscale.fitting.candidates import (
     ATTEMPTS,
-    OVERHEAD,
+    TRAINING_OVERHEAD,
     Candidate,
     Course,
     expect,
@@ -34,12 +34,12 @@ from triscale.plain import to_plain
 from triscale.scaling import Scaled
 from triscale.scaling.summary import summary
 from triscale.training import Machine, Pace, Recipe, Validation, rehearse
+from triscale.training.schedule import FEWEST_EPOCHS, FEWEST_STEPS
 from triscale.training.session import STATISTICS_BATCHES, steps_per_epoch
 from triscale.units import format_seconds
 from triscale.weights import Provenance
 
 DEFAULT_EPOCHS = 20  # without a time limit
-FEWEST_EPOCHS, FEWEST_STEPS = 5, 300  # below them a training is not worth its name
 MOST_EPOCHS, MOST_STEPS = 60, 6000  # with both behind, more bring little
 PLANNING = 0.12  # of the time left when planning starts: for the plan itself and the test at the end
 MEASURING = 0.25  # of the time for training: candidates that are not timed by then are left out
@@ -223,7 +223,7 @@ def _rehearsed(asked: "_Asked", candidates: tuple[Candidate, ...], course: Cours
         stage, pace, course = _rehearse(asked, candidate, course, stage)
         overheads[taken] = pace.epoch(course.steps) / (course.images * _machine(candidate).per_image)
         candidates = tuple(
-            one if one.refused else expect(one, course, overheads.get(i, min(OVERHEAD, overheads[taken])))
+            one if one.refused else expect(one, course, overheads.get(i, min(TRAINING_OVERHEAD, overheads[taken])))
             for i, one in enumerate(candidates)
         )
         if any(one.completes(course) for one in candidates):

@@ -15,7 +15,7 @@ from triscale.data import Data, check_apart, fitting_preprocess, image_resolutio
 from triscale.errors import UserError
 from triscale.fitting.beginning import write_beginning
 from triscale.fitting.board import check_tensorboard
-from triscale.fitting.candidates import OVERHEAD, Candidate
+from triscale.fitting.candidates import TRAINING_OVERHEAD, Candidate
 from triscale.fitting.carrying import Fitted, How, carry_out
 from triscale.fitting.frozen import Frozen
 from triscale.fitting.listening import Listener
@@ -236,7 +236,7 @@ def plan_training(images: Data, asked: Asked, how: How, started: float) -> Draft
         *(prepare(split, preprocess, progress=told) for split in (images.val, images.test)),
     )
     make_optimizer(ready.model, recipe)  # what its patterns get wrong is said before there is a run
-    step = machine.per_image * min(recipe.batch, len(images.train)) * OVERHEAD
+    step = machine.per_image * min(recipe.batch, len(images.train)) * TRAINING_OVERHEAD
     scaled = replace(grow(baseline, RULES["compound"], factor=1), architecture=network, rule="none")
     epoch = step * steps / recipe.epochs
     planning = time.monotonic() - started

@@ -1,20 +1,17 @@
 """The verb `search` for networks: begins a search on images, or goes on with one."""
 
 import time as clock
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
-from shlex import quote
 from typing import Any, Literal
 
 import torch
 
 from triscale.arch import Architecture
-from triscale.asking import check_same
-from triscale.data import Data, check_apart, data_values, read, read_again
-from triscale.errors import UserError
+from triscale.asking import check_count, check_same
+from triscale.data import Data, check_apart, read, read_again
 from triscale.plain import from_plain
 from triscale.runs import RunDirectory
 from triscale.searching.asked import Asked, by_term, check_extent
@@ -27,13 +24,13 @@ from triscale.searching.setup import Setup
 from triscale.searching.space import Codes
 from triscale.searching.strategies import find_strategy
 from triscale.searching.writing import Searched, others, write_page, write_search
-from triscale.studies.studying import carriers, check_workers, make_executor
-from triscale.training import describe, find_recipe
+from triscale.training import find_recipe
 from triscale.training.machine import find_device
-from triscale.trials import LEDGER, Executor, Ledger, Progress, Timer, Told, run_asked, time_values
+from triscale.trials import Executor, Ledger, Progress, Timer, Told, run_asked, time_values
+from triscale.trials.beginning import begin_run, begun_by, opened
+from triscale.trials.carriers import carriers, make_executor
+from triscale.trials.paging import Paging
 from triscale.units import format_seconds
-
-PAGE_EVERY, PAGE_SHARE = 60.0, 100  # seconds between two pages; and so many times what one takes
 
 
 def search_network(
@@ -118,13 +115,10 @@ def begin_search(data: str | Path, asked: Asked, out: str | Path, listener: Sear
     with carriers(untested(images), asked.workers, asked.cluster, device) as (pool, keep):
         listener.measuring()
         setup = prepare_search(images, asked, pool, keep, device, started)
-        run = RunDirectory.create(out)
-        with run.alone():
-            if run.begun():
-                raise UserError(f"--out {out}: another process began this run meanwhile; name another directory")
-            settings = _begin(run, images, setup, asked)
+        frozen = {"asked": asked.fixed(), "setup": setup.to_json(), "finalists": None}
+        run, settings = begin_run(out, images, asked.on_bad, frozen)
         listener.planned(setup, run)
-        with _opened(run) as ledger:
+        with opened(run, "search") as ledger:
             return _Sitting(run, settings, setup, ledger, pool, listener, started).go_through()
 
 
@@ -147,12 +141,9 @@ def resume_search(
     (`Asked.named`). beside: other searches that its page shows. Raises `UserError` where there is no search, where
     another process works on it, where the images are others, or where what all trials share is named as something else.
     """
-    check_workers(workers)
+    check_count("workers", workers)
     listener, run = listener or SearchListener(), RunDirectory.open(out)
-    settings, source = run.settings(), f"{run.path}/run.json"
-    verb = settings.get("asked", {}).get("verb", "fit")
-    if verb != "search":
-        raise UserError(f"{run.path}: is no search; go on with: triscale {verb} --resume --out {quote(str(run.path))}")
+    settings, source = begun_by("search", run), f"{run.path}/run.json"
     setup = Setup.from_json(settings.get("setup", {}), source)
     in_effect: dict[str, Any] = {
         "images": setup.images,
@@ -171,11 +162,11 @@ def resume_search(
         others(tuple(map(str, beside)))
         setup = replace(setup, beside=tuple(str(path.resolve()) for path in beside))
     images = read_again(settings.get("data"), source, seed=setup.seed, place=data, progress=listener.reading)
-    with _opened(run) as ledger:
+    with opened(run, "search") as ledger:
         settings |= {"setup": setup.to_json()}
         run.write_settings(settings)
-        pool = make_executor(untested(images), workers or setup.workers, setup.how.threads, cluster, most=workers)
-        try:
+        count = workers or setup.workers
+        with closing(make_executor(untested(images), count, setup.how.threads, cluster, most=workers)) as pool:
             listener.planned(setup, run)
             spent = sum(one.seconds for one in ledger.sittings())
             if time is not None and time <= spent:
@@ -184,8 +175,6 @@ def resume_search(
                     f"--time {format_seconds(time)}: {took}, and --time is that of all sittings: none is left"
                 )
             return _Sitting(run, settings, setup, ledger, pool, listener, clock.monotonic()).go_through()
-        finally:
-            pool.close()
 
 
 def _finalists(settings: Mapping[str, Any], source: str) -> tuple[Codes, ...] | None:
@@ -197,31 +186,6 @@ def _finalists(settings: Mapping[str, Any], source: str) -> tuple[Codes, ...] | 
 def untested(images: Data) -> Data:
     """The same without its test images: a search that cannot see them cannot choose by them."""
     return replace(images, test=images.test.select([]))
-
-
-def _begin(run: RunDirectory, images: Data, setup: Setup, asked: Asked) -> dict[str, Any]:
-    """run.json of a search before its first trial."""
-    run.write_splits(
-        (name, split, digest.hex())
-        for split, pictures in images.splits().items()
-        for name, digest in zip(pictures.names, pictures.digests, strict=True)
-    )
-    settings = {
-        "triscale": version("triscale"),
-        "versions": describe(),
-        "data": data_values(images, asked.on_bad),
-        "asked": asked.fixed(),
-        "setup": setup.to_json(),
-        "finalists": None,
-    }
-    run.write_settings(settings)
-    return settings
-
-
-@contextmanager
-def _opened(run: RunDirectory) -> Iterator[Ledger]:
-    with run.alone(), closing(Ledger(run.path / LEDGER, "search")) as ledger:
-        yield ledger
 
 
 @dataclass(eq=False)
@@ -236,8 +200,7 @@ class _Sitting:
     listener: SearchListener
     started: float
     timer: Timer = field(init=False)
-    paged: float = field(default_factory=clock.monotonic)
-    page_took: float = 0.0
+    paging: Paging = field(default_factory=Paging)
 
     def go_through(self) -> Searched:
         """To the end, from wherever the ledger stands."""
@@ -262,7 +225,9 @@ class _Sitting:
         def heard(progress: Progress) -> None:
             self.timer.tick()
             self.listener.progress(progress, search.standing)
-            self._page(search)
+            if self.paging.due(len(search.ends)):
+                with self.paging.making(len(search.ends)):
+                    write_page(self.run, search)
 
         run_asked(self.ledger, self.pool, search, heard)
         if search.used_up:
@@ -297,15 +262,6 @@ class _Sitting:
     def _choose(self, finalists: Sequence[Codes]) -> None:
         self.settings["finalists"] = [list(codes) for codes in finalists]
         self.run.write_settings(self.settings)
-
-    def _page(self, search: Search) -> None:
-        """What is known so far, where it is time to say so."""
-        if clock.monotonic() - self.paged < max(PAGE_EVERY, PAGE_SHARE * self.page_took):
-            return
-        began = clock.monotonic()
-        write_page(self.run, search)
-        self.paged = clock.monotonic()
-        self.page_took = self.paged - began
 
 
 def _as_reference(row: Told) -> Told:

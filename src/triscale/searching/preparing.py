@@ -24,14 +24,13 @@ from triscale.searching.objectives import Objective
 from triscale.searching.references import usual
 from triscale.searching.setup import Setup
 from triscale.searching.space import Codes
-from triscale.studies.choosing import fastest_way
-from triscale.studies.planning import FEWEST_STEPS, PART, usable
-from triscale.studies.preparing import JUDGING, OVERHEAD
 from triscale.training import regularised
 from triscale.training import resolve as resolve_recipe
 from triscale.training.budgets import check_memory, measured_budget
 from triscale.training.recipe import Recipe
+from triscale.training.schedule import FEWEST_STEPS
 from triscale.trials import Executor
+from triscale.trials.pace import JUDGING, PART, TRIAL_OVERHEAD, fastest_way, usable
 from triscale.units import format_seconds
 
 EPOCHS = 9  # of a full training: rungs of 1, 3 and 9
@@ -69,7 +68,7 @@ def prepare_search(
     way = fastest_way(pool, reference, recipe.batch, device, asked.workers)
     keep(way.workers)
     judged = JUDGING * len(images.val)
-    pace = way.pace * way.workers * OVERHEAD / cost(reference).macs
+    pace = way.pace * way.workers * TRIAL_OVERHEAD / cost(reference).macs
     gone, first = monotonic() - started, 0.0
     if asked.calibrate:
         first = _calibration(images, asked, recipe, judged) * pace * cost(reference).macs / way.workers

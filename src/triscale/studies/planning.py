@@ -8,14 +8,13 @@ from statistics import fmean
 from triscale.errors import TooShortError, UserError
 from triscale.studies.designs import FEWEST_ARMS, FEWEST_SEEDS, FIVE, TEN, Design
 from triscale.studies.power import detectable
+from triscale.training.schedule import FEWEST_EPOCHS, FEWEST_STEPS
+from triscale.trials.pace import PART, usable
 from triscale.units import format_epochs, format_seconds
 
-FEWEST_EPOCHS, FEWEST_STEPS = 5, 300  # of a training that says something
 EPOCHS = 6  # a part of the images is seen so often before more of them are
 MOST_EPOCHS = 20
-PART = 8_000  # training images: fewer are all taken
 BEST = 4  # arms that are trained again at the squared factor
-KEPT_BACK = 0.05  # of the time: what is measured is never exact
 BASELINE_SEEDS = 3
 GUESSED_NOISE = 0.003  # sd of a run's accuracy, before anything is known
 
@@ -156,11 +155,6 @@ def fidelity_for(
     return reaching(max(0.0, usable(seconds) - fixed) / per_pass, images, batch)
 
 
-def usable(seconds: float) -> float:
-    """Of a time limit, what is planned with."""
-    return seconds * (1 - KEPT_BACK)
-
-
 def lines(rungs: Sequence[Rung], effort: Effort, fidelity: Fidelity, slots: int, sigma: float) -> list[Line]:
     """The ladder as it is printed."""
     return [Line(rung, fidelity, rung.work(effort, fidelity) / slots, rung.detects(sigma)) for rung in rungs]
@@ -173,7 +167,7 @@ def choose(found: Sequence[Line], seconds: float, gone: float = 0.0, *, begun: b
     fitting = [place for place, line in enumerate(found) if line.seconds <= usable(seconds)]
     if not fitting:
         first = found[0]
-        needed = first.seconds / (1 - KEPT_BACK) + gone
+        needed = first.seconds / usable(1.0) + gone
         trials = f"{len(first.rung.design.arms)} arms × {first.rung.seeds} seeds"
         smaller = "" if begun else ", or a smaller baseline by --macs"
         raise TooShortError(

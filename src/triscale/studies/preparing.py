@@ -10,7 +10,6 @@ from triscale.arch import Architecture
 from triscale.costing import cost
 from triscale.data import Data
 from triscale.studies.asked import Asked
-from triscale.studies.choosing import Way, fastest_way
 from triscale.studies.designs import Arm
 from triscale.studies.growing import baseline_for, grow_arm, slimmed, slimmest
 from triscale.studies.planning import (
@@ -22,16 +21,14 @@ from triscale.studies.planning import (
     fidelity_for,
     least,
     lines,
-    usable,
 )
 from triscale.studies.setup import Setup
 from triscale.training import resolve as resolve_recipe
 from triscale.training.budgets import check_memory
 from triscale.training.recipe import Recipe
 from triscale.trials import Executor, Probe
+from triscale.trials.pace import JUDGING, TRIAL_OVERHEAD, Way, fastest_way, usable
 
-OVERHEAD = 1.25  # a real step with optimizer, average and batches, over the measured one
-JUDGING = 0.6  # an image that is judged, in trained ones
 TYPICAL_MACS = 4e6  # of a baseline whose size is not known yet
 
 
@@ -98,7 +95,7 @@ def _sized(
     per_mac = way.pace / cost(small).macs  # all workers together
     rungs = asked.wanted.rungs
     rung = rungs[min(3, len(rungs) - 1)]
-    effort = Effort(1.0, (asked.factor,) * len(rung.design.arms), (asked.factor**2,), OVERHEAD, _judging(images))
+    effort = Effort(1.0, (asked.factor,) * len(rung.design.arms), (asked.factor**2,), TRIAL_OVERHEAD, _judging(images))
     twice = replace(fewest, epochs=2 * fewest.epochs)
     most = usable(asked.wanted.time) / (rung.work(effort, twice) * per_mac)
     if most >= cost(named).macs:
@@ -131,7 +128,7 @@ def _effort(
             check_memory(network, batch, device, "take a smaller baseline by --macs, or fewer --workers", way.workers)
     probes = [Probe(network, batch, way.how) for network in (baseline, *once, *again)]
     first, *paces = pool.measure(probes)
-    return Effort(first, tuple(paces[: len(once)]), tuple(paces[len(once) :]), OVERHEAD, _judging(images))
+    return Effort(first, tuple(paces[: len(once)]), tuple(paces[len(once) :]), TRIAL_OVERHEAD, _judging(images))
 
 
 def _fidelity(rungs: list[Rung], effort: Effort, asked: Asked, slots: int, images: int, recipe: Recipe) -> Fidelity:

@@ -2,18 +2,14 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from statistics import fmean, stdev
 from typing import Any
 
-from triscale.data import Data, data_values
 from triscale.errors import TriscaleError
 from triscale.plain import from_plain, to_plain
 from triscale.reporting.study import write_study_page
 from triscale.runs import RunDirectory
-from triscale.studies.asked import Asked
 from triscale.studies.conclusions import Conclusions, arms_again, baseline_accuracies, conclude
 from triscale.studies.designs import Arm
 from triscale.studies.growing import Grown
@@ -27,10 +23,8 @@ from triscale.studies.planning import (
 from triscale.studies.setup import Choice, Setup
 from triscale.studies.values import partial_values
 from triscale.studies.wanted import Wanted
-from triscale.training import describe
-from triscale.trials import LEDGER, Entry, Executor, Ledger, Outcome, Progress, Spent, Timer, run_trials
-
-PAGE_EVERY, PAGE_SHARE = 60.0, 100  # seconds between two pages; and so many times what one takes
+from triscale.trials import Entry, Executor, Ledger, Outcome, Progress, Spent, Timer, run_trials
+from triscale.trials.paging import Paging
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +58,7 @@ class Sitting:
     wished: Wanted | None = None  # what is asked for from now on, where that has changed
     choice: Choice | None = None
     grown: list[Grown] = field(default_factory=list)
-    shown: "Shown" = field(default_factory=lambda: Shown())
+    paging: Paging = field(default_factory=Paging)
 
     def freeze(self, **parts: object) -> None:
         """Into run.json, whole."""
@@ -87,55 +81,14 @@ class Sitting:
             self.outcomes |= run_trials(self.ledger, self.executor, entries, dict(expected), told)
 
     def _show(self) -> None:
-        """What is known so far, where it is time to say so: the page is as dear as some steps of a trial."""
-        if self.choice is None or not self.shown.due(len(self.outcomes)):
+        """What is known so far, where it is time to say so."""
+        if self.choice is None or not self.paging.due(len(self.outcomes)):
             return
-        started = time.monotonic()
-        found = conclude(self.setup, self.grown, self.choice.seeds, self.outcomes, unseal=False)
-        if found.factors:
-            self.listener.so_far(found)
-            write_study_page(self.run.report, partial_values(self.setup, self.choice, found))
-        self.shown.done(len(self.outcomes), started)
-
-
-@dataclass
-class Shown:
-    """When the page was made last, how long that took, and of how many trials."""
-
-    at: float = field(default_factory=time.monotonic)
-    took: float = 0.0
-    trials: int = 0
-
-    def due(self, trials: int) -> bool:
-        """Whether there is news, and enough time since the last."""
-        return trials > self.trials and time.monotonic() - self.at > max(PAGE_EVERY, PAGE_SHARE * self.took)
-
-    def done(self, trials: int, started: float) -> None:
-        """It was made."""
-        self.at, self.trials = time.monotonic(), trials
-        self.took = self.at - started
-
-
-def begin(run: RunDirectory, images: Data, setup: Setup, asked: Asked) -> dict[str, Any]:
-    """run.json of a study before its first trial, with everything that all trials share."""
-    rows = (
-        (name, split, digest.hex())
-        for split, pictures in images.splits().items()
-        for name, digest in zip(pictures.names, pictures.digests, strict=True)
-    )
-    run.write_splits(rows)
-    settings = {
-        "triscale": version("triscale"),
-        "versions": describe(),
-        "data": data_values(images, asked.on_bad),
-        "asked": asked.fixed(),
-        "wanted": to_plain(asked.wanted),
-        "setup": setup.to_json(),
-        "choice": None,
-        "again": None,
-    }
-    run.write_settings(settings)
-    return settings
+        with self.paging.making(len(self.outcomes)):
+            found = conclude(self.setup, self.grown, self.choice.seeds, self.outcomes, unseal=False)
+            if found.factors:
+                self.listener.so_far(found)
+                write_study_page(self.run.report, partial_values(self.setup, self.choice, found))
 
 
 def go_through(sitting: Sitting, wanted: Wanted | None) -> Studied:
@@ -245,10 +198,3 @@ def _again(sitting: Sitting, grown: Sequence[Grown], choice: Choice) -> list[Gro
     else:
         arms = tuple(from_plain(Arm, arm, f"{sitting.run.path}/run.json", "again") for arm in kept)
     return [setup.grow(arm, setup.factor**2) for arm in arms]
-
-
-@contextmanager
-def opened(run: RunDirectory) -> Iterator[Ledger]:
-    """The run's ledger, with the run held alone."""
-    with run.alone(), closing(Ledger(run.path / LEDGER, "study")) as ledger:
-        yield ledger

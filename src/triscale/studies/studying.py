@@ -1,9 +1,8 @@
 """The verb `study`: begins one, or goes on with one, with whatever carries its trials out."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
-from shlex import quote
 from time import monotonic
 from typing import Any, Literal
 
@@ -11,8 +10,7 @@ import torch
 
 from triscale.arch import Architecture
 from triscale.asking import check_count, check_same
-from triscale.cores import usable_cores
-from triscale.data import Data, check_apart, read, read_again
+from triscale.data import check_apart, read, read_again
 from triscale.errors import TooShortError, UserError
 from triscale.plain import from_plain, to_plain
 from triscale.runs import RunDirectory
@@ -21,12 +19,13 @@ from triscale.studies.designs import Design
 from triscale.studies.listening import StudyListener
 from triscale.studies.preparing import prepare_study
 from triscale.studies.setup import Choice, Setup
-from triscale.studies.study import Sitting, Studied, begin, go_through, opened
+from triscale.studies.study import Sitting, Studied, go_through
 from triscale.studies.wanted import Wanted, make_designs
 from triscale.studies.writing import write_study
 from triscale.training import find_recipe
 from triscale.training.machine import find_device
-from triscale.trials import Cluster, Executor, Workers
+from triscale.trials.beginning import begin_run, begun_by, opened
+from triscale.trials.carriers import carriers, make_executor
 
 
 def study(
@@ -94,13 +93,10 @@ def begin_study(data: str | Path, asked: Asked, out: str | Path, listener: Study
     with carriers(images, asked.workers, asked.cluster, device) as (pool, keep):
         listener.measuring()
         setup = prepare_study(images, asked, pool, keep, device, started)
-        run = RunDirectory.create(out)
-        with run.alone():
-            if run.begun():
-                raise UserError(f"--out {out}: another process began this run meanwhile; name another directory")
-            settings = begin(run, images, setup, asked)
+        frozen = {"asked": asked.fixed(), "wanted": to_plain(asked.wanted), "setup": setup.to_json()}
+        run, settings = begin_run(out, images, asked.on_bad, {**frozen, "choice": None, "again": None})
         listener.planned(setup, run)
-        with opened(run) as ledger:
+        with opened(run, "study") as ledger:
             return write_study(
                 go_through(Sitting(run, settings, setup, ledger, pool, listener, started=started), asked.wanted)
             )
@@ -123,9 +119,10 @@ def resume_study(
     more (`Asked.named`). Raises `UserError` where there is no study, where another process works on it,
     where the images are others, or where what all trials share is named as something else.
     """
-    check_workers(workers)
+    check_count("workers", workers)
     listener, run = listener or StudyListener(), RunDirectory.open(out)
-    settings, setup = _begun(run)
+    settings, source = begun_by("study", run), f"{run.path}/run.json"
+    setup = Setup.from_json(settings.get("setup", {}), source)
     in_effect: dict[str, Any] = {
         "images": setup.fidelity.images,
         "epochs": setup.fidelity.epochs,
@@ -133,22 +130,19 @@ def resume_study(
         "device": torch.device(setup.how.device).type,
     }
     check_same(named or {}, settings["asked"], in_effect, run.path, because=", and all trials share it")
-    wished = from_plain(Wanted, settings.get("wanted", {}), f"{run.path}/run.json", "wanted")
-    wanted = _wanted(settings, wished, changes, f"{run.path}/run.json")
+    wished = from_plain(Wanted, settings.get("wanted", {}), source, "wanted")
+    wanted = _wanted(settings, wished, changes, source)
     if wanted is not None:
         _ = wanted.rungs  # says now what does not go together
-    images = read_again(
-        settings.get("data"), f"{run.path}/run.json", seed=setup.seed, place=data, progress=listener.reading
-    )
-    with opened(run) as ledger:
-        pool = make_executor(images, workers or setup.workers, setup.how.threads, cluster, most=workers)
-        try:
-            listener.planned(setup, run)
-            sitting = Sitting(run, settings, setup, ledger, pool, listener)
-            with _wishing(sitting, wished, changes):
-                return write_study(go_through(sitting, wanted))
-        finally:
-            pool.close()
+    images = read_again(settings.get("data"), source, seed=setup.seed, place=data, progress=listener.reading)
+    with (
+        opened(run, "study") as ledger,
+        closing(make_executor(images, workers or setup.workers, setup.how.threads, cluster, most=workers)) as pool,
+    ):
+        listener.planned(setup, run)
+        sitting = Sitting(run, settings, setup, ledger, pool, listener)
+        with _wishing(sitting, wished, changes):
+            return write_study(go_through(sitting, wanted))
 
 
 @contextmanager
@@ -181,43 +175,3 @@ def _wanted(settings: Mapping[str, Any], wished: Wanted, changes: Wanted | None,
         return wished.changed(changes)
     choice = Choice.from_json(settings["choice"], source)
     return Wanted(design=choice.design, seeds=choice.seeds, again=choice.twice).changed(changes)
-
-
-def _begun(run: RunDirectory) -> tuple[dict[str, Any], Setup]:
-    """run.json of a study and what its trials share."""
-    settings = run.settings()
-    verb = settings.get("asked", {}).get("verb", "fit")
-    if verb != "study":
-        raise UserError(f"{run.path}: is no study; go on with: triscale {verb} --resume --out {quote(str(run.path))}")
-    return settings, Setup.from_json(settings.get("setup", {}), f"{run.path}/run.json")
-
-
-@contextmanager
-def carriers(
-    images: Data, workers: int | None, cluster: str | None, device: torch.device
-) -> Iterator[tuple[Executor, Callable[[int], None]]]:
-    """Who carries trials out, with a place for every core where nobody has said how many; and how it is left fewer."""
-    cores = 1 if device.type == "cuda" else usable_cores()
-    pool = make_executor(images, workers or cores, 1, cluster, most=workers)
-
-    def keep(wanted: int) -> None:
-        if isinstance(pool, Workers) and workers is None:
-            pool.keep(wanted)
-
-    try:
-        yield pool, keep
-    finally:
-        pool.close()
-
-
-def check_workers(workers: int | None) -> None:
-    """Raises `UserError` for fewer than one."""
-    check_count("workers", workers)
-
-
-def make_executor(images: Data, count: int, threads: int, cluster: str | None, most: int | None = None) -> Executor:
-    """So many processes of this machine, or a Ray cluster at an address. most: trials at once on a cluster, where
-    somebody has said so; what it has room for is not to be counted here."""
-    if cluster is None:
-        return Workers(images, count)
-    return Cluster(images, cluster, threads, most=most)

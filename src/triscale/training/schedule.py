@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 TRUST = 0.1  # share of the steps whose time as planned weighs as much as what is measured: a hiccup is no trend
+FEWEST_EPOCHS, FEWEST_STEPS = 5, 300  # below them a training says nothing
 SETTLED = 8  # steps before the clock is believed at all: the first ones build the library's kernels
 
 

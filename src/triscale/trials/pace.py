@@ -1,4 +1,5 @@
-"""How trials compute on this machine: precision, kernels, and threads for each, by measurement."""
+"""How trials compute on this machine (precision, kernels, threads for each, by measurement), and what they are planned
+with."""
 
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -8,9 +9,20 @@ import torch
 from triscale.arch import Architecture
 from triscale.kernels import status
 from triscale.training.machine import cpu_precisions
-from triscale.trials import Executor, How, Probe
+from triscale.trials.executors import Executor
+from triscale.trials.running import Probe
+from triscale.trials.trial import How
 
+PART = 8_000  # training images of a trial where nobody has said how many: fewer are all taken
+TRIAL_OVERHEAD = 1.25  # a real step of a trial with optimizer, average and batches, over the measured one
+JUDGING = 0.6  # an image that is judged, in trained ones
+KEPT_BACK = 0.05  # of the time: what is measured is never exact
 WORTH = 1.1  # fewer, wider trials have to be so much faster: many small ones lose less when one is interrupted
+
+
+def usable(seconds: float) -> float:
+    """Of a time limit, what is planned with."""
+    return seconds * (1 - KEPT_BACK)
 
 
 @dataclass(frozen=True, slots=True)
