@@ -39,6 +39,20 @@ def test_a_maximum_keeps_what_is_no_number(place: int, precision: Precision) -> 
         assert np.isnan(engine(x)).all()
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("bits", [0x7FFFFFFF, 0xFFFFFFFF, 0x7FFF8000, 0x7F800001, 0x7FC00000])
+def test_what_is_no_number_stays_none_whatever_its_bits(bits: int, precision: Precision) -> None:
+    """Of six channels: those of few stay planes and are rounded as vectors."""
+    if precision not in available().precisions:
+        pytest.skip(f"the processor does not multiply {precision}")
+    architecture = Architecture((Stage(Conv(1, "relu"), 9),), Stem(9, 3, 1, "relu"), Head(3, None), (5, 5), 6)
+    plan, _ = planned(architecture)
+    x = pictures(architecture, 1)
+    x.view(np.uint32)[0, 4, 2, 2] = bits
+    with Engine(plan, precision=precision, threads=1) as engine:
+        assert np.isnan(engine(x)).all()
+
+
 @pytest.mark.parametrize("stem", [3, 9, 17])
 def test_infinity_becomes_no_channel_of_a_shortcut_to_more(stem: int) -> None:
     stage = Stage(MBConv(3, 2, 0, "relu6"), stem + 3, 1, 2, "pool")

@@ -286,7 +286,7 @@ int norm_depthwise_of(const DepthwiseShape& s, int64_t activation, double epsilo
   if (!enough(s.channels)) return kDeclined;
   if (int failed = statistics_of(x, rows, p, epsilon, threads, statistics)) return failed;
   const Affine affine(p, weight, bias, statistics, scratch.at<float>(0));
-  return with_activation(activation, [&](auto act) {
+  return with_known_activation(activation, [&](auto act) {
     const Making<T> making{normalise_values<decltype(act)::value, T>, &affine, p.length};
     return with_kernel(s, [&](auto k, auto stride) {
       return depthwise_of<decltype(k)::value, decltype(stride)::value>(s, threads, x, &making, taps, y);
@@ -304,7 +304,7 @@ int norm_depthwise_backward_of(const DepthwiseShape& s, int64_t activation, int 
   if (!scratch.ok()) return kNoMemory;
   double* sums = scratch.at<double>(0);
   const Affine affine(p, weight, bias, statistics, scratch.at<float>(2 * s.channels * sizeof(double)));
-  const int failed = with_activation(activation, [&](auto act) {
+  const int failed = with_known_activation(activation, [&](auto act) {
     const Making<T> making{normalise_values<decltype(act)::value, T>, &affine, p.length};
     return with_kernel(s, [&](auto k, auto stride) {
       return depthwise_backward_of<decltype(k)::value, decltype(stride)::value>(s, threads, grad, x, &making, taps,

@@ -36,6 +36,7 @@ class Scratch {
 }  // namespace TRISCALE_ISA
 }  // namespace triscale
 
+#include "activations.h"
 #include "norm.h"
 #include "depthwise.h"
 #include "depthwise_rows.h"

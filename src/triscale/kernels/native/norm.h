@@ -13,49 +13,6 @@ namespace triscale {
 namespace TRISCALE_ISA {
 namespace {
 
-template <Activation ACT, class T>
-TRISCALE_INLINE Vec activate(Vec z) {
-  if (ACT == kSilu) return z * logistic<T>(z);
-  if (ACT == kRelu) return z < 0.0f ? all(0) : z;
-  if (ACT == kRelu6) {
-    Vec low = z < 0.0f ? all(0) : z;
-    return low > 6.0f ? all(6) : low;
-  }
-  if (ACT == kHardswish) {
-    Vec low = z + 3.0f < 0.0f ? all(0) : z + 3.0f;
-    return z * (low > 6.0f ? all(6) : low) * (1.0f / 6);
-  }
-  return z;
-}
-
-template <Activation ACT, class T>
-TRISCALE_INLINE Vec slope(Vec z) {
-  if (ACT == kSilu) {
-    Vec s = logistic<T>(z);
-    return s + z * s * (1.0f - s);
-  }
-  if (ACT == kRelu) return z > 0.0f ? all(1) : all(0);
-  if (ACT == kRelu6) return z > 0.0f ? (z < 6.0f ? all(1) : all(0)) : all(0);
-  if (ACT == kHardswish) {
-    Vec inner = z * (1.0f / 3) + 0.5f;
-    return z <= -3.0f ? all(0) : (z < 3.0f ? inner : all(1));
-  }
-  return all(1);
-}
-
-// Both, where a part serves both.
-template <Activation ACT, class T>
-TRISCALE_INLINE void activate_and_slope(Vec z, Vec& active, Vec& slope_) {
-  if (ACT == kSilu) {
-    const Vec s = logistic<T>(z);
-    active = z * s;
-    slope_ = s + active * (1.0f - s);
-  } else {
-    active = activate<ACT, T>(z);
-    slope_ = slope<ACT, T>(z);
-  }
-}
-
 // Calls block(number of rows as a type, offset, offset in the period, lanes) for every vector of the values [from, to),
 // which begin with the first channel: in groups of rows, whose loads and long dependent chains overlap. Calls flush()
 // every kSingle rows and at the end.
@@ -357,27 +314,15 @@ int norm_backward_of(long rows, long channels, int threads, const T* grad, const
                         });
 }
 
-// Calls call(activation) with it as a type; declines what is none.
-template <Activation ACT>
-struct Act {
-  static constexpr Activation value = ACT;
-};
-
+// `with_activation`; declines what is none.
 template <class Call>
-inline int with_activation(int64_t activation, Call call) {
-  switch (activation) {
-    case kNone: return call(Act<kNone>{});
-    case kRelu: return call(Act<kRelu>{});
-    case kRelu6: return call(Act<kRelu6>{});
-    case kHardswish: return call(Act<kHardswish>{});
-    case kSilu: return call(Act<kSilu>{});
-    default: return kDeclined;
-  }
+inline int with_known_activation(int64_t activation, Call call) {
+  return is_activation(activation) ? with_activation(activation, call) : static_cast<int>(kDeclined);
 }
 
 int norm(int64_t rows, int64_t channels, int64_t activation, double epsilon, int bf16, int threads, const void* x,
          const float* weight, const float* bias, void* y, float* statistics) {
-  return with_activation(activation, [&](auto act) {
+  return with_known_activation(activation, [&](auto act) {
     return with_values(bf16, [&](auto value) {
       using T = decltype(value);
       return norm_of<decltype(act)::value>(rows, channels, epsilon, threads, static_cast<const T*>(x), weight, bias,
@@ -389,7 +334,7 @@ int norm(int64_t rows, int64_t channels, int64_t activation, double epsilon, int
 int norm_backward(int64_t rows, int64_t channels, int64_t activation, int bf16, int threads, const void* grad,
                   const void* x, const float* weight, const float* bias, const float* statistics, void* grad_x,
                   float* grad_weight, float* grad_bias) {
-  return with_activation(activation, [&](auto act) {
+  return with_known_activation(activation, [&](auto act) {
     return with_values(bf16, [&](auto value) {
       using T = decltype(value);
       return norm_backward_of<decltype(act)::value>(rows, channels, threads, static_cast<const T*>(grad),

@@ -233,7 +233,7 @@ int norm_excite(const ExciteShape* s, int64_t activation, double epsilon, int bf
                 const float* weight, const float* bias, const float* reduce, const float* reduce_bias,
                 const float* expand, const float* expand_bias, void* y, float* statistics, float* pooled, float* hidden,
                 float* gate) {
-  return with_activation(activation, [&](auto act) {
+  return with_known_activation(activation, [&](auto act) {
     return with_values(bf16, [&](auto value) {
       using T = decltype(value);
       return norm_excite_of<decltype(act)::value>(*s, epsilon, threads, static_cast<const T*>(x), weight, bias, reduce,
@@ -247,7 +247,7 @@ int norm_excite_backward(const ExciteShape* s, int64_t activation, int bf16, int
                          const void* x, const float* weight, const float* bias, const float* statistics,
                          const float* hidden, const float* gate, const float* reduce, const float* expand, void* grad_x,
                          float* grad_weight, float* grad_bias, float* grad_gate, float* grad_hidden) {
-  return with_activation(activation, [&](auto act) {
+  return with_known_activation(activation, [&](auto act) {
     return with_values(bf16, [&](auto value) {
       using T = decltype(value);
       return norm_excite_backward_of<decltype(act)::value>(*s, threads, static_cast<const T*>(grad),

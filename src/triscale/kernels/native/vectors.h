@@ -93,15 +93,26 @@ TRISCALE_INLINE Vec widen(Halves bits) {
 #endif
 }
 
-// To nearest, ties to even, as PyTorch rounds; what is no number stays none.
+// The bits of a float, or of a vector of them, as bf16: to nearest, ties to even, as PyTorch rounds; what is no number stays
+// none.
+template <class V, class Bits>
+TRISCALE_INLINE Bits narrow_bits(V v, Bits bits) {
+  const Bits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  return v == v ? rounded : (bits >> 16) | 0x40;
+}
+
+// A single value; it stays what it is where it is denormal, which the processor's own instruction takes for 0.
+inline Bf16 narrow(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  return {static_cast<uint16_t>(narrow_bits(value, bits))};
+}
+
 TRISCALE_INLINE Halves narrow(Vec v) {
 #if defined(__AVX512BF16__)
   return (Halves)_mm512_cvtneps_pbh((__m512)v);
 #else
-  Words bits = (Words)v;
-  Words rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  Words kept = v == v ? rounded : (bits >> 16) | 0x40;
-  return __builtin_convertvector(kept, Halves);
+  return __builtin_convertvector(narrow_bits(v, (Words)v), Halves);
 #endif
 }
 
@@ -170,6 +181,16 @@ TRISCALE_INLINE void store(Bf16* p, Vec v, First lanes) {
   for (int i = 0; i < lanes.count; i++) p[i].bits = bits[i];
 }
 #endif
+
+// A vector from values in memory, computed with as V.
+template <class V>
+struct Get {
+  template <class X>
+  static TRISCALE_INLINE V from(const X* p) {
+    return load(p, Full{});
+  }
+  static TRISCALE_INLINE V all_of(float value) { return all(value); }
+};
 
 // As T keeps it.
 template <class T>
@@ -253,6 +274,24 @@ class Pairs {
   Vec one_, two_, four_;  // what 1, 2 and 4 of them amount to, and wait for as many more
 };
 
+// 2^f for |f| ≤ 1/2, by minimax polynomials of the relative error.
+template <class T>
+TRISCALE_INLINE Vec exp2_near_0(Vec f) {
+  Vec q;
+  if (sizeof(T) == 4) {
+    q = f * 1.327647198e-3f + 9.675541334e-3f;
+    q = q * f + 5.550713274e-2f;
+    q = q * f + 2.402211972e-1f;
+    q = q * f + 6.931469671e-1f;
+    q = q * f + 1.0f;
+  } else {
+    q = f * 5.517166907e-2f + 2.426111222e-1f;
+    q = q * f + 6.932609855e-1f;
+    q = q * f + 9.999280735e-1f;
+  }
+  return q;
+}
+
 // 2^t, to 2e-7 of itself; for bf16, whose own step is 4e-3, to 8e-5.
 template <class T>
 TRISCALE_INLINE Vec exp2(Vec t) {
@@ -268,19 +307,7 @@ TRISCALE_INLINE Vec exp2(Vec t) {
   Ints n = (Ints)shifted - 0x4b400000;
   Vec f = t - (shifted - magic);
 #endif
-  // Minimax polynomials of 2^f for |f| ≤ 1/2, relative error.
-  Vec q;
-  if (sizeof(T) == 4) {
-    q = f * 1.327647198e-3f + 9.675541334e-3f;
-    q = q * f + 5.550713274e-2f;
-    q = q * f + 2.402211972e-1f;
-    q = q * f + 6.931469671e-1f;
-    q = q * f + 1.0f;
-  } else {
-    q = f * 5.517166907e-2f + 2.426111222e-1f;
-    q = q * f + 6.932609855e-1f;
-    q = q * f + 9.999280735e-1f;
-  }
+  const Vec q = exp2_near_0<T>(f);
 #if defined(__AVX512F__)
   return (Vec)_mm512_scalef_ps((__m512)q, (__m512)n);
 #else

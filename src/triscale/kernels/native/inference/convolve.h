@@ -188,12 +188,12 @@ struct Conv {
     return sizeof(V) / sizeof(Sum<T>);
   }
 
-  template <class V, int ACTIVATION>
+  template <class V, Activation ACT>
   static void activate(Sum<T>* sums, long count) {
-    for (long i = 0; i < count; i++, sums += lanes<V>()) store(sums, activated<T, ACTIVATION>(Get<V>::from(sums)), Full{});
+    for (long i = 0; i < count; i++, sums += lanes<V>()) store(sums, activated<T, ACT>(Get<V>::from(sums)), Full{});
   }
 
-  template <class V, int COUNT, int ACTIVATION, bool ADD>
+  template <class V, int COUNT, Activation ACT, bool ADD>
   static void write(const Sum<T>* sums, long rows, long apart, const Call& call, long out) {
     const T* residual = static_cast<const T*>(call.residual);
     T* to = static_cast<T*>(call.output);
@@ -201,7 +201,7 @@ struct Conv {
       TRISCALE_UNROLL for (long v = 0; v < COUNT; v++, sums += lanes<V>()) {
         V value = Get<V>::from(sums);
         if (ADD) value += Get<V>::from(residual + out + v * lanes<V>());
-        store(to + out + v * lanes<V>(), activated<T, ACTIVATION>(value), Full{});
+        store(to + out + v * lanes<V>(), activated<T, ACT>(value), Full{});
       }
     }
   }

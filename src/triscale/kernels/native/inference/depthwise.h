@@ -120,14 +120,14 @@ Filter<X, Y> find_filter(const Layer& layer, long width) {
 
 // Activates COUNT vectors V of so many pixels and puts them where they belong. sums: where those from `fresh` on are added
 // to, or null.
-template <class T, int ACTIVATION, class V, int COUNT>
+template <class T, Activation ACT, class V, int COUNT>
 void settle(const Sum<T>* from, long pixels, long fresh, T* to, long apart, Vec* sums) {
   constexpr long kValues = sizeof(V) / sizeof(Sum<T>);
   V sum[COUNT] = {};
   auto put = [&](long begin, long end, bool counts) {
     for (long i = begin; i < end; i++) {
       TRISCALE_UNROLL for (int v = 0; v < COUNT; v++) {
-        const V value = activated<T, ACTIVATION>(Get<V>::from(from + (i * COUNT + v) * kValues));
+        const V value = activated<T, ACT>(Get<V>::from(from + (i * COUNT + v) * kValues));
         if (counts) sum[v] += value;
         store(to + i * apart + v * kValues, value, Full{});
       }

@@ -15,16 +15,6 @@ struct Summed {
   typedef float type;
 };
 
-// A vector from values in memory, computed with as V.
-template <class V>
-struct Get {
-  template <class X>
-  static TRISCALE_INLINE V from(const X* p) {
-    return load(p, Full{});
-  }
-  static TRISCALE_INLINE V all_of(float value) { return all(value); }
-};
-
 // Adds a vector to sums in single precision, which are as many vectors of floats as it takes.
 TRISCALE_INLINE void add_to_sums(Vec* sums, Vec v) { sums[0] += v; }
 
@@ -147,6 +137,7 @@ TRISCALE_INLINE Half16 cut(Half16 v, Half16 low, Half16 high) {
   return (Half16)_mm256_min_ph((__m256h)high, _mm256_max_ph((__m256h)low, (__m256h)v));
 }
 
+// As in activations.h.
 TRISCALE_INLINE Half32 above_whole(Half32 t) { return (Half32)_mm512_reduce_ph((__m512h)t, 0x09); }
 TRISCALE_INLINE Half16 above_whole(Half16 t) { return (Half16)_mm256_reduce_ph((__m256h)t, 0x09); }
 TRISCALE_INLINE Half32 times_power(Half32 q, Half32 t) { return (Half32)_mm512_scalef_ph((__m512h)q, (__m512h)t); }
@@ -154,19 +145,6 @@ TRISCALE_INLINE Half16 times_power(Half16 q, Half16 t) { return (Half16)_mm256_s
 TRISCALE_INLINE Half32 inverse(Half32 v) { return (Half32)_mm512_rcp_ph((__m512h)v); }
 TRISCALE_INLINE Half16 inverse(Half16 v) { return (Half16)_mm256_rcp_ph((__m256h)v); }
 
-// v / (1 + e^-v), as in product.h, to some 2^-10 of itself. Where e^-v overflows, below -11, it is −0.
-template <class V>
-TRISCALE_INLINE V silu_of_halves(V v) {
-  const V t = v * static_cast<_Float16>(-1.442695041f), f = above_whole(t);
-  V q = f * static_cast<_Float16>(7.802433e-2f) + static_cast<_Float16>(2.260671e-1f);
-  q = q * f + static_cast<_Float16>(6.958338e-1f);
-  q = q * f + static_cast<_Float16>(9.999252e-1f);
-  return v * inverse(static_cast<_Float16>(1) + times_power(q, t));
-}
-template <class T>
-TRISCALE_INLINE Half32 silu(Half32 v) { return silu_of_halves(v); }
-template <class T>
-TRISCALE_INLINE Half16 silu(Half16 v) { return silu_of_halves(v); }
 #endif
 
 template <class T>

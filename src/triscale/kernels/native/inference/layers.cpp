@@ -8,6 +8,8 @@
 using namespace triscale::inference;
 
 #include "inference/halves.h"
+#include "activations.h"
+#include "inference/pack.h"
 #include "inference/product.h"
 #include "inference/tiles.h"
 #include "inference/convolve.h"

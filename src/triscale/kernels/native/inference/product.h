@@ -1,9 +1,8 @@
 // The product under every dense convolution: a few pixels times two vectors of outputs stay in registers while all
 // inputs pass by. Included by layers.cpp.
 //
-// Weights lie as panels of two vectors of outputs (the last may be one), each with all its inputs in order. bf16 goes in
-// pairs of inputs, as VDPBF16PS takes them, and is summed in single precision; fp16 too, and is summed as fp16. Where there
-// are matrix tiles, bf16 is multiplied by those: see tiles.h.
+// Weights lie as pack.h has them. bf16 is multiplied in pairs of inputs, by VDPBF16PS, and summed in single precision; fp16
+// too, and is summed as fp16. Where there are matrix tiles, bf16 is multiplied by those: see tiles.h.
 
 #pragma once
 
@@ -11,49 +10,7 @@ namespace triscale {
 namespace TRISCALE_ISA {
 namespace {
 
-constexpr int kPixelsAtOnce = kRegisters == 32 ? 14 : 6;  // pixels at once
-constexpr int kPair = 2 * kLanes;                 // outputs of a whole panel
-
-// The values of one step of T: a single input, or a pair.
-template <class T>
-constexpr long step_of() {
-  return sizeof(T) == 4 ? 1 : 2;
-}
-
-#if defined(TRISCALE_TILES)
-constexpr bool kTiles = true;
-#else
-constexpr bool kTiles = false;
-#endif
-
-// A matrix tile takes up to 32 inputs of bf16 from each pixel. Those of a run are cut into as few parts as can be, each of
-// whole lines of the cache where pixels are, else as even as they come.
-struct Depths {
-  long count, depth;
-
-  explicit Depths(long inputs) : count((inputs + 31) / 32), depth(32) {
-    if (filled(inputs) % 32 != 0) depth = round_up((inputs + count - 1) / count, 2);
-  }
-};
-
-// So many inputs of a run have weights: whole steps, or whole tiles, filled up with zeros.
-template <class T>
-long padded(long inputs) {
-  if constexpr (kTiles && Same<T, Bf16>::value) {
-    const Depths parts(inputs);
-    return parts.count * parts.depth;
-  }
-  return round_up(inputs, step_of<T>());
-}
-
-struct WeightPanels {
-  long outputs;  // whole vectors
-
-  explicit WeightPanels(long outputs_) : outputs(round_up(outputs_, kLanes)) {}
-  long count() const { return (outputs + kPair - 1) / kPair; }
-  long vectors(long panel) const { return min_of(kPair, outputs - panel * kPair) / kLanes; }
-};
-
+constexpr int kPixelsAtOnce = kRegisters == 32 ? 14 : 6;
 // Where the inputs of a pixel lie: `taps` runs of `inputs` values each, the first at 0, the others at `offsets`.
 struct Window {
   long taps, inputs;
@@ -333,104 +290,6 @@ class TileProduct {
   const Window& window_;
   Product<T> short_[2], tall_[2];
 };
-
-// Packs the weights of (taps, inputs), whose rows of outputs lie where `place` says, as panels; each tap's inputs are
-// filled up to whole steps of T. In half precision a pair of inputs stands side by side for each output.
-TRISCALE_INLINE void put(float* to, float value) { *to = value; }
-TRISCALE_INLINE void put(Bf16* to, float value) {
-  uint32_t bits;
-  memcpy(&bits, &value, sizeof bits);
-  to->bits = static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
-template <class T, class Place>
-void pack_panels(const float* from, long taps, long inputs, long outputs, Place place, T* to) {
-  const WeightPanels panels(outputs);
-  constexpr long kStep = step_of<T>();
-  const long filled_up = padded<T>(inputs);
-  for (long panel = 0; panel < panels.count(); panel++) {
-    const long width = panels.vectors(panel) * kLanes, first = panel * kPair;
-    for (long tap = 0; tap < taps; tap++) {
-      for (long i = 0; i < filled_up; i += kStep) {
-        for (long j = 0; j < width; j++) {
-          const long output = first + Order<T>::output(j, width);
-          for (long k = 0; k < kStep; k++) {
-            const bool there = i + k < inputs && output < outputs;
-            put(to++, there ? from[place(tap, i + k) * outputs + output] : 0.0f);
-          }
-        }
-      }
-    }
-  }
-}
-
-// Packs biases in the order of the panels' outputs, and zeros up to `filled` places.
-template <class T>
-void pack_bias(const float* from, long outputs, float* to) {
-  const WeightPanels panels(outputs);
-  memset(to, 0, filled(panels.outputs) * sizeof(float));
-  for (long panel = 0; panel < panels.count(); panel++) {
-    const long width = panels.vectors(panel) * kLanes, first = panel * kPair;
-    for (long j = 0; j < width; j++) {
-      const long output = first + Order<T>::output(j, width);
-      if (output < outputs) to[first + j] = from[output];
-    }
-  }
-}
-
-// v / (1 + e^-v), for fp32 to 3e-7 of itself and for bf16, whose own step is 4e-3, to 1.4e-4. Where e^-v overflows it is −0.
-template <class T>
-TRISCALE_INLINE Vec silu(Vec v) {
-#if defined(__AVX512F__)
-  const Vec t = v * -1.442695041f;
-  if (sizeof(T) == 4) {
-    const Vec n = (Vec)_mm512_roundscale_ps((__m512)t, 0x08), f = t - n;
-    Vec q = f * 1.327647198e-3f + 9.675541334e-3f;  // as in vectors.h
-    q = q * f + 5.550713274e-2f;
-    q = q * f + 2.402211972e-1f;
-    q = q * f + 6.931469671e-1f;
-    q = q * f + 1.0f;
-    // Divisions take turns with products: faster than an estimate and its Newton step.
-    return v / (1.0f + (Vec)_mm512_scalef_ps((__m512)q, (__m512)n));
-  }
-  const Vec f = (Vec)_mm512_reduce_ps((__m512)t, 0x09);  // t less the whole number below, which scalef takes
-  Vec q = f * 7.802433e-2f + 2.260671e-1f;  // minimax, relative, for 0 ≤ f ≤ 1
-  q = q * f + 6.958338e-1f;
-  q = q * f + 9.999252e-1f;
-  return v * (Vec)_mm512_rcp14_ps((__m512)(1.0f + (Vec)_mm512_scalef_ps((__m512)q, (__m512)t)));
-#else
-  return v * logistic<T>(v);
-#endif
-}
-
-// A vector after an activation. T: how exactly.
-template <class T, int ACTIVATION, class V>
-TRISCALE_INLINE V activated(V v) {
-  const V zero = Get<V>::all_of(0), six = Get<V>::all_of(6);
-  // Compared so that what is no number stays none.
-  if (ACTIVATION == kRelu) return v < zero ? zero : v;
-  if (ACTIVATION == kRelu6) {
-    const V positive = v < zero ? zero : v;
-    return positive > six ? six : positive;
-  }
-  if (ACTIVATION == kHardswish) {
-    const V shifted = v + Get<V>::all_of(3), positive = shifted < zero ? zero : shifted;
-    return v * (positive > six ? six : positive) * Get<V>::all_of(1.0f / 6.0f);
-  }
-  if (ACTIVATION == kSilu) return silu<T>(v);
-  return v;
-}
-
-template <class Call>
-TRISCALE_INLINE void with_activation(long activation, Call call) {
-  switch (activation) {
-    case kRelu: return call(Number<kRelu>{});
-    case kRelu6: return call(Number<kRelu6>{});
-    case kHardswish: return call(Number<kHardswish>{});
-    case kSilu: return call(Number<kSilu>{});
-    default: return call(Number<kNone>{});
-  }
-}
 
 }  // namespace
 }  // namespace TRISCALE_ISA
