@@ -87,6 +87,33 @@ struct OwnRoom {
   }
 };
 
+// What both passes compute with: the sums that a pass begins with, each image's own, and what all images share.
+class ExciteRoom {
+ public:
+  // sums: their bytes, of whole cache lines.
+  ExciteRoom(const ExciteShape& s, const Periods& p, long sums)
+      : shape_(s), periods_(p), own_begin_(sums), own_size_(round_up(OwnRoom::size(p, s), 64)),
+        scratch_(shared_begin() + (Affine::size(p) + Layers::size(s.channels, s.squeezed)) * sizeof(float)) {}
+  bool ok() const { return scratch_.ok(); }
+  double* sums(long offset) const { return scratch_.at<double>(offset); }
+  OwnRoom own(long image) const { return {periods_, shape_, scratch_.at<char>(own_begin_ + image * own_size_)}; }
+  Affine affine(const float* weight, const float* bias, const float* statistics) const {
+    return {periods_, weight, bias, statistics, shared()};
+  }
+  Layers layers(const float* reduce, const float* expand) const {
+    return {reduce, expand, shape_.channels, shape_.squeezed, shared() + Affine::size(periods_)};
+  }
+
+ private:
+  long shared_begin() const { return own_begin_ + shape_.images * own_size_; }
+  float* shared() const { return scratch_.at<float>(shared_begin()); }
+
+  const ExciteShape& shape_;
+  const Periods& periods_;
+  const long own_begin_, own_size_;
+  const Scratch scratch_;
+};
+
 // y = a·gate, for a = activation((x − mean)·rstd·weight + bias) and gate = σ(expand·activation(reduce·averages of a)).
 // statistics: as norm's; pooled, gate: (images, channels); hidden: (images, squeezed), before the activation.
 template <Activation ACT, class T>
@@ -96,17 +123,14 @@ int norm_excite_of(const ExciteShape& s, double epsilon, int threads, const T* x
   const long rows = s.images * s.pixels, values = s.pixels * s.channels;
   const Periods p(rows, s.channels);
   if (int failed = statistics_of(x, rows, p, epsilon, threads, statistics)) return failed;
-  const long own_size = round_up(OwnRoom::size(p, s), 64);
-  const long shared = (Affine::size(p) + Layers::size(s.channels, s.squeezed)) * sizeof(float);
-  Scratch scratch(s.images * own_size + shared);
-  if (!scratch.ok()) return kNoMemory;
-  float* room = scratch.at<float>(s.images * own_size);
-  const Affine affine(p, weight, bias, statistics, room);
-  const Layers layers(reduce, expand, s.channels, s.squeezed, room + Affine::size(p));
+  const ExciteRoom room(s, p, 0);
+  if (!room.ok()) return kNoMemory;
+  const Affine affine = room.affine(weight, bias, statistics);
+  const Layers layers = room.layers(reduce, expand);
   for_each(s.images, threads, [&](long n) {
     const T* image = x + n * values;
     T* out = y + n * values;
-    const OwnRoom own(p, s, scratch.at<char>(n * own_size));
+    const OwnRoom own = room.own(n);
     in_groups<kGroupOf<T>>(0, values, p.length, [&](auto rows, long at, long c, auto lanes) {
       const Vec mean = load(affine.mean + c, Full{}), factor = load(affine.factor + c, Full{});
       const Vec shift = load(affine.bias + c, Full{});
@@ -153,18 +177,16 @@ int norm_excite_backward_of(const ExciteShape& s, int threads, const T* grad, co
                             float* grad_gate, float* grad_hidden) {
   const long rows = s.images * s.pixels, values = s.pixels * s.channels;
   const Periods p(rows, s.channels);
-  const long own_size = round_up(OwnRoom::size(p, s), 64), sums_size = round_up(2 * s.channels * sizeof(double), 64);
-  const long shared = (Affine::size(p) + Layers::size(s.channels, s.squeezed)) * sizeof(float);
-  Scratch scratch((s.images + 1) * sums_size + s.images * own_size + shared);
-  if (!scratch.ok()) return kNoMemory;
-  float* room = scratch.at<float>((s.images + 1) * sums_size + s.images * own_size);
-  const Affine affine(p, weight, bias, statistics, room);
-  const Layers layers(reduce, expand, s.channels, s.squeezed, room + Affine::size(p));
+  const long sums_size = round_up(2 * s.channels * sizeof(double), 64);
+  const ExciteRoom room(s, p, (s.images + 1) * sums_size);
+  if (!room.ok()) return kNoMemory;
+  const Affine affine = room.affine(weight, bias, statistics);
+  const Layers layers = room.layers(reduce, expand);
   for_each(s.images, threads, [&](long task) {
     const long n = s.images - 1 - task;
     const T *image = x + n * values, *from = grad + n * values;
     T* out = grad_x + n * values;
-    const OwnRoom own(p, s, scratch.at<char>((s.images + 1) * sums_size + n * own_size));
+    const OwnRoom own = room.own(n);
     // What the gate gets; and the activation's slope, which waits where the gradient will be.
     in_groups<kGroupOf<T>>(0, values, p.length, [&](auto rows, long at, long c, auto lanes) {
       const Vec mean = load(affine.mean + c, Full{}), factor = load(affine.factor + c, Full{});
@@ -216,14 +238,14 @@ int norm_excite_backward_of(const ExciteShape& s, int threads, const T* grad, co
       store(sums + c, sum, Full{});
       store(sums + p.length + c, product, Full{});
     }, [&] { drain(sums, 2 * p.length, own.totals); });
-    double* found = scratch.at<double>((n + 1) * sums_size);
+    double* found = room.sums((n + 1) * sums_size);
     fold(own.totals, p, found);
     fold(own.totals + p.length, p, found + s.channels);
   });
-  double* sums = scratch.at<double>(0);
+  double* sums = room.sums(0);
   for (long c = 0; c < 2 * s.channels; c++) {
     sums[c] = 0;
-    for (long n = 0; n < s.images; n++) sums[c] += scratch.at<double>((n + 1) * sums_size)[c];
+    for (long n = 0; n < s.images; n++) sums[c] += room.sums((n + 1) * sums_size)[c];
   }
   return norm_gradients(p, rows, threads, affine, weight, statistics, sums, x, grad_x, grad_weight, grad_bias,
                         [&](long at, Vec, long, auto lanes) { return load(grad_x + at, lanes); });
