@@ -56,7 +56,9 @@ struct Periods {
   // (channels) → (length).
   template <class Value>
   void repeat(float* out, Value value) const {
-    for (long i = 0; i < length; i++) out[i] = static_cast<float>(value(i % channels));
+    for (long i = 0; i < length; i += channels) {  // no i % channels: divisions show where tensors are small
+      for (long c = 0; c < channels; c++) out[i + c] = static_cast<float>(value(c));
+    }
   }
 
   // `in_groups` for a chunk; what is left of the tensor comes with the last.
