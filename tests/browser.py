@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from waiting import until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = (
@@ -116,12 +117,8 @@ def browsing(profile: Path) -> Iterator[Tab]:
 
 
 def _port(profile: Path, process: "subprocess.Popen[bytes]") -> int:
-    end = time.monotonic() + PATIENCE
     file = profile / "DevToolsActivePort"
-    while not (file.exists() and file.read_text().count("\n")):
-        assert process.poll() is None, "the browser ended"
-        assert time.monotonic() < end, "the browser does not start"
-        time.sleep(0.02)
+    assert until(lambda: file.exists() and file.read_text().count("\n") > 0, process), "the browser ended"
     return int(file.read_text().split("\n")[0])
 
 

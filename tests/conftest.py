@@ -17,7 +17,7 @@ from web import Server
 from triscale.cli.main import run
 from triscale.data import Data, read
 from triscale.fitting import Fitted, fit
-from triscale.trials import Ledger
+from triscale.trials import Ledger, driving
 
 Answer = tuple[int, str, str]
 
@@ -53,6 +53,12 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
     """A new one of a study, in the test's own folder."""
     with closing(Ledger(tmp_path / "ledger.db", "study")) as ledger:
         yield ledger
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver of trials looks so often that a small one is met in its middle."""
+    monkeypatch.setattr(driving, "LOOKED", 0.02)
 
 
 @pytest.fixture(scope="session")

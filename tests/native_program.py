@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -16,6 +17,8 @@ from triscale.nn import Network, build
 
 Array = npt.NDArray[np.float64]
 Single = npt.NDArray[np.float32]
+
+NETWORKS = ("efficientnet_b0", "efficientnet_lite0", "mobilenet_v1", "mnasnet_a1", "resnet18", "resnet50")
 
 
 def _sigmoid(x: Array) -> Array:
@@ -212,3 +215,9 @@ def as_near_as_pytorch(found: npt.NDArray[np.floating], network: Network, x: Sin
     """To what double precision gives: a network can make much of the last digit, and then does so of PyTorch's too."""
     wanted = answered(network, x)
     assert furthest(found, wanted) < 1e-5 + 8 * furthest(answered(network, x, torch.float32), wanted)
+
+
+def spoiled(plan: Plan, row: int, field: int, value: int) -> Plan:
+    layers = plan.layers.copy()
+    layers[row, field] = value
+    return replace(plan, layers=layers)

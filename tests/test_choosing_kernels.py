@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from kernel_switch import switch_kernels
 from tiny import CPU, FAIR, KERNELS, LOOK, TINY, some_digits
 from trainings import NOISY, network, results
 
@@ -55,12 +56,6 @@ def missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRISCALE_KERNELS", raising=False)
     found = library.Status(None, "they were not compiled")
     monkeypatch.setattr(library, "load", lambda: (None, found))
-
-
-def setting(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    """TRISCALE_KERNELS as a new process finds it."""
-    monkeypatch.setenv("TRISCALE_KERNELS", value)
-    monkeypatch.setattr(library, "load", library.load.__wrapped__)
 
 
 @pytest.fixture
@@ -250,7 +245,7 @@ def test_where_kernels_are_missing_planning_takes_pytorch_and_says_so_once(missi
 
 
 def test_where_kernels_are_switched_off_planning_takes_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
-    setting(monkeypatch, "off")
+    switch_kernels(monkeypatch, "off")
     assert fastest_machine(build(TINY), 2, HERE).kernels == ()
     assert fixed_kernels(build(TINY)) == ()
     assert describe()["kernels"] == "none: TRISCALE_KERNELS is off"
@@ -260,7 +255,7 @@ def test_where_kernels_are_switched_off_planning_takes_pytorch(monkeypatch: pyte
 def test_a_wrong_setting_is_one_line_before_anything_is_measured(
     monkeypatch: pytest.MonkeyPatch, triscale: Run, digits: Path, tmp_path: Path, verb: str, how: tuple[str, ...]
 ) -> None:
-    setting(monkeypatch, "maybe")
+    switch_kernels(monkeypatch, "maybe")
     code, _, err = triscale(verb, digits, *how, "--out", tmp_path / "run")
     assert code == 2
     assert err.strip() == "triscale: TRISCALE_KERNELS='maybe' is neither on nor off"

@@ -3,23 +3,14 @@
 import signal
 import socket
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from waiting import until
 from web import CONTENT, DATE, OTHER, Asked, Manners, Server, digest, leave_part, names, part_of, start_process
 
 from triscale.errors import TriscaleError
 from triscale.weights.downloading import download
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    for _ in range(2000):
-        if condition():
-            return
-        time.sleep(0.01)
-    pytest.fail("never came true")
 
 
 def test_an_interruption_leaves_what_had_come_and_the_next_call_fetches_the_rest(server: Server, place: Path) -> None:
@@ -36,7 +27,7 @@ def test_an_interruption_leaves_what_had_come_and_the_next_call_fetches_the_rest
 def test_a_killed_process_loses_nothing_that_had_come(server: Server, place: Path) -> None:
     server.manners.hang_after = 500_000
     process = start_process(server, place)
-    wait_for(lambda: part_of(place).exists() and part_of(place).stat().st_size == 500_000)
+    until(lambda: part_of(place).exists() and part_of(place).stat().st_size == 500_000)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not place.exists()

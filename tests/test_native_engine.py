@@ -21,7 +21,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from native_program import answered, as_near_as_pytorch, furthest, pictures, planned
+from native_program import NETWORKS, answered, as_near_as_pytorch, furthest, pictures, planned, spoiled
 from specs import architectures
 from tiny import TINY
 from waiting import LONGEST
@@ -39,8 +39,6 @@ pytestmark = [
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.skipif(available().isa is None, reason=f"no native engine: {available().why}"),
 ]
-
-NETWORKS = ("efficientnet_b0", "efficientnet_lite0", "mobilenet_v1", "mnasnet_a1", "resnet18", "resnet50")
 
 
 @cache
@@ -338,12 +336,6 @@ def test_an_engine_needs_its_plan_no_more() -> None:
     blob[:] = np.nan
     with engine:
         assert engine(IMAGES).tobytes() == wanted.tobytes()
-
-
-def spoiled(plan: Plan, row: int, field: int, value: int) -> Plan:
-    layers = plan.layers.copy()
-    layers[row, field] = value
-    return replace(plan, layers=layers)
 
 
 @settings(max_examples=300)

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
-from native_program import answered, arrays, furthest, pictures, planned
+from native_program import NETWORKS, answered, arrays, furthest, pictures, planned
 from specs import architectures
-from test_native_engine import NETWORKS
 from tiny import TINY
 from unsteady import disturbed
 

@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from native_program import answered, pictures, planned
-from test_native_engine import NETWORKS
+from native_program import NETWORKS, answered, pictures, planned
 
 from triscale.arch import adapt, published
 from triscale.engines.native import Engine, available

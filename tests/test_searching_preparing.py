@@ -16,7 +16,7 @@ from triscale.costing import cost
 from triscale.data import Data
 from triscale.errors import UserError
 from triscale.searching import Asked, NetworkSpace, StageChoices, around, mnasnet
-from triscale.searching.preparing import _extremes, _space
+from triscale.searching.preparing import _space, extremes
 from triscale.searching.references import mini
 
 CPU = torch.device("cpu")
@@ -38,7 +38,7 @@ def every_point(space: NetworkSpace) -> tuple[Architecture, Architecture]:
 @given(network_spaces(most=2))
 @settings(max_examples=40)
 def test_the_extremes_are_those_of_all_points(space: NetworkSpace) -> None:
-    assert _extremes(space) == every_point(space)
+    assert extremes(space) == every_point(space)
 
 
 @pytest.mark.parametrize("name", ["mini", "mobilenet_v1", "mnasnet_a1", "resnet18", "resnet50"])
@@ -46,7 +46,7 @@ def test_the_extremes_of_the_shipped_spaces_are_those_of_all_points(name: str) -
     reference = mini() if name == "mini" else published(name)
     some = replace(reference, stages=reference.stages[:2])
     for space in (around(some), mnasnet(some)):
-        assert _extremes(space) == every_point(space)
+        assert extremes(space) == every_point(space)
 
 
 def test_a_space_of_many_values_is_not_gone_through_point_by_point() -> None:
@@ -61,7 +61,7 @@ def test_a_space_of_many_values_is_not_gone_through_point_by_point() -> None:
         repeats=tuple(range(-4, 12)),
     )
     space = NetworkSpace(mini(), (None, choices, None, choices))
-    smallest, largest = _extremes(space)
+    smallest, largest = extremes(space)
     assert len(space._built) < 20_000
     drawn = [cost(space.network(space.space.sample(Random(seed)))).macs for seed in range(50)]
     assert cost(smallest).macs < min(drawn)

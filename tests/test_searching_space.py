@@ -37,7 +37,7 @@ from triscale.costing.convolutions import squeezed
 from triscale.errors import UserError
 from triscale.nn import build
 from triscale.searching import Codes, NetworkSpace, Space, StageChoices, around, mnasnet, space_from_dict
-from triscale.searching.networks import Kind, _plainest_ratio, plainest, points, space_file
+from triscale.searching.networks import Kind, plainest, plainest_ratio, points, space_file
 from triscale.searching.references import mini
 
 MOBILE = published("mobilenet_v2")
@@ -464,9 +464,9 @@ def test_the_plainest_ratio_is_one_and_the_same_for_all_that_squeeze_alike(
     def channels(ratio: float) -> list[int]:
         return [squeezed(count, ratio) for count in inputs]
 
-    plain = _plainest_ratio(one, inputs)
+    plain = plainest_ratio(one, inputs)
     assert channels(plain) == channels(one)
-    assert (_plainest_ratio(other, inputs) == plain) == (channels(other) == channels(one))
+    assert (plainest_ratio(other, inputs) == plain) == (channels(other) == channels(one))
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4, 6, 7, 10, 12, 20])

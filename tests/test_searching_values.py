@@ -15,7 +15,7 @@ from triscale.searching import writing
 from triscale.searching.costs import Costs
 from triscale.searching.halving import FINAL, FINALISTS, Search
 from triscale.searching.objectives import Objective
-from triscale.searching.values import _explained, curve, full_runs, search_values
+from triscale.searching.values import curve, explained, full_runs, search_values
 from triscale.searching.writing import name_winner
 from triscale.trials import Trial
 
@@ -139,8 +139,8 @@ def test_a_reference_that_holds_the_limit_at_rest_is_worth_its_accuracy(
 
 
 def test_values_that_one_candidate_had_do_not_make_a_choice_explain_everything() -> None:
-    assert _explained([[0.1], [0.5], [0.9]]) == 0.0
-    assert _explained([[0.1], [0.5], [0.9, 0.901]]) == 0.0
+    assert explained([[0.1], [0.5], [0.9]]) == 0.0
+    assert explained([[0.1], [0.5], [0.9, 0.901]]) == 0.0
     several = [[0.1, 0.2], [0.7, 0.9, 0.8]]
-    assert 0.5 < _explained(several) < 1
-    assert _explained([*several, [0.4]]) == _explained(several)
+    assert 0.5 < explained(several) < 1
+    assert explained([*several, [0.4]]) == explained(several)

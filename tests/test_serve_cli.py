@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 from served import connected, everything, head, known, serving
+from waiting import until
 
 from triscale.errors import UserError
 from triscale.fitting import Fitted
@@ -81,12 +81,9 @@ def test_a_second_signal_ends_it_at_once(fitted: Fitted) -> None:
         with socket.create_connection(("127.0.0.1", port)) as connection:
             connection.sendall(b"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n")
             ready = f"{said['url']}/v2/health/ready"
-            end = time.monotonic() + PATIENCE
-            while "begun 2.0" not in httpx.get(f"{said['url']}/metrics").text:
-                assert time.monotonic() < end
+            until(lambda: "begun 2.0" in httpx.get(f"{said['url']}/metrics").text)
             server.send_signal(signal.SIGINT)
-            while httpx.get(ready).status_code != 503:
-                assert time.monotonic() < end
+            until(lambda: httpx.get(ready).status_code == 503)
             server.send_signal(signal.SIGINT)
             _, err = server.communicate(timeout=PATIENCE)
     assert server.returncode == 130
@@ -101,8 +98,7 @@ def test_what_got_no_answer_when_patience_ran_out_is_counted() -> None:
     assert server.unanswered == 0
     with ExitStack() as later, serving(known(), Limits(arrival=600, deadline=600)) as (server, port):
         later.enter_context(connected(port)).sendall(head(9))
-        while not server._state.begun:
-            time.sleep(0.01)
+        until(lambda: "begun 2.0" in httpx.get(f"http://127.0.0.1:{port}/metrics").text)  # the body's, and this one
         server.handle_exit(signal.SIGTERM, None)
         server.handle_exit(signal.SIGTERM, None)
     assert server.unanswered == 1

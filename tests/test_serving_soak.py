@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from served import PATIENCE, bright, connected, everything, fetch, gray, head, known, said, serving
+from waiting import until
 
 from triscale.serving import Limits
 
@@ -76,8 +77,5 @@ def test_whoever_asks_properly_is_answered_right_whatever_others_do() -> None:
         over.set()
         for attacker in attackers:
             attacker.join(PATIENCE)
-        end = time.monotonic() + PATIENCE
-        while server.server_state.connections:
-            assert time.monotonic() < end
-            time.sleep(0.05)
+        until(lambda: not server.server_state.connections)
         assert fetch(port, 7) == pytest.approx(bright(7), abs=1e-6)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from kernel_switch import switch_kernels
 from trainings import ENVIRONMENT, checkpoint, command, network, plan, results, started
 from waiting import LONGEST, until
 
@@ -194,12 +195,6 @@ def test_an_interrupted_fit_goes_on_in_whichever_of_its_two_trainings_it_was(
     assert json.loads(answer)["scratch"]["epochs"] == 2
 
 
-def switched(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    """TRISCALE_KERNELS as a new process finds it."""
-    monkeypatch.setenv("TRISCALE_KERNELS", value)
-    monkeypatch.setattr(library, "load", library.load.__wrapped__)
-
-
 @pytest.mark.skipif(library.status().isa is None, reason="no compiled kernels")
 def test_a_training_that_goes_on_with_other_kernels_says_so_and_its_run_and_card_name_all(
     triscale,  # noqa: ANN001
@@ -221,7 +216,7 @@ def test_a_training_that_goes_on_with_other_kernels_says_so_and_its_run_and_card
     assert kernels() == first
     off = "none: TRISCALE_KERNELS is off"
     with monkeypatch.context() as patch:
-        switched(patch, "off")
+        switch_kernels(patch, "off")
         signalled(patch, [signal.SIGTERM], 9)
         code, _, err = triscale(*on(err))
     assert code == 143
@@ -231,7 +226,7 @@ def test_a_training_that_goes_on_with_other_kernels_says_so_and_its_run_and_card
     ]
     assert kernels() == f"{first}, then {off}"
     with monkeypatch.context() as patch:
-        switched(patch, "off")
+        switch_kernels(patch, "off")
         signalled(patch, [signal.SIGTERM], 12)
         code, _, err = triscale(*on(err))
     assert code == 143
@@ -254,7 +249,7 @@ def test_a_training_without_own_kernels_goes_on_without_a_word_of_them(
 ) -> None:
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
-        switched(patch, "off")
+        switch_kernels(patch, "off")
         signalled(patch, [signal.SIGTERM], 3)
         code, _, err = triscale("train", digits, "--architecture", tiny, *WORDS, "--out", out)
     assert code == 143

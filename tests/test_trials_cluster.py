@@ -20,15 +20,11 @@ from triscale.data import Data
 from triscale.errors import TriscaleError, UserError
 from triscale.studies import DESIGNS, study
 from triscale.training.recipe import Cosine
-from triscale.trials import LEDGER, Cluster, Ledger, Pictures, Probe, Progress, Workers, cluster, driving, run_trial
+from triscale.trials import LEDGER, Cluster, Ledger, Pictures, Probe, Progress, Workers, cluster, run_trial
 from triscale.trials.attempting import Pace
 from triscale.trials.cluster import ROOMLESS, Needs, import_ray
 
-
-@pytest.fixture(autouse=True)
-def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The driver looks so often that small trials are met in their middle."""
-    monkeypatch.setattr(driving, "LOOKED", 0.02)
+pytestmark = pytest.mark.usefixtures("often")
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,9 @@ from triscale.data import Data
 from triscale.errors import TriscaleError
 from triscale.training.engine import peak_memory
 from triscale.training.recipe import Cosine
-from triscale.trials import Ledger, Outcome, Pictures, Probe, Progress, Workers, driving, run_trial
+from triscale.trials import Ledger, Outcome, Pictures, Probe, Progress, Workers, run_trial
+
+pytestmark = pytest.mark.usefixtures("often")
 
 DRIVER = Path(__file__).parent / "small_trials.py"
 COUNT = 4
@@ -42,12 +44,6 @@ def pool(data: Data) -> Iterator[Workers]:
     pool = Workers(data, 1)
     yield pool
     pool.close()
-
-
-@pytest.fixture(autouse=True)
-def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The driver looks so often that a small trial is met in its middle."""
-    monkeypatch.setattr(driving, "LOOKED", 0.02)
 
 
 class Killer:

@@ -3,13 +3,14 @@
 import subprocess
 import time
 from collections.abc import Callable
+from typing import Any
 
 LONGEST = 300.0  # seconds until a process is taken for one that hangs
 
 
 def until(
     ready: Callable[[], bool],
-    process: subprocess.Popen[str] | None = None,
+    process: subprocess.Popen[Any] | None = None,
     *,
     longest: float = LONGEST,
     every: float = 0.002,

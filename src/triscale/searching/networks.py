@@ -330,12 +330,12 @@ def _plainest_block(stage: Stage, inputs: int) -> Block:
         return block
     if block.squeeze_excite:
         seen = {inputs, stage.channels} if stage.repeats > 1 else {inputs}
-        return replace(block, squeeze_excite=_plainest_ratio(block.squeeze_excite, seen))
+        return replace(block, squeeze_excite=plainest_ratio(block.squeeze_excite, seen))
     alone = isinstance(block, FusedMBConv) and block.expansion == 1
     return Conv(block.kernel, block.activation) if alone else block
 
 
-def _plainest_ratio(ratio: float, inputs: Collection[int]) -> float:
+def plainest_ratio(ratio: float, inputs: Collection[int]) -> float:
     """The one ratio for all that squeeze so many input channels of blocks to the same numbers: the least that does,
     where one of these is more than a single channel; that is never less."""
     narrow = {count: squeezed(count, ratio) for count in inputs}

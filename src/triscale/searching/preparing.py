@@ -144,7 +144,7 @@ def _fewer_pixels(reference: Architecture, images: Data) -> str:
 def _check_reach(space: NetworkSpace, objective: Objective, device: torch.device, name: str) -> None:
     """Raises `UserError` where all networks of a file's space are about too small or too large: the search would draw
     for long and find none."""
-    (smallest, largest), (low, high) = map(cost, _extremes(space)), objective.band
+    (smallest, largest), (low, high) = map(cost, extremes(space)), objective.band
     costs = Costs(objective, space.reference, device).of(space.reference)
     shares = []
     for term, limit in objective.limits.items():
@@ -161,7 +161,7 @@ def _check_reach(space: NetworkSpace, objective: Objective, device: torch.device
         )
 
 
-def _extremes(space: NetworkSpace) -> tuple[Architecture, Architecture]:
+def extremes(space: NetworkSpace) -> tuple[Architecture, Architecture]:
     """The networks of the fewest and the most MACs, about: every stage is chosen as if it alone were free."""
     width, least, most = len(StageChoices.__slots__), list[int](), list[int]()
     for at in range(0, len(space.space.counts), width):

@@ -214,11 +214,11 @@ def learned(search: Search) -> list[dict[str, Any]]:
             {"value": values[code], "n": len(by_value[code]), "mean": _mean(by_value[code])}
             for code in sorted(by_value)
         ]
-        found.append({"choice": name, "values": rows, "explained": _explained(list(by_value.values()))})
+        found.append({"choice": name, "values": rows, "explained": explained(list(by_value.values()))})
     return sorted(found, key=lambda one: -one["explained"])
 
 
-def _explained(groups: Sequence[Sequence[float]]) -> float:
+def explained(groups: Sequence[Sequence[float]]) -> float:
     """The share of the variance between candidates that lies between the groups, corrected for their number (ω²). A
     group of one says nothing of the noise, and is left out; with fewer than two others there is no share."""
     groups = [group for group in groups if len(group) > 1]
