@@ -27,6 +27,7 @@ from search_values import (
     search,
     unfinished,
 )
+from shapes import differing_keys
 
 from triscale.arch import Bottleneck, MBConv, Stage, from_dict
 from triscale.costing import cost
@@ -501,6 +502,11 @@ def test_a_search_that_has_just_begun_makes_a_page() -> None:
     assert "Nothing yet no candidate has ended its first rung" in text
     assert "no training has ended" in text
     assert "too few candidates were tried" in text
+
+
+def test_what_files_of_an_earlier_version_lack_is_seen_wherever_it_stands() -> None:
+    missing = ["failed", "judged", "used_up", "candidates[].gain", "candidates[].runs[].final"]
+    assert sorted(differing_keys(search(), earlier())) == sorted([*missing, "reference.gain", "reference.runs[].final"])
 
 
 def test_of_an_earlier_version_a_single_candidate_with_a_single_seed_makes_a_page() -> None:
