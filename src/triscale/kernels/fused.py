@@ -4,8 +4,6 @@ squeeze-excite that comes next. The tensor between them is never stored; the bac
 As in `operators`, compiled where there is a kernel for it, else the twin.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -20,6 +18,7 @@ from triscale.kernels.checking import (
     check_statistics,
 )
 from triscale.kernels.operators import WINDOW, cast, empty_wide
+from triscale.kernels.passes import passes_for
 from triscale.kernels.registering import Context, Function, as_kernels_do, define, differentiable, empty, only_once
 from triscale.kernels.twins import Window
 
@@ -150,7 +149,7 @@ def _norm_excite_backward(
     check_grad(gate, pooled, x.shape[:2])
     check_gates(x, hidden, gate, reduce, expand)
     parameters = weight, bias, statistics, pooled, hidden, gate, reduce, expand
-    passes: Any = compiled if compiled.fits(x, *parameters) else twins
+    passes = passes_for(x, *parameters)
     grad_x, grad_weight, grad_bias, grad_gate, grad_hidden = passes.norm_excite_backward(
         grad, x, weight, bias, statistics, hidden, gate, reduce, expand, activation
     )

@@ -3,8 +3,6 @@
 Defined by `torch.library`, so that tracing, exporting and compiling see one operator each.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -20,6 +18,7 @@ from triscale.kernels.checking import (
     check_pointwise,
     check_statistics,
 )
+from triscale.kernels.passes import passes_for
 from triscale.kernels.registering import Context, Function, as_kernels_do, define, differentiable, empty, only_once
 from triscale.kernels.twins import Window
 
@@ -236,7 +235,7 @@ def _excite(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     check_excite(x, reduce, reduce_bias, expand, expand_bias)
     check_activation(activation)
-    passes: Any = compiled if compiled.fits(x, reduce, reduce_bias, expand, expand_bias) else twins
+    passes = passes_for(x, reduce, reduce_bias, expand, expand_bias)
     pooled = passes.pool(x)
     hidden, gate = passes.gates(pooled, (reduce, reduce_bias, expand, expand_bias), activation)
     return as_kernels_do(passes.scale(x, gate, None)), pooled, hidden, gate
@@ -255,7 +254,7 @@ def _excite_backward(
     check_grad(gate, pooled, x.shape[:2])
     check_activation(activation)
     check_gates(x, hidden, gate, reduce, expand)
-    passes: Any = compiled if compiled.fits(x, pooled, hidden, gate, reduce, expand) else twins
+    passes = passes_for(x, pooled, hidden, gate, reduce, expand)
     pixels = x.shape[2] * x.shape[3]
     grad_gate, grad_hidden, terms = passes.gates_backward(
         passes.dot(x, grad), hidden, gate, reduce, expand, activation, pixels
