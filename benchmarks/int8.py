@@ -18,21 +18,21 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from inference import machine
 from sklearn.datasets import load_sample_images
 
+from triscale.benching.machine import machine
 from triscale.data import Images
 from triscale.data.pictures import Memory
 from triscale.engines.runner import Runner
 from triscale.engines.table import graph_of, weights_of
 from triscale.errors import TriscaleError
+from triscale.evaluating.pairing import paired
 from triscale.evaluating.predictions import predict_images
 from triscale.exporting.calibrating import TARGETS, Target, runner_of
 from triscale.exporting.images import images_of
-from triscale.exporting.quantizing import MOST_LOST, quantize
+from triscale.exporting.quantizing import LOST_BY_ESTIMATE, quantize
 from triscale.models import Model, load
 from triscale.runs import RunDirectory
-from triscale.stats import PairedDifference
 
 CROPS, SIDE = 128, 400
 
@@ -90,7 +90,7 @@ def measure(name: str, engine: str, asked: argparse.Namespace) -> dict[str, Any]
             for one in graphs(model, done.graph, target, asked.threads)
         ]
         before, after = right
-        lost = PairedDifference(int((before & ~after).sum()), int((after & ~before).sum()), len(before))
+        lost = paired(before, after)
         found |= {"test_lost": lost.value, "test_lost_interval": list(lost.interval()), "test_n": lost.n}
         found["lines"].append(f"test: {before.mean():.2%} in fp32, {after.mean():.2%} in int8: lost {lost}")
     return found
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("names", nargs="+", metavar="NAME", help="a run, or whatever names a network")
     parser.add_argument("--engine", nargs="+", default=list(TARGETS), choices=list(TARGETS))
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--most-lost", type=float, default=100 * MOST_LOST, help="points of the gate (0.5)")
+    parser.add_argument("--most-lost", type=float, default=100 * LOST_BY_ESTIMATE, help="points of the gate (0.5)")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)

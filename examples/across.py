@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from triscale.evaluating.pairing import paired
 from triscale.stats import PairedDifference
 from triscale.trials import unpack
 
@@ -27,12 +28,12 @@ def row_of(contest: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     raise SystemExit(f"{contest}: has no {name}; there are {', '.join(row['name'] for row in found['rows'])}")
 
 
-def paired(first: str, second: str) -> PairedDifference:
+def compared(first: str, second: str) -> PairedDifference:
     """Of two records of which images were named right. Raises `SystemExit` where they are of other images."""
     a, b = unpack(first), unpack(second)
     if len(a) != len(b):
         raise SystemExit(f"the contests judged on {len(a):,} and {len(b):,} test images, which cannot be paired")
-    return PairedDifference(int((a & ~b).sum()), int((b & ~a).sum()), len(a))
+    return paired(a, b)
 
 
 def main() -> None:
@@ -47,7 +48,7 @@ def main() -> None:
         if one[key] != another[key]:
             print(f"{key}: {one[key]} and {another[key]}")
     for seed, (first, second) in enumerate(zip(a["right"], b["right"], strict=False)):
-        found = paired(first, second)
+        found = compared(first, second)
         print(f"seed {seed}: {asked.name} less {asked.other} {found}, p {found.p_value():.2g}")
 
 

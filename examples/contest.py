@@ -28,8 +28,9 @@ from triscale.arch import ZOO, Architecture, adapt, resolve, to_dict
 from triscale.cores import usable_cores
 from triscale.costing import cost
 from triscale.data import Data, image_resolution, read
+from triscale.evaluating.pairing import paired
 from triscale.scaling import Budget, scale_to
-from triscale.stats import Estimate, PairedDifference, Proportion
+from triscale.stats import Estimate, Proportion
 from triscale.studies.comparing import compare_arms, holm
 from triscale.training import find_recipe, regularised
 from triscale.training import resolve as resolve_recipe
@@ -106,8 +107,7 @@ def over_images(right: list[Bits]) -> tuple[list[list[float]], dict[int, dict[st
     """The same of a single seed: the bounds are what other test images would say of these trainings."""
     means = [Proportion(int(one.sum()), len(one)) for one in right]
     pairs = list(combinations(range(len(right)), 2))
-    split = [(right[i] & ~right[j], right[j] & ~right[i]) for i, j in pairs]
-    found = [PairedDifference(int(i.sum()), int(j.sum()), len(i)) for i, j in split]
+    found = [paired(right[i], right[j]) for i, j in pairs]
     corrected = holm(np.array([one.p_value() for one in found])) if found else []
     apart = {
         second: {**plain(Estimate(one.value, *one.interval())), "p": float(p)}

@@ -14,7 +14,7 @@ from triscale.units import format_bytes
 if TYPE_CHECKING:
     from triscale.exporting import Exported
 
-POINTS = 0.5  # `quantizing.MOST_LOST`, which would bring the engines along
+POINTS = 0.5  # `quantizing.LOST_BY_ESTIMATE`, which would bring the engines along
 
 
 def command(

@@ -9,6 +9,7 @@ import numpy as np
 
 from triscale.evaluating.calibration import calibration_difference
 from triscale.evaluating.measures import BALANCED, CALIBRATION, F1, LOSS, Measures, by_class, from_resamples, sampled
+from triscale.evaluating.pairing import paired
 from triscale.evaluating.resampling import Values, bootstrap, percentile
 from triscale.evaluating.table import Table
 from triscale.stats import Estimate, PairedDifference
@@ -47,9 +48,8 @@ class Comparison:
     """Two models on the same images: tables in the same order, their measures, and the differences, first less second.
 
     names: of the two models. data: where the images lie, if that is known. which: as in `Evaluation`. learned: of each
-    model, how many of the images it had learned from (None: nobody says). by_content: whether images were matched by
-    their content, or by name alone. The intervals of differences are those of pairs: both models saw the same images,
-    also in every resample.
+    model, how many of the images it had learned from (None: nobody says). The intervals of differences are those of
+    pairs: both models saw the same images, also in every resample.
     """
 
     names: tuple[str, str]
@@ -72,7 +72,7 @@ class Comparison:
     def difference(self) -> PairedDifference:
         """Of the accuracies; with McNemar's test."""
         first, second = (table.right for table in self.tables)
-        return PairedDifference(int((first & ~second).sum()), int((second & ~first).sum()), len(first))
+        return paired(first, second)
 
     @property
     def both(self) -> int:

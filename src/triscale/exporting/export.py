@@ -13,7 +13,7 @@ from triscale.errors import TriscaleError, UserError
 from triscale.exporting.checking import RELATIVE, SAME, Agreement, Difference, by_pytorch, check, first_difference
 from triscale.exporting.formats import LARGEST_WEIGHT, Format, find_format
 from triscale.exporting.images import Seen, batches_from, batches_of, images_of
-from triscale.exporting.quantizing import MOST_LOST, Quantized, quantize
+from triscale.exporting.quantizing import LOST_BY_ESTIMATE, Quantized, quantize
 from triscale.models import Model, learned
 from triscale.runs import RunDirectory, write_whole
 from triscale.weights import run_meant
@@ -40,7 +40,7 @@ def export(
     out: str | Path | None = None,
     images: str | Path | None = None,
     int8: bool = False,
-    most_lost: float = MOST_LOST,
+    most_lost: float = LOST_BY_ESTIMATE,
     progress: Progress | None = None,
 ) -> Exported:
     """The model as a file of another engine; nothing is written unless it agrees with PyTorch on real images.

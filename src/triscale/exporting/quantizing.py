@@ -19,6 +19,7 @@ from triscale.engines.latency import Latency
 from triscale.engines.runner import Array, Runner
 from triscale.engines.table import graph_of, weights_of
 from triscale.errors import TriscaleError, UserError
+from triscale.evaluating.pairing import paired
 from triscale.evaluating.predictions import predict_images
 from triscale.exporting.calibrating import TARGETS, Target, chosen, measure_ranges, runner_of, seen
 from triscale.exporting.rewriting import LARGEST, Ranges, Wiring, rewrite
@@ -28,7 +29,7 @@ from triscale.models import Model
 from triscale.stats import Estimate, PairedDifference, Proportion
 
 CALIBRATION, GATE, RANKED = 256, 10_000, 256  # images, at most
-MOST_LOST = 0.005  # of the accuracy
+LOST_BY_ESTIMATE = 0.005  # of the accuracy, at most; the interval may end above it
 BATCH = 64
 _GATE, _RANKED = 42, 43  # apart from what else is drawn by the same seed
 WARM_UP = 3  # images that are not timed
@@ -154,7 +155,7 @@ def quantize(
     gate: Images,
     *,
     engine: str = "onnxruntime",
-    most_lost: float = MOST_LOST,
+    most_lost: float = LOST_BY_ESTIMATE,
     threads: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -272,7 +273,7 @@ class _Gate:
         likeliest, n = self._likeliest(self.attempt.write(kept_tensors(kept))), len(self.labels)
         right = likeliest == self.labels
         self.tried += 1
-        lost = PairedDifference(int((self.right & ~right).sum()), int((right & ~self.right).sum()), n)
+        lost = paired(self.right, right)
         before, after = (Proportion(int(one.sum()), n) for one in (self.right, right))
         same = Proportion(int((likeliest == self.likeliest).sum()), n)
         self.last = _Found(tuple(kept), before, after, lost, same)
@@ -313,10 +314,8 @@ def _in_turns(runs: Sequence[Runner], x: Array, threads: int, target: Target) ->
     for one in passes:
         turns.warm_up(one, WARM_UP)
     taken = turns.take_turns([partial(turns.seconds, one) for one in passes], ENOUGH)
-    fp32, int8 = (
-        Latency.of(times, device="cpu", threads=threads, engine=target.name, precision=precision)
-        for times, precision in zip(taken, ("fp32", "int8"), strict=True)
-    )
+    told = partial(Latency.of, device="cpu", threads=threads, engine=target.name)
+    fp32, int8 = told(taken[0], precision="fp32"), told(taken[1], precision="int8")
     return fp32, int8, median_of([a - b for a, b in zip(*taken, strict=True)])
 
 

@@ -12,11 +12,12 @@ from triscale.data.chance import sample
 from triscale.engines import running
 from triscale.engines.native import available
 from triscale.errors import TriscaleError
+from triscale.evaluating.pairing import paired
 from triscale.models.model import Model
 from triscale.reporting.precision import half_of
 from triscale.stats import PairedDifference, Proportion
 
-MOST_LOST: Final = 0.005  # of the accuracy, and only where the whole interval lies below it: nobody asked to lose any
+LOST_AT_WORST: Final = 0.005  # of the accuracy, where the interval ends: nobody asked to lose any
 MOST = 5_000  # images
 SHARE = 0.01  # of the images that training looked at: what judging may take beside it
 BATCH = 256
@@ -37,7 +38,7 @@ class Half:
     why: str | None = None
     lost: PairedDifference | None = None
     same: Proportion | None = None
-    most_lost: float = MOST_LOST
+    most_lost: float = LOST_AT_WORST
 
     @property
     def holds(self) -> bool:
@@ -101,17 +102,17 @@ def judge_half(model: Model, held_out: Prepared, *, looked_at: int, seed: int) -
         exact, quick = _answers(model, some, precision)
     except (TriscaleError, MemoryError) as error:
         return Half(precision, " ".join(str(error).split()) or type(error).__name__)
-    right, still = (one == some.images.labels for one in (exact, quick))
+    labels = some.images.labels
     return Half(
         precision,
-        lost=PairedDifference(int((right & ~still).sum()), int((still & ~right).sum()), n),
+        lost=paired(exact == labels, quick == labels),
         same=Proportion(int((exact == quick).sum()), n),
     )
 
 
 def fewest() -> int:
     """With how many images half precision could hold, if it named all of them as fp32 does."""
-    return next(n for n in range(1, MOST) if PairedDifference(0, 0, n).interval()[1] <= MOST_LOST)
+    return next(n for n in range(1, MOST) if PairedDifference(0, 0, n).interval()[1] <= LOST_AT_WORST)
 
 
 def _answers(model: Model, images: Prepared, precision: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

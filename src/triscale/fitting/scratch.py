@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from triscale.evaluating import Predictions, predict_images
+from triscale.evaluating.pairing import paired
 from triscale.fitting.frozen import Frozen
 from triscale.fitting.judging import judge
 from triscale.fitting.listening import Listener
@@ -109,5 +110,4 @@ class _Watch(Watch):
 
 def _gain(fitted: Predictions, scratch: Predictions) -> PairedDifference:
     """By how much one is better than the other on the images that both were tested on."""
-    first, second = fitted.predicted == fitted.labels, scratch.predicted == scratch.labels
-    return PairedDifference(int((first & ~second).sum()), int((second & ~first).sum()), len(fitted.labels))
+    return paired(fitted.predicted == fitted.labels, scratch.predicted == scratch.labels)
