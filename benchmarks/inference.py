@@ -33,7 +33,7 @@ def to_fastest(case: Case) -> dict[str, tuple[str, Spread]]:
         if peers:
             best = min(peers, key=lambda name: statistics.median(case.taken[name]))
             ours = case.taken[f"{OURS} {precision}"]
-            found[precision] = best, Spread.of([a / b for a, b in zip(ours, case.taken[best], strict=True)])
+            found[precision] = best, Spread.of_ratios(ours, case.taken[best])
     return found
 
 

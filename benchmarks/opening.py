@@ -19,19 +19,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors.numpy
-from inference import between, machine, spread
+from inference import between
 
 from triscale.arch import Architecture, adapt, published, resolve
+from triscale.benching.machine import machine
 from triscale.data import Preprocess
 from triscale.engines.native import Plan, compile_plan
-from triscale.engines.native.opening import plan_of
 from triscale.models.model import new
 from triscale.scaling import RULES, Budget, solve
+from triscale.stats import Spread
 from triscale.units import parse_count
 
 Taken = dict[str, dict[str, list[float]]]
@@ -75,7 +77,7 @@ def plan_ways(folder: Path) -> dict[str, Callable[[], object]]:
 
     return {
         "compiled, tensors in memory": lambda: compile_plan(architecture, weights),
-        "read and compiled": lambda: plan_of(model),
+        "read and compiled": lambda: compile_plan(resolve(model), safetensors.numpy.load_file(model)),
         "digest of the model file alone": lambda: digest(model),
         "kept: digest, Plan.load": lambda: (digest(model), Plan.load(kept)),
         "kept: both digests, mapped": lambda: (digest(model), digest(blob), mapped()),
@@ -110,17 +112,17 @@ def children() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def measure(architecture: Architecture, rounds: int, processes: int) -> dict[str, Any]:
+def measure(architecture: Architecture, rounds: int, processes: int) -> dict[str, dict[str, Spread]]:
     with tempfile.TemporaryDirectory(prefix="triscale-opening-") as place:
         folder, channels = Path(place), architecture.channels
         look = Preprocess(architecture.resolution, channels, (0.5,) * channels, (0.25,) * channels)
         new(architecture, tuple(map(str, range(architecture.classes))), look).save(folder / "model.safetensors")
         taken = take_turns(plan_ways(folder), rounds, time.process_time)
         taken |= take_turns(process_ways(folder), processes, children)
-    return {name: {kind: spread(values) for kind, values in one.items()} for name, one in taken.items()}
+    return {name: {kind: Spread.of(values) for kind, values in one.items()} for name, one in taken.items()}
 
 
-def show(architecture: Architecture, found: Mapping[str, Any]) -> None:
+def show(architecture: Architecture, found: Mapping[str, Mapping[str, Spread]]) -> None:
     print(f"\n{architecture.name} at {architecture.resolution[0]}×{architecture.resolution[1]}")
     for name, one in found.items():
         print(f"  {name:32} wall {between(one['wall'], 1):26} CPU {between(one['CPU'], 1)}")
@@ -145,7 +147,7 @@ def main() -> None:
         if not asked.json:
             show(architecture, results[name])
     if asked.json:
-        print(json.dumps({"machine": machine(), "networks": results}))
+        print(json.dumps({"machine": machine(), "networks": results}, default=asdict))
 
 
 if __name__ == "__main__":

@@ -32,8 +32,8 @@ from triscale.engines.native import Availability, Engine, Plan, available, measu
 from triscale.engines.native import engine as engine_module
 from triscale.engines.native import library as library_module
 from triscale.engines.native.layers import NONE, Kind, Layer
-from triscale.engines.native.library import Precision
 from triscale.errors import TriscaleError, UserError
+from triscale.precision import Precision
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),

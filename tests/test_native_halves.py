@@ -14,8 +14,8 @@ from unsteady import disturbed
 
 from triscale.arch import Architecture, adapt, published
 from triscale.engines.native import Availability, Engine, available, compile_plan
-from triscale.engines.native.library import Precision
 from triscale.errors import UserError
+from triscale.precision import Precision
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from triscale.arch import Architecture, Basic, Conv, Head, MBConv, Stage, Stem
 from triscale.engines.native import Engine, available, compile_plan
-from triscale.engines.native.library import Precision
 from triscale.kernels.library import ISAS
 from triscale.nn import build
+from triscale.precision import Precision
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),

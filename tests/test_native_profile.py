@@ -21,12 +21,12 @@ from triscale.engines.native import Engine, Plan, available
 from triscale.engines.native import engine as engine_module
 from triscale.engines.native import profile as profile_module
 from triscale.engines.native.layers import NONE, Kind, Layer
-from triscale.engines.native.library import Precision
 from triscale.engines.native.profile import profile
 from triscale.engines.native.spending import PARTS, estimates
 from triscale.engines.native.spending import macs as macs_of
 from triscale.engines.native.variants import with_layers, without_activations, without_what_is_joined
 from triscale.errors import TriscaleError, UserError
+from triscale.precision import Precision
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),

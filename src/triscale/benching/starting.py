@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from triscale.engines.runner import Array
+from triscale.precision import Precision, check_precision
 
 Shape = tuple[int, int, int]
+Ready = tuple[Callable[[Array], object], Shape]
 
 
 class Laps:
@@ -32,10 +34,10 @@ class Laps:
         self.parts[part], self.last = now - self.last, now
 
 
-Start = Callable[[Path, str, int, Laps], tuple[Callable[[Array], object], Shape]]
+Start = Callable[[Path, Precision, int, Laps], Ready]
 
 
-def _native(file: Path, precision: str, threads: int, ended: Laps) -> tuple[Callable[[Array], object], Shape]:
+def _native(file: Path, precision: Precision, threads: int, ended: Laps) -> Ready:
     from triscale.engines.native import Engine, Plan
     from triscale.engines.native.library import find_precision
 
@@ -45,7 +47,7 @@ def _native(file: Path, precision: str, threads: int, ended: Laps) -> tuple[Call
     return engine, (plan.architecture.channels, *plan.architecture.resolution)
 
 
-def _torch(file: Path, precision: str, threads: int, ended: Laps) -> tuple[Callable[[Array], object], Shape]:
+def _torch(file: Path, precision: Precision, threads: int, ended: Laps) -> Ready:
     import torch
 
     from triscale.engines.pytorch import PyTorch
@@ -57,7 +59,7 @@ def _torch(file: Path, precision: str, threads: int, ended: Laps) -> tuple[Calla
     return PyTorch(model, precision=precision), (model.architecture.channels, *model.architecture.resolution)
 
 
-def _onnxruntime(file: Path, precision: str, threads: int, ended: Laps) -> tuple[Callable[[Array], object], Shape]:
+def _onnxruntime(file: Path, precision: Precision, threads: int, ended: Laps) -> Ready:
     from triscale.engines.onnx_runtime import OnnxRuntime, module
 
     module()
@@ -66,7 +68,7 @@ def _onnxruntime(file: Path, precision: str, threads: int, ended: Laps) -> tuple
     return run, run.sides()
 
 
-def _openvino(file: Path, precision: str, threads: int, ended: Laps) -> tuple[Callable[[Array], object], Shape]:
+def _openvino(file: Path, precision: Precision, threads: int, ended: Laps) -> Ready:
     from triscale.engines.open_vino import OpenVino, module
 
     module()
@@ -87,7 +89,7 @@ def main() -> None:
     """Of the engine that the command names."""
     engine, precision, file, threads = sys.argv[1:]
     ended = Laps()
-    run, shape = STARTS[engine](Path(file), precision, int(threads), ended)
+    run, shape = STARTS[engine](Path(file), check_precision(precision), int(threads), ended)
     x = np.zeros((1, *shape), np.float32)
     ended("load")
     run(x)

@@ -18,6 +18,7 @@ from triscale.errors import UserError
 from triscale.exporting import is_exported, opened
 from triscale.models import load
 from triscale.nn.network import Network
+from triscale.precision import Precision
 
 READS = {"onnx": ("onnxruntime", "openvino"), "openvino": ("openvino",)}  # formats, and the engines that read them
 
@@ -27,7 +28,7 @@ class Way:
     """An engine in a precision."""
 
     engine: Kind
-    precision: str
+    precision: Precision
 
     @property
     def name(self) -> str:

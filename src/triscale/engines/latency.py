@@ -4,12 +4,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import torch
 
 from triscale.engines import turns
 from triscale.engines.logits import Logits, engine_for, running
 from triscale.nn.network import Network
+from triscale.precision import Precision
 from triscale.stats import Spread
 
 WARM_UP = 3
@@ -29,10 +31,18 @@ class Latency:
     device: str
     threads: int
     engine: str = "native"
-    precision: str = "fp32"
+    precision: Precision | Literal["int8"] = "fp32"
 
     @classmethod
-    def of(cls, times: Sequence[float], *, device: str, threads: int, engine: str, precision: str) -> "Latency":
+    def of(
+        cls,
+        times: Sequence[float],
+        *,
+        device: str,
+        threads: int,
+        engine: str,
+        precision: Precision | Literal["int8"],
+    ) -> "Latency":
         """Of the seconds that so many images took."""
         spread = Spread.of(times)
         return cls(spread.median, spread.p10, spread.p90, spread.n, device, threads, engine, precision)
@@ -45,7 +55,7 @@ def measure_latency(
     device: torch.device,
     seconds: float = 0.2,
     engine: str | None = None,
-    precision: str = "fp32",
+    precision: Precision = "fp32",
 ) -> list[Latency]:
     """The latency of each network, measured in turns, so that a busy moment of the machine falls on all of them.
 
@@ -70,7 +80,9 @@ def measure_latency(
 
 
 @contextmanager
-def _ready(networks: Sequence[Network], device: torch.device, engine: str, precision: str) -> Iterator[list[Logits]]:
+def _ready(
+    networks: Sequence[Network], device: torch.device, engine: str, precision: Precision
+) -> Iterator[list[Logits]]:
     """What gives their logits on the device; they are afterwards where they were."""
     before = [next(network.parameters()).device for network in networks]
     try:

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from triscale.arch import Architecture
 from triscale.engines.native import available
 from triscale.engines.pytorch import DTYPES
-from triscale.engines.table import ENGINES, PRECISIONS, find_engine
+from triscale.engines.table import ENGINES, find_engine
 from triscale.errors import UserError
 from triscale.kernels import warn_if_missing
 from triscale.nn import Network, evaluating
+from triscale.precision import ANSWERING, Precision, check_precision
 
 Logits = Callable[[Tensor], Tensor]
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
@@ -29,15 +30,14 @@ _DECISIVE = (
 )  # fmt: skip
 
 
-def engine_for(device: torch.device, name: str | None = None, precision: str = "fp32") -> str:
+def engine_for(device: torch.device, name: str | None = None, precision: Precision = "fp32") -> str:
     """The engine that runs a network there: the one that is named, or the default.
 
     By default our own on CPUs, in a precision that it has there; PyTorch on other devices, and where our engine is
     missing or has only the instructions that every processor has. Raises `UserError` where the one that is named cannot
     run there.
     """
-    if precision not in PRECISIONS:
-        raise UserError(f"--precision {precision}: is none of {', '.join(PRECISIONS)}")
+    check_precision(precision)
     if device.type != "cpu":
         if name not in (None, "torch"):
             raise UserError(f"--engine {name}: runs on the CPU, not on {device}; add --device cpu, or leave it out")
@@ -51,14 +51,14 @@ def engine_for(device: torch.device, name: str | None = None, precision: str = "
         name = "native"
     why = ENGINES[name].missing(precision)
     if why is not None:
-        there = [one for one in PRECISIONS if ENGINES[name].missing(one) is None]
+        there = [one for one in ANSWERING if ENGINES[name].missing(one) is None]
         raise UserError(f"--precision {precision}: {why}; take {' or '.join(there)}")
     return name
 
 
 @contextmanager
 def running(
-    network: Network, *, engine: str | None = None, precision: str = "fp32", batch: int | None = None
+    network: Network, *, engine: str | None = None, precision: Precision = "fp32", batch: int | None = None
 ) -> Iterator[Logits]:
     """What gives the logits (n, classes) of images that are preprocessed, fp32 (n, channels, h, w).
 
@@ -136,7 +136,7 @@ def _array(x: Tensor) -> npt.NDArray[np.float32]:
 
 
 @torch.inference_mode()
-def _by_pytorch(network: Network, x: Tensor, precision: str) -> Tensor:
+def _by_pytorch(network: Network, x: Tensor, precision: Precision) -> Tensor:
     with torch.autocast(x.device.type, DTYPES[precision], enabled=precision != "fp32"):
         logits: Tensor = network(x.contiguous(memory_format=torch.channels_last)).float()
     return logits

@@ -13,9 +13,10 @@ import numpy as np
 from triscale.engines.runner import Array
 from triscale.engines.signal_stack import own_signal_stack
 from triscale.errors import UserError
+from triscale.precision import Precision
 
 Model = Any  # `openvino.Model`, of a package without types
-HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+HINTS: Mapping[Precision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
 def module() -> ModuleType:
@@ -32,7 +33,7 @@ class OpenVino:
     """
 
     def __init__(
-        self, graph: bytes | Path | Model, *, precision: str = "fp32", threads: int, batch: int | None = None
+        self, graph: bytes | Path | Model, *, precision: Precision = "fp32", threads: int, batch: int | None = None
     ) -> None:
         vino = module()
         core = vino.Core()

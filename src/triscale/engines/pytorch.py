@@ -2,16 +2,17 @@
 
 import copy
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from triscale.engines.runner import Array
 from triscale.nn.network import Network
+from triscale.precision import Precision
 
 # Of a copy of its own fp32 and bf16: fp16 is for what autocast does on a GPU.
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES: Mapping[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def emulates_bf16() -> bool:
@@ -26,7 +27,7 @@ class PyTorch:
     compiled: by torch.compile with its weights frozen, which takes a minute or more at the first call.
     """
 
-    def __init__(self, network: Network, *, precision: str = "fp32", compiled: bool = False) -> None:
+    def __init__(self, network: Network, *, precision: Precision = "fp32", compiled: bool = False) -> None:
         self._type = DTYPES[precision]
         self._run: nn.Module = copy.deepcopy(network).cpu().eval()
         self._run.to(self._type).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

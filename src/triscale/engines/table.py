@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -12,17 +11,18 @@ import torch
 
 from triscale.arch import Architecture
 from triscale.engines.native import Engine, compile_plan
-from triscale.engines.native.library import Precision, find_precision, missing
+from triscale.engines.native.library import find_precision, missing
 from triscale.engines.pytorch import PyTorch, emulates_bf16
 from triscale.engines.runner import Runner
 from triscale.errors import UserError
 from triscale.nn.network import Network
+from triscale.precision import ANSWERING, Precision
 
-Opener = Callable[[Network, str, int, int | None], AbstractContextManager[Runner]]
-Why = Callable[[str], str | None]  # by precision; None: there is no reason
+Opener = Callable[[Network, Precision, int, int | None], AbstractContextManager[Runner]]
+Why = Callable[[Precision], str | None]  # by precision; None: there is no reason
 
 
-def _nothing(precision: str) -> None:
+def _nothing(precision: Precision) -> None:
     return None
 
 
@@ -38,7 +38,7 @@ class Kind:
 
     name: str
     title: str
-    precisions: tuple[str, ...]
+    precisions: tuple[Precision, ...]
     opener: Opener
     modules: tuple[str, ...] = ()
     extra: str = "export"
@@ -46,7 +46,7 @@ class Kind:
     wastes: Why = _nothing
     slow: bool = False
 
-    def missing(self, precision: str = "fp32") -> str | None:
+    def missing(self, precision: Precision = "fp32") -> str | None:
         """Why it cannot run here in that precision; None where it can."""
         if precision not in self.precisions:
             return f"{self.title} runs in {' and '.join(self.precisions)}, not in {precision}"
@@ -56,7 +56,7 @@ class Kind:
         return self.refuses(precision)
 
     def open(
-        self, network: Network, *, precision: str = "fp32", threads: int, batch: int | None = None
+        self, network: Network, *, precision: Precision = "fp32", threads: int, batch: int | None = None
     ) -> AbstractContextManager[Runner]:
         """The network, with the weights that it has now, ready to run on the CPU while the context lasts.
 
@@ -81,7 +81,7 @@ def graph_of(architecture: Architecture, weights: Mapping[str, npt.NDArray[np.ge
 
 
 @contextmanager
-def _native(network: Network, precision: str, threads: int, batch: int | None) -> Iterator[Runner]:
+def _native(network: Network, precision: Precision, threads: int, batch: int | None) -> Iterator[Runner]:
     plan = compile_plan(network.architecture, weights_of(network))
     with Engine(plan, precision=find_precision(precision), threads=threads) as engine:
         yield engine
@@ -89,7 +89,7 @@ def _native(network: Network, precision: str, threads: int, batch: int | None) -
 
 def _pytorch(*, compiled: bool) -> Opener:
     @contextmanager
-    def opener(network: Network, precision: str, threads: int, batch: int | None) -> Iterator[Runner]:
+    def opener(network: Network, precision: Precision, threads: int, batch: int | None) -> Iterator[Runner]:
         try:
             yield PyTorch(network, precision=precision, compiled=compiled)
         finally:
@@ -100,27 +100,27 @@ def _pytorch(*, compiled: bool) -> Opener:
 
 
 @contextmanager
-def _onnx_runtime(network: Network, precision: str, threads: int, batch: int | None) -> Iterator[Runner]:
+def _onnx_runtime(network: Network, precision: Precision, threads: int, batch: int | None) -> Iterator[Runner]:
     from triscale.engines.onnx_runtime import OnnxRuntime
 
     yield OnnxRuntime(graph_of(network.architecture, weights_of(network)), threads=threads, batch=batch)
 
 
 @contextmanager
-def _open_vino(network: Network, precision: str, threads: int, batch: int | None) -> Iterator[Runner]:
+def _open_vino(network: Network, precision: Precision, threads: int, batch: int | None) -> Iterator[Runner]:
     from triscale.engines.open_vino import OpenVino
 
     graph = graph_of(network.architecture, weights_of(network))
     yield OpenVino(graph, precision=precision, threads=threads, batch=batch)
 
 
-def _pytorch_wastes(precision: str) -> str | None:
+def _pytorch_wastes(precision: Precision) -> str | None:
     if precision == "bf16" and emulates_bf16():
         return "this processor does not compute in bf16, and PyTorch emulates it in many times the time of fp32"
     return None
 
 
-def _open_vino_refuses(precision: str) -> str | None:
+def _open_vino_refuses(precision: Precision) -> str | None:
     """It takes fp32 for what the processor does not compute in, and says nothing."""
     if precision == "bf16" and emulates_bf16():
         return "this processor does not compute in bf16; OpenVINO would take fp32 and say nothing"
@@ -130,19 +130,16 @@ def _open_vino_refuses(precision: str) -> str | None:
 ENGINES: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind("native", "Triscale's engine", get_args(Precision), _native, refuses=missing),
+        Kind("native", "Triscale's engine", ANSWERING, _native, refuses=missing),
         Kind("torch", "PyTorch", ("fp32", "bf16"), _pytorch(compiled=False), wastes=_pytorch_wastes),
         Kind("compiled", "torch.compile", ("fp32", "bf16"), _pytorch(compiled=True), wastes=_pytorch_wastes, slow=True),
         Kind("onnxruntime", "ONNX Runtime", ("fp32",), _onnx_runtime, ("onnx", "onnxruntime")),
-        Kind("openvino", "OpenVINO", get_args(Precision), _open_vino, ("onnx", "openvino"), refuses=_open_vino_refuses),
+        Kind("openvino", "OpenVINO", ANSWERING, _open_vino, ("onnx", "openvino"), refuses=_open_vino_refuses),
     )
 }
 
 
-PRECISIONS = ENGINES["native"].precisions  # that a network can be asked to answer in
-
-
-def find_engine(name: str, precision: str = "fp32") -> Kind:
+def find_engine(name: str, precision: Precision = "fp32") -> Kind:
     """The engine of that name, ready for that precision here. Raises `UserError` otherwise, saying what there is."""
     if name not in ENGINES:
         raise UserError(f"--engine {name!r}: no such engine; there are {', '.join(ENGINES)}")

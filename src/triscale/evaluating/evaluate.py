@@ -12,6 +12,7 @@ from triscale.evaluating.choosing import check_splits, choose, count_learned, re
 from triscale.evaluating.measures import Measures, measure
 from triscale.evaluating.predictions import Predictions, predict_images
 from triscale.evaluating.table import Table, is_table
+from triscale.precision import check_precision
 from triscale.weights import run_meant
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ def evaluate(
     from triscale.training.machine import find_device
 
     place = find_device(device)
-    engine_for(place, precision=precision)  # which says what is wrong with it before images are read
+    named = check_precision(precision)
+    engine_for(place, precision=named)  # which says what is wrong with it before images are read
     model = learned(name)
     run = None if isinstance(name, Model) else run_meant(name)
     if data is None:
@@ -79,7 +81,7 @@ def evaluate(
     kept = run.splits() if run else {}
     check_splits(name, run, kept, Path(data))
     chosen, which = choose(images, [kept])
-    with running(model.to(place), precision=precision) as logits:
+    with running(model.to(place), precision=named) as logits:
         predictions = predict_images(model, relabelled(images, chosen, model), logits=logits)
     seen = count_learned(predictions.table, kept)
     held_out = sum(split == "test" for split, _ in kept.values())

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from triscale.data import Batches, Images, Prepared
 from triscale.evaluating.measures import balanced_accuracy
 from triscale.evaluating.table import Table
+from triscale.precision import TrainingPrecision
 from triscale.stats import Proportion
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def predict_images(
     model: "Model",
     images: Images | Prepared,
     *,
-    precision: str = "fp32",
+    precision: TrainingPrecision = "fp32",
     batch: int = 256,
     rank: int = 0,
     world: int = 1,

@@ -3,6 +3,7 @@
 from triscale.data import Prepared
 from triscale.evaluating import Predictions, merge, predict_images
 from triscale.models.model import Model
+from triscale.precision import TrainingPrecision
 from triscale.training import ALONE, Machine, Processes, Validation
 
 
@@ -13,7 +14,7 @@ def judge(model: Model, held_out: Prepared, machine: Machine, processes: Process
 
 
 def predict_together(
-    model: Model, images: Prepared, precision: str = "fp32", processes: Processes = ALONE
+    model: Model, images: Prepared, precision: TrainingPrecision = "fp32", processes: Processes = ALONE
 ) -> Predictions:
     """What the model says of every image: each process looks at its share, and all know the whole. No image counts
     twice, however few there are."""

@@ -14,6 +14,7 @@ from triscale.engines.native import available
 from triscale.errors import TriscaleError
 from triscale.evaluating.pairing import paired
 from triscale.models.model import Model
+from triscale.precision import HalfPrecision, Precision
 from triscale.reporting.precision import half_of
 from triscale.stats import PairedDifference, Proportion
 
@@ -34,7 +35,7 @@ class Half:
     get the same class. most_lost: of the accuracy, below which the interval of what is lost has to end.
     """
 
-    precision: str | None = None
+    precision: HalfPrecision | None = None
     why: str | None = None
     lost: PairedDifference | None = None
     same: Proportion | None = None
@@ -46,7 +47,7 @@ class Half:
         return self.lost is not None and self.lost.interval()[1] <= self.most_lost
 
     @property
-    def answers(self) -> str:
+    def answers(self) -> Precision:
         """In which precision the model answers where the processor has it and nobody names one."""
         return self.precision if self.holds and self.precision is not None else "fp32"
 
@@ -115,7 +116,9 @@ def fewest() -> int:
     return next(n for n in range(1, MOST) if PairedDifference(0, 0, n).interval()[1] <= LOST_AT_WORST)
 
 
-def _answers(model: Model, images: Prepared, precision: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _answers(
+    model: Model, images: Prepared, precision: HalfPrecision
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """The classes in fp32 and in half precision, by the engine that answers on CPUs, wherever the model lies."""
     exact, quick = (np.empty(len(images.images), np.int64) for _ in range(2))
     place = next(model.parameters()).device

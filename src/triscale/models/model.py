@@ -12,11 +12,12 @@ from PIL import Image
 from torch import Tensor
 
 from triscale.arch import ZOO, Architecture, from_json, to_json
+from triscale.arch.metadata import FORMAT, check_format, precision_of, unreadable
 from triscale.arch.resolve import MODEL_FILE, read_metadata, resolve
 from triscale.data import Preprocess
-from triscale.engines.table import PRECISIONS
 from triscale.errors import UserError
 from triscale.nn import Network, build, evaluating
+from triscale.precision import Precision
 from triscale.runs import write_whole
 from triscale.weights import (
     Imported,
@@ -29,8 +30,6 @@ from triscale.weights import (
 )
 from triscale.weights.conventions import IMAGENET_MEAN, IMAGENET_STD
 from triscale.weights.reading import readable
-
-FORMAT = "1"
 
 
 class Model(Network):
@@ -51,7 +50,7 @@ class Model(Network):
         self.classes = classes
         self.preprocess = preprocess
         self.trained = False
-        self.precision = "fp32"
+        self.precision: Precision = "fp32"
         self.provenance: Provenance | None = None
 
     def predict(self, image: Image.Image | str | Path, top: int = 5) -> list[tuple[str, float]]:
@@ -212,7 +211,7 @@ class Said:
     classes: tuple[str, ...]
     preprocess: Preprocess
     provenance: Provenance | None
-    precision: str
+    precision: Precision
 
     @classmethod
     def read(cls, metadata: Mapping[str, str], source: str) -> "Said":
@@ -224,9 +223,7 @@ class Said:
             architecture = from_json(metadata["architecture"], source)
             preprocess = Preprocess.from_json(json.loads(metadata["preprocess"]))
             whose = Provenance.from_json(json.loads(metadata["provenance"])) if "provenance" in metadata else None
-            precision = metadata.get("precision", "fp32")
-            if precision not in PRECISIONS:
-                raise ValueError(f"precision {precision}")
+            precision = precision_of(metadata)
             return cls(architecture, _classes(metadata, architecture, preprocess), preprocess, whose, precision)
         except UserError as error:
             text = str(error)
@@ -235,19 +232,10 @@ class Said:
             raise UserError(unreadable(source, error)) from None
 
 
-def unreadable(source: str, error: Exception) -> str:
-    """What is told of a file that cannot be read, in one line."""
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if isinstance(error, RecursionError):
-        reason = "it is nested too deep"
-    return f"{source}: not a model that this version can read ({reason}); copy or train it again"
-
-
 def _classes(metadata: Mapping[str, str], architecture: Architecture, preprocess: Preprocess) -> tuple[str, ...]:
     """The class names, once everything that a file says of itself fits together. Raises `ValueError`."""
     classes = json.loads(metadata["classes"])
-    if metadata["format"] != FORMAT:
-        raise ValueError(f"format {metadata['format']}")
+    check_format(metadata)
     if not isinstance(classes, list) or not all(isinstance(label, str) for label in classes):
         raise ValueError("classes are no list of names")
     if len(set(classes)) != len(classes):

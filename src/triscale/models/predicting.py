@@ -21,6 +21,7 @@ from triscale.engines.native import available
 from triscale.errors import UserError
 from triscale.models.model import Model, check_top, load
 from triscale.nn import evaluating
+from triscale.precision import Precision, check_precision
 from triscale.weights import default_weights, way_to
 
 BATCH = 64
@@ -119,13 +120,14 @@ def learned(model: str | Path | Model, weights: str | Path | None = None) -> Mod
     raise UserError(f"{model}: has random weights, so its answers would mean nothing; {way}")
 
 
-def answering(model: Model, precision: str | None = None) -> str:
+def answering(model: Model, precision: str | None = None) -> Precision:
     """In which precision a model answers: the one that is named; else the half precision of which its run found that it
     costs less than half a point, where our engine is faster here in it; else fp32. Raises `UserError` for one that
     cannot be named."""
     if precision is not None:
-        engine_for(next(model.parameters()).device, precision=precision)
-        return precision
+        named = check_precision(precision)
+        engine_for(next(model.parameters()).device, precision=named)
+        return named
     on_cpu = next(model.parameters()).device.type == "cpu"
     return model.precision if on_cpu and available().pays(model.precision) else "fp32"
 
@@ -179,7 +181,9 @@ def _batches(
         yield list(zip(batch, errors, strict=True)), torch.stack(readable) if readable else torch.empty(0)
 
 
-def _guesses(model: Model, pictures: list[_Picture], top: int, precision: str, progress: Progress) -> Iterator[Guess]:
+def _guesses(
+    model: Model, pictures: list[_Picture], top: int, precision: Precision, progress: Progress
+) -> Iterator[Guess]:
     with running(model, precision=precision) as logits:
         for batch, x in _batches(model, pictures, progress):
             answers = iter(model.name_logits(logits(x), top) if len(x) else ())

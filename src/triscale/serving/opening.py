@@ -16,6 +16,7 @@ from triscale.errors import UserError
 from triscale.exporting import is_exported
 from triscale.models import answering, learned
 from triscale.nn.network import Network
+from triscale.precision import Precision
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,7 +31,7 @@ class Served:
     logits: Logits
     network: Network | None = None
     platform: str = "triscale"
-    precision: str = "fp32"
+    precision: Precision = "fp32"
 
     @property
     def sees_pictures(self) -> bool:

@@ -14,10 +14,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from triscale.engines.table import PRECISIONS
 from triscale.errors import TriscaleError, UserError
 from triscale.exporting import is_exported
 from triscale.models import learned
+from triscale.precision import check_precision
 from triscale.serving.addresses import application
 from triscale.serving.limits import Limits
 from triscale.serving.opening import opened
@@ -48,8 +48,8 @@ class Cluster:
         for name in ("replicas", "threads"):
             if not 1 <= getattr(self, name) <= 1024:
                 raise UserError(f"--{name} {getattr(self, name)}: is not from 1 to 1024")
-        if self.precision not in (None, *PRECISIONS):
-            raise UserError(f"--precision {self.precision}: is none of {', '.join(PRECISIONS)}")
+        if self.precision is not None:
+            check_precision(self.precision)
 
 
 def model_file(name: str, weights: str | None) -> bytes:

@@ -11,6 +11,7 @@ from triscale.arch import Architecture
 from triscale.kernels import status, warn_if_missing
 from triscale.nn.layers import WithKernel
 from triscale.nn.network import Network
+from triscale.precision import TrainingPrecision
 
 MOST_WEIGHTS = 256 * 1024  # of a 1×1 convolution in the fixed table: PyTorch's libraries are good at large products
 VALUES = 1_000_000  # of a measured input, at most: beyond them times grow in proportion
@@ -36,7 +37,7 @@ def _large(layer: WithKernel) -> bool:
     return kernel == "pointwise" and sum(p.numel() for p in layer.module.parameters()) > MOST_WEIGHTS
 
 
-def fastest_kernels(network: Network, batch: int, precision: str) -> tuple[str, ...]:
+def fastest_kernels(network: Network, batch: int, precision: TrainingPrecision) -> tuple[str, ...]:
     """The layers whose forward and backward pass takes less time by our kernel than by PyTorch, or nearly as little,
     each on its own, on a CPU with as many threads as PyTorch now uses.
 
@@ -73,7 +74,7 @@ def _inputs(architecture: Architecture) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def seconds(layer: WithKernel, shape: tuple[int, ...], precision: str) -> tuple[float, float]:
+def seconds(layer: WithKernel, shape: tuple[int, ...], precision: TrainingPrecision) -> tuple[float, float]:
     """Of one forward and backward pass of the layer by our kernel and by PyTorch: the shortest of a few, in turns."""
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     x = x.to(torch.bfloat16 if precision == "bf16" else torch.float32, memory_format=torch.channels_last)
@@ -86,7 +87,7 @@ def seconds(layer: WithKernel, shape: tuple[int, ...], precision: str) -> tuple[
     return min(own[1:]), min(pytorch[1:])  # the first turn warms up
 
 
-def _pass(layer: WithKernel, compute: Callable[[Tensor], Tensor], x: Tensor, precision: str) -> float:
+def _pass(layer: WithKernel, compute: Callable[[Tensor], Tensor], x: Tensor, precision: TrainingPrecision) -> float:
     wanted = x, *layer.module.parameters()
     start = time.perf_counter()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):

@@ -21,9 +21,9 @@ from triscale.engines.pytorch import emulates_bf16
 from triscale.errors import UserError
 from triscale.kernels import status
 from triscale.nn.network import Network
+from triscale.precision import TRAINING, TrainingPrecision
 from triscale.training.choosing import all_kernels, fastest_kernels, fixed_kernels
 
-PRECISIONS = ("fp32", "bf16")
 COMPILED = " compiled"
 OWN, ALL_OWN = " with own kernels", " with all own kernels"
 TURNS = 4
@@ -46,7 +46,7 @@ class Machine:
     """
 
     device: str
-    precision: str
+    precision: TrainingPrecision
     threads: int
     measured: int
     per_image: float
@@ -60,7 +60,7 @@ class Machine:
 class Way:
     """A way to make a step. how: what is special about it, in words."""
 
-    precision: str
+    precision: TrainingPrecision
     threads: int
     how: str = ""
     kernels: tuple[str, ...] = ()
@@ -120,13 +120,13 @@ def steady_allocator() -> bool:
     return all(done)
 
 
-def autocast(device: torch.device | str, precision: str) -> torch.autocast:
+def autocast(device: torch.device | str, precision: TrainingPrecision) -> torch.autocast:
     """bf16 autocast, or none for fp32."""
     return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
 def training_step(
-    network: Network, batch: int, device: torch.device, precision: str, *, compiled: bool = False
+    network: Network, batch: int, device: torch.device, precision: TrainingPrecision, *, compiled: bool = False
 ) -> Callable[[], None]:
     """A function that runs one forward and backward pass on random images."""
     generator = torch.Generator().manual_seed(0)
@@ -176,9 +176,9 @@ def repeatable_machine(network: Network, device: torch.device, threads: int) -> 
     return Machine(str(device), "fp32", threads, 0, 0.0, {}, deterministic=True, kernels=kernels)
 
 
-def cpu_precisions() -> tuple[str, ...]:
+def cpu_precisions() -> tuple[TrainingPrecision, ...]:
     """What is tried on this processor. PyTorch's bf16 is slow on those of x86 without AVX-512."""
-    return ("fp32",) if emulates_bf16() else PRECISIONS
+    return ("fp32",) if emulates_bf16() else TRAINING
 
 
 def _on_cpu(copy: Network, count: int, batch: int, most: int) -> tuple[dict[Way, float], Way]:
@@ -199,12 +199,13 @@ def _on_cpu(copy: Network, count: int, batch: int, most: int) -> tuple[dict[Way,
     return times | decisive, min(decisive, key=decisive.__getitem__)
 
 
-def _cuda_precision() -> str:
+def cuda_precision() -> TrainingPrecision:
+    """bf16 where the CUDA device computes in it."""
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
 def _on_cuda(copy: Network, count: int, device: torch.device) -> tuple[dict[Way, float], Way]:
-    precision, threads = _cuda_precision(), torch.get_num_threads()
+    precision, threads = cuda_precision(), torch.get_num_threads()
     times = time_steps(copy, {Way(precision, threads): training_step(copy, count, device, precision)})
     try:
         step = training_step(copy, count, device, precision, compiled=True)

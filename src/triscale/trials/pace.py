@@ -8,7 +8,7 @@ import torch
 
 from triscale.arch import Architecture
 from triscale.kernels import status
-from triscale.training.machine import cpu_precisions
+from triscale.training.machine import cpu_precisions, cuda_precision
 from triscale.trials.executors import Executor
 from triscale.trials.running import Probe
 from triscale.trials.trial import How
@@ -41,8 +41,7 @@ def fastest_way(
     threads for each. pool: has a worker for every core; on CUDA, where bf16 is taken if the device has it, one.
     workers: where somebody has said how many trials run at once; then that many do, whatever threads each takes."""
     if device.type == "cuda":
-        precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-        how = How(str(device), precision, 1)
+        how = How(str(device), cuda_precision(), 1)
         pace = pool.measure([Probe(baseline, batch, how)])[0]
         return Way(how, pool.slots, pace)
     kernels = (False,) if status().isa is None else (False, True)

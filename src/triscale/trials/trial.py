@@ -14,6 +14,7 @@ import numpy.typing as npt
 from triscale.arch import Architecture, from_dict, to_dict
 from triscale.errors import UserError
 from triscale.plain import from_plain, to_plain
+from triscale.precision import TrainingPrecision
 from triscale.training import Recipe
 
 
@@ -25,7 +26,7 @@ class How:
     """
 
     device: str = "cpu"
-    precision: str = "fp32"
+    precision: TrainingPrecision = "fp32"
     threads: int = 1
     kernels: bool = False
 

@@ -5,10 +5,11 @@
 """
 
 from triscale.engines.native.engine import Engine
-from triscale.engines.native.library import Availability, Precision, available
+from triscale.engines.native.library import Availability, available
 from triscale.engines.native.limit import measure_limit
 from triscale.engines.native.opening import open_run
 from triscale.engines.native.plan import Plan
 from triscale.engines.native.program import compile_plan
+from triscale.precision import Precision
 
 __all__ = ["Availability", "Engine", "Plan", "Precision", "available", "compile_plan", "measure_limit", "open_run"]

@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from triscale.cores import usable_cores
-from triscale.engines.native.library import Precision, available, library, number_of
+from triscale.engines.native.library import available, library, number_of
 from triscale.engines.native.plan import Plan, count_buffers
 from triscale.errors import TriscaleError, UserError
+from triscale.precision import Precision
 
 MOST = 1024  # threads, and streams
 PIECE = 0.25  # seconds that a call of the core takes, about: while it computes, Python handles no signal

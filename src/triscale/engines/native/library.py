@@ -3,13 +3,11 @@
 import ctypes
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, cast, get_args
 
 from triscale.errors import TriscaleError, UserError
 from triscale.kernels.library import load
+from triscale.precision import ANSWERING, HalfPrecision, Precision
 
-Precision = Literal["fp32", "bf16", "fp16"]  # the C++ side knows them by their places here
-Half = Literal["bf16", "fp16"]
 _POINTER, _LONG = ctypes.c_void_p, ctypes.c_int64
 _FUNCTIONS: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "create": (
@@ -37,7 +35,7 @@ class Availability:
     why: str = ""
 
     @property
-    def half(self) -> Half | None:
+    def half(self) -> HalfPrecision | None:
         """In which half precision it is fastest: bf16 by matrix tiles, fp16 before bf16 without them, or None where it
         multiplies neither.
 
@@ -47,11 +45,11 @@ class Availability:
             return "bf16"
         return "fp16" if "fp16" in self.precisions else "bf16" if "bf16" in self.precisions else None
 
-    def pays(self, precision: str) -> bool:
+    def pays(self, precision: Precision) -> bool:
         """Whether it is faster than fp32: fp16 wherever it is, bf16 where nothing is faster."""
         return precision in ("fp16", self.half) and precision in self.precisions
 
-    def ends_early(self, precision: str) -> bool:
+    def ends_early(self, precision: Precision) -> bool:
         """Whether something is computed as fp16, which ends at 65,504."""
         return precision == "fp16" or (precision == "bf16" and self.isa == "amx")
 
@@ -68,7 +66,7 @@ def _opened() -> tuple[ctypes.CDLL | None, Availability]:
     except AttributeError:
         return None, Availability(None, why="an older version compiled it; install Triscale again")
     multiplies = library.triscale_engine_multiplies()
-    precisions = tuple(one for place, one in enumerate(get_args(Precision)) if multiplies >> place & 1)
+    precisions = tuple(one for place, one in enumerate(ANSWERING) if multiplies >> place & 1)
     return library, Availability(status.isa, precisions)
 
 
@@ -90,19 +88,19 @@ def library() -> ctypes.CDLL:
 
 def find_precision(precision: str) -> Precision:
     """The precision of that name. Raises `UserError` for another word, and where the processor does not multiply it."""
-    if precision not in get_args(Precision):
+    if precision not in ANSWERING:
         raise UserError(f"precision {precision!r} {missing(precision)}")
     why = missing(precision)
     if why is not None:
         raise UserError(f"precision {precision!r}: {why}; take 'fp32'")
-    return cast(Precision, precision)
+    return precision
 
 
 def missing(precision: str) -> str | None:
     """Why the engine does not compute in it here, if so."""
     here = available()
-    if precision not in get_args(Precision):
-        return f"is none of {', '.join(get_args(Precision))}"
+    if precision not in ANSWERING:
+        return f"is none of {', '.join(ANSWERING)}"
     if here.isa is None:
         return here.why
     if precision in here.precisions:
@@ -112,4 +110,4 @@ def missing(precision: str) -> str | None:
 
 def number_of(precision: str) -> int:
     """By which the C++ side knows a precision. Raises as `find_precision`."""
-    return get_args(Precision).index(find_precision(precision))
+    return ANSWERING.index(find_precision(precision))

@@ -4,8 +4,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from triscale.engines.native.engine import MOST
-from triscale.engines.native.library import Precision, library, number_of
+from triscale.engines.native.library import library, number_of
 from triscale.errors import UserError
+from triscale.precision import Precision
 
 LEAST = 0.02  # seconds of a measurement
 

@@ -1,21 +1,21 @@
 """A model that was trained, ready to run without torch."""
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy.typing as npt
 import safetensors
 
 from triscale.arch import Architecture, from_json
+from triscale.arch.metadata import check_format, precision_of, unreadable
 from triscale.arch.resolve import MODEL_FILE
 from triscale.engines.native.engine import Engine
-from triscale.engines.native.library import Precision, available
+from triscale.engines.native.library import available
 from triscale.engines.native.plan import KEY as PLAN
 from triscale.engines.native.plan import Plan
 from triscale.engines.native.program import compile_plan
 from triscale.errors import UserError
-
-FORMAT = "1"  # of model files, as `models.Model.save` writes them
+from triscale.precision import Precision
 
 
 def open_run(
@@ -36,18 +36,13 @@ def open_run(
     return Engine(plan, precision=chosen, threads=threads, streams=streams)
 
 
-def plan_of(file: Path) -> Plan:
-    """The plan of a model file.
+def _compiled(file: Path) -> tuple[Plan, Precision]:
+    """Its plan, and in which precision it answers where nobody names one.
 
     It is compiled anew each time. One that was kept beside the file could be taken only after the digests of both were
     computed: for millions of weights that takes longer than compiling, and for fewer there is a millisecond to gain
-    (`benchmarks/opening.py`). Raises `UserError` for a file that is no model that Triscale wrote, or damaged.
+    (`benchmarks/opening.py`).
     """
-    return _compiled(file)[0]
-
-
-def _compiled(file: Path) -> tuple[Plan, Precision]:
-    """And in which precision it answers where nobody names one."""
     architecture, weights, precision = _read(file)
     try:
         return compile_plan(architecture, weights), precision
@@ -62,12 +57,9 @@ def _read(file: Path) -> tuple[Architecture, dict[str, npt.NDArray[Any]], Precis
             metadata = content.metadata() or {}
             if PLAN in metadata:
                 raise UserError(f"{file}: a plan; open it with Engine(Plan.load(path))")
-            if metadata["format"] != FORMAT:
-                raise ValueError(f"format {metadata['format']}")
+            check_format(metadata)
             architecture = from_json(metadata["architecture"], str(file))
-            precision: Precision = metadata.get("precision", "fp32")
-            if precision not in get_args(Precision):
-                raise ValueError(f"precision {precision}")
+            precision = precision_of(metadata)
             return architecture, {name: _tensor(content, name) for name in content.keys()}, precision  # noqa: SIM118
     except FileNotFoundError:
         raise UserError(f"{file}: there is no such file; name a finished run, or a model file") from None
@@ -78,8 +70,7 @@ def _read(file: Path) -> tuple[Architecture, dict[str, npt.NDArray[Any]], Precis
     except KeyError as error:
         raise UserError(f"{file}: no model that Triscale wrote (it does not say its {error}); name one") from None
     except (TypeError, ValueError, safetensors.SafetensorError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{file}: not a model that this version can read ({reason}); copy or train it again") from None
+        raise UserError(unreadable(str(file), error)) from None
 
 
 def _tensor(content: safetensors.safe_open, name: str) -> npt.NDArray[Any]:

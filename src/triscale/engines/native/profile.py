@@ -18,12 +18,12 @@ import numpy.typing as npt
 from triscale.engines import turns
 from triscale.engines.native.engine import Engine
 from triscale.engines.native.layers import Kind, Layer
-from triscale.engines.native.library import Precision
 from triscale.engines.native.limit import measure_limit
 from triscale.engines.native.plan import Plan
 from triscale.engines.native.spending import Part, estimates, macs
 from triscale.engines.native.variants import with_layers, without_activations, without_what_is_joined
 from triscale.errors import UserError
+from triscale.precision import Precision
 from triscale.stats import Estimate, Spread
 
 SHORT = 0.01  # seconds of a turn with short passes
