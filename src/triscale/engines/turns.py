@@ -6,13 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from statistics import median
-from typing import Any, TypeVar
+from typing import TypeVar
 
 MOST_PASSES = 31  # of a turn with short passes
 FEW = 3  # rounds of what is slow
 
 Found = TypeVar("Found")
-GoesOn = Callable[[Sequence[Sequence[Any]]], bool]  # by what each has told so far in each round
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -73,13 +72,13 @@ class Rounds:
 
 def take_turns(
     calls: Sequence[Callable[[], Found]],
-    goes_on: GoesOn,
+    goes_on: Callable[[Sequence[Sequence[Found]]], bool],
     *,
     uncounted: int = 0,
     rotating: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> list[list[Found]]:
-    """What each call (at least one) tells in each round, as long as `goes_on` says.
+    """What each call (at least one) tells in each round, as long as `goes_on` says: by what each has told so far.
 
     uncounted: rounds before the first that is kept. rotating: another one begins each round; otherwise each comes
     after the same one always. progress: is told how many rounds are done, those not counted among them.

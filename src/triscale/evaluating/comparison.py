@@ -96,11 +96,11 @@ class Comparison:
         """Class by class, in the order of the models' classes."""
         first, second = self.tables
         k, labels = len(first.classes), first.labels
-        only_first = np.bincount(labels[first.right & ~second.right], minlength=k).tolist()
-        only_second = np.bincount(labels[second.right & ~first.right], minlength=k).tolist()
+        order, ends = np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels, minlength=k))[:-1]
+        rights = (np.split(table.right[order], ends) for table in self.tables)  # by class
         found = []
-        for i, (one, other) in enumerate(zip(by_class(first), by_class(second), strict=True)):
-            apart = PairedDifference(only_first[i], only_second[i], one.images) if one.images else None
+        for one, other, *right in zip(by_class(first), by_class(second), *rights, strict=True):
+            apart = paired(*right) if one.images else None
             found.append(ClassDifference(one.name, one.images, (one.right, other.right), apart))
         return tuple(found)
 
