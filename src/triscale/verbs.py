@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from triscale.arch import Architecture, adapt, resolve
+from triscale.arch.resolve import sides
 from triscale.costing import Cost
 from triscale.costing import cost as cost_of
 from triscale.errors import UserError
 from triscale.scaling import Budget, Coefficients, Exponents, Rule, Scaled, find_rule, grow, solve
-from triscale.scaling.budget import Measure
+from triscale.scaling.budget import Measure, limits_of
 
 
 def network(
@@ -22,9 +23,7 @@ def network(
     found = name if isinstance(name, Architecture) else resolve(name)
     if resolution is None and channels is None and classes is None:
         return found
-    if isinstance(resolution, int):
-        resolution = (resolution, resolution)
-    return adapt(found, resolution=resolution, channels=channels, classes=classes)
+    return adapt(found, resolution=sides(resolution), channels=channels, classes=classes)
 
 
 def cost(
@@ -61,20 +60,24 @@ def scale(
     size and memory in bytes, latency in seconds; the last two need the function that measures them, in `measured`.
     Raises `UserError` where more or less than one of factor, φ and budgets is asked for, or the budget is impossible.
     """
-    terms = {
-        "macs": macs,
-        "params": params,
-        "activations": activations,
-        "size": size,
-        "latency": latency,
-        "memory": memory,
-    }
-    limits = {term: limit for term, limit in terms.items() if limit is not None}
+    limits = limits_of(macs=macs, params=params, activations=activations, size=size, latency=latency, memory=memory)
+    return scale_by(network(baseline), find_rule(rule), factor=factor, phi=phi, limits=limits, measured=measured)
+
+
+def scale_by(
+    baseline: Architecture,
+    rule: Rule,
+    *,
+    factor: float | None = None,
+    phi: float | None = None,
+    limits: Mapping[str, float],
+    measured: Mapping[str, Measure] | None = None,
+) -> Scaled:
+    """The same for a network and a rule in the hand, with the limits by term."""
     if sum((factor is not None, phi is not None, bool(limits))) != 1:
         raise UserError(
             "say how far to scale: by --factor, by --phi, or to a budget such as --macs 1G; one of the three"
         )
-    start, found = network(baseline), find_rule(rule)
     if limits:
-        return solve(start, found, Budget(limits, measured or {}))
-    return grow(start, found, factor=factor, phi=phi)
+        return solve(baseline, rule, Budget(limits, measured or {}))
+    return grow(baseline, rule, factor=factor, phi=phi)

@@ -19,6 +19,11 @@ EXPORTED = {
 MAX_HEADER = 100_000_000  # bytes; what the safetensors format itself allows
 
 
+def sides(resolution: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    """(height, width) in pixels of what may be one side of a square; None stays open."""
+    return (resolution, resolution) if isinstance(resolution, int) else resolution
+
+
 def resolve(name: str | Path) -> Architecture:
     """The architecture that a name means. Raises `SpecError` naming what was tried and what there is."""
     if str(name) in ZOO:

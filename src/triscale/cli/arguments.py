@@ -10,6 +10,7 @@ from triscale.arch.spec import MAX_RESOLUTION
 from triscale.cli.console import Output
 from triscale.errors import UserError
 from triscale.plain import short
+from triscale.scaling.budget import limits_of
 from triscale.units import parse_bytes, parse_count, parse_seconds
 
 if TYPE_CHECKING:
@@ -129,16 +130,14 @@ def budgets(
     memory: str | None = None,
 ) -> dict[str, float]:
     """The limits that were given, by term."""
-    limits: dict[str, float] = {}
-    for term, text in (("macs", macs), ("params", params), ("activations", activations)):
-        if text is not None:
-            limits[term] = parse_count(text, f"--{term}")
-    for term, text in (("size", size), ("memory", memory)):
-        if text is not None:
-            limits[term] = parse_bytes(text, f"--{term}")
-    if latency is not None:
-        limits["latency"] = parse_seconds(latency, "--latency")
-    return limits
+    return limits_of(
+        macs=None if macs is None else parse_count(macs, "--macs"),
+        params=None if params is None else parse_count(params, "--params"),
+        activations=None if activations is None else parse_count(activations, "--activations"),
+        size=None if size is None else parse_bytes(size, "--size"),
+        latency=None if latency is None else parse_seconds(latency, "--latency"),
+        memory=None if memory is None else parse_bytes(memory, "--memory"),
+    )
 
 
 def resolution(text: str | None) -> tuple[int, int] | None:

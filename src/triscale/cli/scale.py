@@ -14,12 +14,12 @@ from triscale.cli.console import Output, print_table, table
 from triscale.costing import cost
 from triscale.errors import UserError
 from triscale.runs import write_whole
-from triscale.scaling import RULES, Scaled
+from triscale.scaling import RULES, Scaled, find_rule
 from triscale.scaling.budget import label
 from triscale.scaling.budget import show as show_term
 from triscale.scaling.summary import summary
 from triscale.units import format_count
-from triscale.verbs import network, scale
+from triscale.verbs import network, scale, scale_by
 
 MOST_MEMBERS = 100
 
@@ -65,16 +65,7 @@ def command(
         family = {step: scale(start, rule=rule, phi=step) for step in _steps(steps)}
         _write_family(output, family, out)
         return
-    scaled = scale(
-        start,
-        rule=rule,
-        factor=factor,
-        phi=phi,
-        macs=limits.get("macs"),
-        params=limits.get("params"),
-        activations=limits.get("activations"),
-        size=limits.get("size"),
-    )
+    scaled = scale_by(start, find_rule(rule), factor=factor, phi=phi, limits=limits)
     if out is not None:
         write_whole(_new_file(out), to_json(scaled.architecture))
     output.result(_values(scaled), lambda console: _show(console, scaled))

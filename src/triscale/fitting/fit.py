@@ -15,6 +15,7 @@ from triscale.fitting.wish import Baseline, Wish, make_wish
 from triscale.models.model import Model
 from triscale.runs import RunDirectory
 from triscale.scaling import Rule
+from triscale.scaling.budget import limits_of
 from triscale.training import steady_allocator
 
 
@@ -57,16 +58,8 @@ def fit(
     `engines.table.ENGINES`; without it what `predict` takes. Raises `UserError` for what was asked wrongly, before
     anything is written; `TriscaleError` where the work itself fails. What was begun goes on with `resume`.
     """
-    limits = {
-        "macs": macs,
-        "params": params,
-        "activations": activations,
-        "size": size,
-        "latency": latency,
-        "memory": memory,
-    }
     wish = make_wish(
-        limits,
+        limits_of(macs=macs, params=params, activations=activations, size=size, latency=latency, memory=memory),
         baseline=baseline,
         rule=rule,
         time=time,

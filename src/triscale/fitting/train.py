@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from triscale.arch import ZOO, Architecture, adapt, resolve, to_dict
+from triscale.arch.resolve import sides
 from triscale.asking import check_same, check_seed
 from triscale.data import Data, check_apart, fitting_preprocess, image_resolution, prepare, read
 from triscale.errors import UserError
@@ -138,14 +139,12 @@ def train(
         if tensorboard:
             check_tensorboard()
         how = How(listener or Listener(), processes, checkpoint_every, tensorboard)
-        if isinstance(resolution, int):
-            resolution = (resolution, resolution)
         asked = Asked(
             architecture,
             recipe=recipe,
             epochs=epochs,
             batch=batch,
-            resolution=resolution,
+            resolution=sides(resolution),
             flip=flip,
             balance=balance,
             seed=seed,

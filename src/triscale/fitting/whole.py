@@ -289,7 +289,16 @@ class _Stages:
                 self.told.fit.note(f"{name} is left out of the comparison: {error}")
             self._report(fitted, found)
 
-    def _run(self, place: Path, baseline: str | Path, **how: Any) -> Fitted:  # noqa: ANN401
+    def _run(
+        self,
+        place: Path,
+        baseline: str | Path,
+        *,
+        rule: Rule | None = None,
+        time: float | None = None,
+        epochs: int | None = None,
+    ) -> Fitted:
+        """A fit at the budget in a directory of its own, begun or gone on with."""
         if (place / SETTINGS).is_file():
             fitted = resume(place, How(self.told.fit), self.data)
             assert fitted is not None  # alone, this process leads
@@ -303,7 +312,9 @@ class _Stages:
             device=self.asked.device,
             on_bad=self.asked.on_bad,
             listener=self.told.fit,
-            **how,
+            rule=rule,
+            time=time,
+            epochs=epochs,
         )
 
     def _time(self, stage: str) -> float:

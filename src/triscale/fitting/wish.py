@@ -16,7 +16,7 @@ from triscale.errors import UserError
 from triscale.models import Model, learned
 from triscale.runs import RunDirectory
 from triscale.scaling import Rule, find_rule
-from triscale.scaling.budget import ANALYTIC, MEASURED, check_limits
+from triscale.scaling.budget import check_limits
 from triscale.training.asking import check_training
 from triscale.training.machine import find_device
 from triscale.weights import Provenance, run_meant
@@ -55,7 +55,7 @@ class Wish:
 
 
 def make_wish(
-    limits: Mapping[str, float | None],
+    limits: Mapping[str, float],
     *,
     baseline: Baseline | Sequence[Baseline] | None = None,
     rule: str | Rule | None = None,
@@ -72,10 +72,8 @@ def make_wish(
     engine: str | None = None,
 ) -> Wish:
     """The wish, with names resolved. Raises `UserError` for whatever can be wrong without looking at an image."""
-    given = {term: limits[term] for term in (*ANALYTIC, *MEASURED) if limits.get(term) is not None}
-    asked = {term: limit for term, limit in given.items() if limit is not None}
-    if asked or weights is None:
-        check_limits(asked)
+    if limits or weights is None:
+        check_limits(limits)
     if weights is not None and (baseline is not None or rule is not None):
         given_too = "--rule" if baseline is None else "--baseline"
         raise UserError(f"--weights {weights}: fix the network, so there is nothing to scale; leave {given_too} out")
@@ -85,7 +83,7 @@ def make_wish(
     started = None if weights is None else learned(weights)
     source = None if isinstance(weights, Model) or weights is None else run_meant(weights)
     return Wish(
-        limits=asked,
+        limits=dict(limits),
         baselines=_baselines(baseline if started is None else started.architecture),
         rule=None if rule is None else find_rule(rule),
         time=time,

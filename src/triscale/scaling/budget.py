@@ -55,6 +55,25 @@ class Budget:
         return tuple(term for term in self.limits if term in MEASURED)
 
 
+def limits_of(
+    *,
+    macs: float | None = None,
+    params: float | None = None,
+    activations: float | None = None,
+    size: float | None = None,
+    latency: float | None = None,
+    memory: float | None = None,
+) -> dict[str, float]:
+    """The limits that are given, by term, as `Budget` takes them.
+
+    macs, params, activations: counts. size: bytes of fp32 weights. latency: seconds for one image, the median. memory:
+    bytes at the peak of running one image.
+    """
+    terms = {"macs": macs, "params": params, "activations": activations, "size": size}
+    terms |= {"latency": latency, "memory": memory}
+    return {term: limit for term, limit in terms.items() if limit is not None}
+
+
 def check_limits(limits: Mapping[str, float]) -> None:
     """Raises `UserError` where there is none, for an unknown term, and for a limit that is not positive."""
     if not limits:

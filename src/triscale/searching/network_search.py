@@ -10,10 +10,12 @@ from typing import Any, Literal
 import torch
 
 from triscale.arch import Architecture
+from triscale.arch.resolve import sides
 from triscale.asking import check_count, check_same
 from triscale.data import Data, check_apart, read, read_again
 from triscale.plain import from_plain
 from triscale.runs import RunDirectory
+from triscale.scaling.budget import limits_of
 from triscale.searching.asked import Asked, by_term, check_extent
 from triscale.searching.calibrating import FACTOR, calibrate
 from triscale.searching.costs import Costs
@@ -76,10 +78,8 @@ def search_network(
     ``if __name__ == "__main__":``. Raises `UserError` for what was asked wrongly, `TriscaleError` where a trial fails;
     what is finished is kept, and `resume_search` goes on.
     """
-    limits = {"macs": macs, "params": params, "activations": activations, "size": size}
-    limits |= {"latency": latency, "memory": memory}
     asked = Asked(
-        limits={term: limit for term, limit in limits.items() if limit is not None},
+        limits=limits_of(macs=macs, params=params, activations=activations, size=size, latency=latency, memory=memory),
         reference=reference,
         space=space,
         objective=objective,
@@ -90,7 +90,7 @@ def search_network(
         candidates=candidates,
         images=images,
         epochs=epochs,
-        resolution=(resolution, resolution) if isinstance(resolution, int) else resolution,
+        resolution=sides(resolution),
         recipe=None if recipe is None else find_recipe(recipe),
         seed=seed,
         workers=workers,

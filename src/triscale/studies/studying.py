@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 
 from triscale.arch import Architecture
+from triscale.arch.resolve import sides
 from triscale.asking import check_count, check_same
 from triscale.data import check_apart, read, read_again
 from triscale.errors import TooShortError, UserError
@@ -70,7 +71,7 @@ def study(
         images=images,
         epochs=epochs,
         macs=macs,
-        resolution=(resolution, resolution) if isinstance(resolution, int) else resolution,
+        resolution=sides(resolution),
         recipe=None if recipe is None else find_recipe(recipe),
         seed=seed,
         workers=workers,
