@@ -22,6 +22,7 @@ from triscale.units import format_seconds, parse_seconds
 
 if TYPE_CHECKING:
     from triscale.fitting import Fitted
+    from triscale.fitting.wish import Wish
 
 
 def command(
@@ -114,12 +115,7 @@ def command(
         option = "--scratch" if scratch else "--no-scratch"
         raise UserError(f"{option}: only with --weights is a network trained from scratch besides; leave it out")
     if search or study:
-        others: dict[str, object] = {"--params": params, "--activations": activations, "--size": size}
-        others |= {"--latency": latency, "--memory": memory, "--rule": rule, "--weights": weights, "--epochs": epochs}
-        others |= {"--batch": batch, "--flip": flip, "--balance": balance or None, "--engine": engine}
-        others |= {"--dry-run": dry_run or None}
-        wholes.check_alone(others)
-        wholes.begin(output, data, out, words)
+        wholes.begin(output, data, out, words, trials.said(context))
         return
     limits = arguments.budgets(macs, params, activations, size, latency, memory)
     if not limits and weights is None:
@@ -127,12 +123,10 @@ def command(
             "say what the network may cost: --macs 10M, --params 1M, --activations 1M, --size 5MB, --latency 10ms or "
             "--memory 50MB; or start from --weights, which fix it"
         )
-    seconds = None if time is None else parse_seconds(time, "--time")
-    on_bad_choice = arguments.on_bad(on_bad)
+    seconds, on_bad_choice = None if time is None else parse_seconds(time, "--time"), arguments.on_bad(on_bad)
     if out is None and not dry_run:
         raise UserError("say where the run shall lie: --out RUN, a new or empty directory; or --dry-run for the plan")
-    from triscale.cli.watching import Watcher
-    from triscale.fitting import How, begin, draft, make_wish
+    from triscale.fitting import make_wish
 
     wish = make_wish(
         limits,
@@ -150,17 +144,30 @@ def command(
         scratch=scratch,
         engine=engine,
     )
-    with stopping_gently(_again(out)) as asked, Watcher(output, asked, may_balance=not balance) as watcher:
-        if out is None or dry_run:
-            drafted = draft(data, wish, watcher, out)
-        else:
-            fitted = begin(data, out, wish, How(watcher))
     if out is None or dry_run:
-        plan, images = drafted.plan, len(drafted.ready.images.train)
-        output.result({"plan": plan.to_dict()}, lambda console: show_plan(console, plan, images))
-        again = [word for word in sys.argv[1:] if word != "--dry-run"]
-        output.next_command("triscale", *again, *([] if out else ["--out", "RUN"]))
-        return
+        _plan_only(output, data, wish, out)
+    else:
+        _fit(output, data, wish, out)
+
+
+def _plan_only(output: Output, data: Path, wish: "Wish", out: Path | None) -> None:
+    from triscale.cli.watching import Watcher
+    from triscale.fitting import draft
+
+    with stopping_gently(_again(out)) as asked, Watcher(output, asked, may_balance=not wish.balance) as watcher:
+        drafted = draft(data, wish, watcher, out)
+    plan, images = drafted.plan, len(drafted.ready.images.train)
+    output.result({"plan": plan.to_dict()}, lambda console: show_plan(console, plan, images))
+    again = [word for word in sys.argv[1:] if word != "--dry-run"]
+    output.next_command("triscale", *again, *([] if out else ["--out", "RUN"]))
+
+
+def _fit(output: Output, data: Path, wish: "Wish", out: Path) -> None:
+    from triscale.cli.watching import Watcher
+    from triscale.fitting import How, begin
+
+    with stopping_gently(_again(out)) as asked, Watcher(output, asked, may_balance=not wish.balance) as watcher:
+        fitted = begin(data, out, wish, How(watcher))
     _answer(output, fitted)
 
 

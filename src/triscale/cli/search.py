@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,6 +12,9 @@ from triscale.cli.console import Output, print_table, table
 from triscale.errors import UserError
 from triscale.stats import FEWEST_APART
 from triscale.units import format_count, format_seconds, parse_seconds
+
+if TYPE_CHECKING:
+    from triscale.searching import Asked, Searched
 
 
 def command(
@@ -90,13 +93,10 @@ def command(
         raise UserError("say where the search shall lie: --out SEARCH, a new or empty directory; or one to --resume")
     if data is None and not resume:
         raise UserError("say which images: triscale search IMAGES --macs 5M --time 1h --out SEARCH")
-    cluster, said = trials.cluster(executor, address), trials.said(context)
     limits = arguments.budgets(macs, params, activations, size, latency, memory)
     if not limits and not resume:
         raise UserError("say what a network may cost: --macs 5M, --params 1M, --size 5MB, --latency 10ms, …")
-    seconds = None if time is None else parse_seconds(time, "--time")
-    from triscale.cli.search_watching import SearchWatcher
-    from triscale.searching import Asked, begin_search, resume_search
+    from triscale.searching import Asked
     from triscale.training import find_recipe
 
     asked = Asked(
@@ -107,7 +107,7 @@ def command(
         exponent=exponent,
         calibrate=calibrate,
         strategy=strategy,
-        time=seconds,
+        time=None if time is None else parse_seconds(time, "--time"),
         candidates=candidates,
         images=images,
         epochs=epochs,
@@ -116,26 +116,11 @@ def command(
         seed=seed,
         workers=workers,
         device=device,
-        cluster=cluster,
+        cluster=trials.cluster(executor, address),
         on_bad=arguments.on_bad(on_bad),
         beside=tuple(beside or ()),
     )
-    with SearchWatcher(output) as watcher, trials.telling_how_to_go_on("search", out, watcher):
-        if resume:
-            searched = resume_search(
-                out,
-                data=data,
-                time=seconds,
-                candidates=candidates,
-                named=asked.named(said),
-                workers=workers,
-                cluster=cluster,
-                beside=asked.beside,
-                listener=watcher,
-            )
-        else:
-            assert data is not None  # asked for above
-            searched = begin_search(data, asked, out, watcher)
+    searched = _carry_out(output, data, asked, out, asked.named(trials.said(context)) if resume else None)
     values, report = searched.values, searched.run.report
     found = out / "network.json"
     output.result(
@@ -143,6 +128,30 @@ def command(
         lambda console: show(console, values, report),
     )
     output.next_command("triscale", "study", data or "IMAGES", "--baseline", found, "--time", "1h", "--out", "STUDY")
+
+
+def _carry_out(
+    output: Output, data: Path | None, asked: "Asked", out: Path, named: Mapping[str, Any] | None
+) -> "Searched":
+    """A new search; or the one there to its end, where something may be `named` once more."""
+    from triscale.cli.search_watching import SearchWatcher
+    from triscale.searching import begin_search, resume_search
+
+    with SearchWatcher(output) as watcher, trials.telling_how_to_go_on("search", out, watcher):
+        if named is None:
+            assert data is not None  # asked for before
+            return begin_search(data, asked, out, watcher)
+        return resume_search(
+            out,
+            data=data,
+            time=asked.time,
+            candidates=asked.candidates,
+            named=named,
+            workers=asked.workers,
+            cluster=asked.cluster,
+            beside=asked.beside,
+            listener=watcher,
+        )
 
 
 def show(console: Console, values: Mapping[str, Any], report: Path) -> None:

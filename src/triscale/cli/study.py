@@ -13,7 +13,7 @@ from triscale.errors import UserError
 from triscale.units import format_count, format_seconds, parse_count, parse_seconds
 
 if TYPE_CHECKING:
-    from triscale.studies import Line
+    from triscale.studies import Asked, Line, Studied
 
 
 CHANGES = frozenset({"time", "design", "arms", "seeds", "again"})  # what a study that goes on may be told anew
@@ -87,10 +87,8 @@ def command(
         raise UserError("say where the study shall lie: --out STUDY, a new or empty directory; or the one to --resume")
     if data is None and not resume:
         raise UserError("say which images: triscale study IMAGES --time 1h --out STUDY")
-    cluster, said = trials.cluster(executor, address), trials.said(context)
-    seconds = None if time is None else parse_seconds(time, "--time")
-    from triscale.cli.study_watching import StudyWatcher
-    from triscale.studies import Asked, Wanted, begin_study, make_designs, resume_study
+    cluster, seconds = trials.cluster(executor, address), None if time is None else parse_seconds(time, "--time")
+    from triscale.studies import Asked, Wanted, make_designs
     from triscale.training import find_recipe
 
     named, more = make_designs(design, arms or ())
@@ -109,24 +107,11 @@ def command(
         cluster=cluster,
         on_bad=arguments.on_bad(on_bad),
     )
-    repeat: list[object] = [] if design is None else ["--design", design]
-    repeat += [word for path in arms or () for word in ("--arms", path)]
-    repeat += [] if seeds is None else ["--seeds", seeds]
-    repeat += [] if again is None else ["--again" if again else "--no-again"]
-    with StudyWatcher(output) as watcher, trials.telling_how_to_go_on("study", out, watcher, repeat if resume else ()):
-        if resume:
-            studied = resume_study(
-                out,
-                data=data,
-                changes=asked.wanted if said & CHANGES else None,
-                named=asked.named(said),
-                workers=workers,
-                cluster=cluster,
-                listener=watcher,
-            )
-        else:
-            assert data is not None  # asked for above
-            studied = begin_study(data, asked, out, watcher)
+    if resume:
+        studied = _go_on(output, data, asked, out, trials.said(context), _repeat(design, arms or (), seeds, again))
+    else:
+        assert data is not None  # asked for above
+        studied = _begin(output, data, asked, out)
     report, values = studied.run.report, studied.values
     output.result({"study": str(out), "report": str(report), **values}, lambda console: show(console, values, report))
     if values["recommended"]["fitted"] is not None:
@@ -134,6 +119,41 @@ def command(
         grown = format_count(max(20e6, 4 * values["baseline"]["macs"]))
         words = ("--baseline", out / "baseline.json", "--macs", grown, "--rule", rule, "--out", "RUN")
         output.next_command("triscale", "fit", data or "IMAGES", *words)
+
+
+def _begin(output: Output, data: Path, asked: "Asked", out: Path) -> "Studied":
+    from triscale.cli.study_watching import StudyWatcher
+    from triscale.studies import begin_study
+
+    with StudyWatcher(output) as watcher, trials.telling_how_to_go_on("study", out, watcher):
+        return begin_study(data, asked, out, watcher)
+
+
+def _go_on(
+    output: Output, data: Path | None, asked: "Asked", out: Path, said: frozenset[str], repeat: Sequence[object]
+) -> "Studied":
+    """The study there, to its end. said: the parameters that were typed. repeat: the words that change its design."""
+    from triscale.cli.study_watching import StudyWatcher
+    from triscale.studies import resume_study
+
+    with StudyWatcher(output) as watcher, trials.telling_how_to_go_on("study", out, watcher, repeat):
+        return resume_study(
+            out,
+            data=data,
+            changes=asked.wanted if said & CHANGES else None,
+            named=asked.named(said),
+            workers=asked.workers,
+            cluster=asked.cluster,
+            listener=watcher,
+        )
+
+
+def _repeat(design: str | None, arms: Sequence[Path], seeds: int | None, again: bool | None) -> list[object]:
+    """What changes a design, as it was typed."""
+    words: list[object] = [] if design is None else ["--design", design]
+    words += [word for path in arms for word in ("--arms", path)]
+    words += [] if seeds is None else ["--seeds", seeds]
+    return words + ([] if again is None else ["--again" if again else "--no-again"])
 
 
 def show_ladder(console: Console, lines: Sequence["Line"], chosen: int) -> None:

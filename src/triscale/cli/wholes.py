@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from triscale.fitting.whole import Grown, Told
 
 MANIFEST = ALL_STAGES
+# Parameters of `fit` that all stages take; the others they decide themselves, or only a single fit takes them.
+TAKES = frozenset({"macs", "search", "study", "baseline", "seed", "device", "on_bad"}) | {
+    *("data", "out", "time", "resume", "as_json")
+}
 STAGES = {
     "search": "searching a baseline",
     "study": "measuring how it pays off to grow it",
@@ -69,17 +73,13 @@ class Words:
         return {key: value for key, value in values.items() if key in said}
 
 
-def check_alone(others: Mapping[str, object]) -> None:
-    """Raises `UserError` for options that the stages decide, or that only a single fit takes."""
-    for option, value in others.items():
-        if value is not None:
-            raise UserError(
-                f"{option} does not go with --search or --study, which decide what is trained; leave it out"
-            )
-
-
-def begin(output: Output, data: Path, out: Path | None, words: Words) -> None:
-    """All stages in a new directory."""
+def begin(output: Output, data: Path, out: Path | None, words: Words, said: frozenset[str]) -> None:
+    """All stages in a new directory. said: the parameters that were typed."""
+    for option in sorted(said - TAKES):
+        raise UserError(
+            f"--{option.replace('_', '-')} does not go with --search or --study, which decide what is trained; "
+            "leave it out"
+        )
     if words.macs is None or words.time is None:
         raise UserError("--search and --study need a budget and a time: --macs 10M --time 2h")
     if out is None:
@@ -100,11 +100,9 @@ def begin(output: Output, data: Path, out: Path | None, words: Words) -> None:
 
 
 def go_on(output: Output, out: Path | None, data: Path | None, words: Words, said: frozenset[str]) -> None:
-    """The run there, to its end. said: the options that were typed."""
+    """The run there, to its end. said: the parameters that were typed."""
     assert out is not None  # it has been looked into
-    shared = {"macs", "search", "study", "baseline", "seed", "device", "on_bad"}
-    takes = shared | {"data", "out", "time", "resume", "as_json"}
-    arguments.check_as_begun(out, said, takes=takes, another="only --time may be another; ")
+    arguments.check_as_begun(out, said, takes=TAKES, another="only --time may be another; ")
     from triscale.fitting.whole import resume_whole
 
     seconds = None if words.time is None else parse_seconds(words.time, "--time")

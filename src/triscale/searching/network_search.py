@@ -105,8 +105,8 @@ def search_network(
 def begin_search(data: str | Path, asked: Asked, out: str | Path, listener: SearchListener | None = None) -> Searched:
     """The same for everything that is asked as one value."""
     listener, started = listener or SearchListener(), clock.monotonic()
-    check_apart(Path(data), RunDirectory.check_free(out))
     asked.check_enough()
+    check_apart(Path(data), RunDirectory.check_free(out))
     asked.fixed()
     others(tuple(map(str, asked.beside)))  # says now what is none
     images = read(data, seed=asked.seed, on_bad=asked.on_bad, progress=listener.reading)

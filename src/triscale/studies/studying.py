@@ -85,8 +85,8 @@ def study(
 def begin_study(data: str | Path, asked: Asked, out: str | Path, listener: StudyListener | None = None) -> Studied:
     """The same for everything that is asked as one value."""
     listener, started = listener or StudyListener(), monotonic()
-    check_apart(Path(data), RunDirectory.check_free(out))
     asked.check_enough()
+    check_apart(Path(data), RunDirectory.check_free(out))
     asked.fixed()
     images = read(data, seed=asked.seed, on_bad=asked.on_bad, progress=listener.reading)
     listener.read(images)
