@@ -79,9 +79,7 @@ def command(
     """
     output = Output(as_json)
     if show_recipe is not None:
-        from triscale.training.recipes import find_recipe, to_json
-
-        sys.stdout.write(to_json(find_recipe(show_recipe)))
+        _print_recipe(show_recipe)
         return
     if selftest:
         from triscale.cli.selftest import show_selftest
@@ -90,9 +88,7 @@ def command(
         return
     if out is None:
         raise UserError("say where the run shall lie: --out RUN, a new or empty directory; or the run to --resume")
-    every = 0.0 if checkpoint_every in ("0", "0s") else parse_seconds(checkpoint_every, "--checkpoint-every")
-    size = arguments.resolution(resolution)
-    choice = None if on_bad is None else arguments.on_bad(on_bad)
+    size, choice = arguments.resolution(resolution), None if on_bad is None else arguments.on_bad(on_bad)
     from triscale.cli.watching import Watcher
     from triscale.fitting import train
     from triscale.training.recipes import find_recipe
@@ -115,15 +111,28 @@ def command(
             device=device,
             on_bad=choice,
             resume=resume,
-            checkpoint_every=every,
+            checkpoint_every=_every(checkpoint_every),
             tensorboard=tensorboard,
             listener=watcher,
         )
-    if fitted is None:  # the first of the processes says it
-        return
-    found = fitted
-    output.result(values(found), lambda console: show(console, found))
-    output.next_command("triscale", "eval", found.run.path)
+    if fitted is not None:  # the first of the processes says it
+        _answer(output, fitted)
+
+
+def _print_recipe(name: str) -> None:
+    from triscale.training.recipes import find_recipe, to_json
+
+    sys.stdout.write(to_json(find_recipe(name)))
+
+
+def _every(text: str) -> float:
+    """Seconds between two checkpoints; 0 for every step."""
+    return 0.0 if text in ("0", "0s") else parse_seconds(text, "--checkpoint-every")
+
+
+def _answer(output: Output, fitted: "Fitted") -> None:
+    output.result(values(fitted), lambda console: show(console, fitted))
+    output.next_command("triscale", "eval", fitted.run.path)
 
 
 def values(fitted: "Fitted") -> dict[str, Any]:
