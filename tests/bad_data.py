@@ -90,3 +90,12 @@ def refusing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", scan)
+
+
+COMPOSED, APART = "caf\u00e9", "cafe\u0301"  # an é as one letter, and as a letter and an accent
+
+
+def two_spellings(folder: Path) -> None:
+    """Files, or folders of such, of one name in two spellings; where a file system holds one spelling only, no test."""
+    if len(list(folder.iterdir())) < 2:
+        pytest.skip("a file system of one spelling")

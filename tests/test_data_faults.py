@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from bad_data import BAD, MANIFESTS, complaint, folders, noise, refusing
+from bad_data import APART, BAD, COMPOSED, MANIFESTS, complaint, folders, noise, refusing, two_spellings
+from PIL import Image
 
 from triscale.data import read
 from triscale.errors import UserError
@@ -99,6 +100,41 @@ def test_loose_pictures_where_classes_belong(tmp_path: Path) -> None:
     (tmp_path / "test").mkdir()
     noise().save(tmp_path / "test" / "x.png")
     complaint(tmp_path, "test", "one folder per class")
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+def test_pictures_that_only_the_spelling_of_unicode_tells_apart_are_refused(tmp_path: Path, seed: int | None) -> None:
+    root = folders(tmp_path, "a", "b")
+    (root / "c").mkdir()
+    for shade, name in enumerate((COMPOSED, APART)):
+        Image.new("RGB", (8, 8), (90 + shade, 1, 2)).save(root / "c" / f"{name}.png")
+    two_spellings(root / "c")
+    named = r"cafe\\u0301\.png' and .*caf\\xe9\.png' are one name .*; rename one"
+    with pytest.raises(UserError, match=named) as caught:
+        read(root, seed=seed)
+    assert str(caught.value).isascii()
+
+
+def test_class_folders_that_only_the_spelling_of_unicode_tells_apart_are_refused(tmp_path: Path) -> None:
+    root = folders(tmp_path, COMPOSED, APART, "b")
+    two_spellings(root)
+    (root / APART / "0.png").rename(root / APART / "other.png")
+    complaint(root, r"cafe\u0301' and ", r"caf\xe9' are one name")
+
+
+def test_a_class_may_be_spelled_otherwise_in_another_split(tmp_path: Path) -> None:
+    folders(tmp_path / "train", COMPOSED, "b")
+    folders(tmp_path / "test", APART, "b")
+    assert read(tmp_path).classes == ("b", COMPOSED)
+
+
+def test_a_manifest_with_one_path_in_two_spellings_names_both(tmp_path: Path) -> None:
+    for name in (COMPOSED, APART):
+        noise().save(tmp_path / f"{name}.png")
+    two_spellings(tmp_path)
+    manifest = tmp_path / "list.csv"
+    manifest.write_text(f"path,label\n{COMPOSED}.png,a\n./{APART}.png,b\n", encoding="utf-8")
+    complaint(manifest, "line 3", "in line 2", r"'caf\xe9.png'", r"'cafe\u0301.png'", "rename one of the files")
 
 
 @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root reads everything")

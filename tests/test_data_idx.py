@@ -155,7 +155,13 @@ def test_one_class(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("a\nb\n", "label 2"), ("a\nb\na\n", "'a' twice"), ("a\nb\nc\nd\n", "'d'"), ("a\n\nc\n", "line 2")],
+    [
+        ("a\nb\n", "label 2"),
+        ("a\nb\na\n", "'a' twice"),
+        ("\u00e9\nb\ne\u0301\n", "'\u00e9' twice"),
+        ("a\nb\nc\nd\n", "'d'"),
+        ("a\n\nc\n", "line 2"),
+    ],
 )
 def test_class_names_must_agree_with_labels(tmp_path: Path, text: str, words: str) -> None:
     mnist(tmp_path)

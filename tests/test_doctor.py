@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bad_data import BAD, MANIFESTS, refusing
+from bad_data import APART, BAD, COMPOSED, MANIFESTS, refusing, two_spellings
 from doctored import only, picture, sound, state
 from PIL import Image
 from pngs import png
@@ -265,6 +265,24 @@ def test_all_faults_of_a_layout_are_found_with_all_others(tmp_path: Path) -> Non
     assert "loose pictures" in messages
     assert found.pictures == 21
     with pytest.raises(UserError):
+        read(root)
+
+
+def test_all_names_that_only_the_spelling_of_unicode_tells_apart_are_found_with_all_others(tmp_path: Path) -> None:
+    root = sound(tmp_path, classes=("cat", COMPOSED, APART))
+    two_spellings(root)
+    for seed, name in enumerate((COMPOSED, APART, f"x {COMPOSED}", f"x {APART}")):
+        picture(90 + seed).save(root / "cat" / f"{name}.png")
+    (root / "cat" / "zero.png").write_bytes(b"")
+    found = doctor(root)
+    finding = only(found, "spelling")
+    assert (finding.severity, finding.count) == ("error", 3)
+    assert finding.files == (r"'cafe\u0301'", r"'cat/cafe\u0301.png'", r"'cat/x cafe\u0301.png'")
+    assert finding.reasons[0] == r"beside 'caf\xe9'"
+    assert only(found, "unreadable").count == 1
+    assert found.pictures == 19
+    assert len(found.positions) == 19, "each under a name of its own"
+    with pytest.raises(UserError, match="one name in two spellings"):
         read(root)
 
 

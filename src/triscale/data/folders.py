@@ -2,12 +2,13 @@
 
 import os
 import stat
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path, PurePath
 
 from triscale.data.decoding import SUFFIXES
+from triscale.data.spelling import alike, normal
 from triscale.errors import UserError
 
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -44,11 +45,6 @@ class _Walk:
 def is_picture_name(name: str) -> bool:
     """Whether the suffix, in either case, is one of `SUFFIXES`."""
     return PurePath(name).suffix.lower() in SUFFIXES
-
-
-def normal(name: str) -> str:
-    """One spelling per name: file systems differ in how they store an é."""
-    return unicodedata.normalize("NFC", name)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -110,6 +106,16 @@ def _class_entries(folders: list[Path], prefix: str, split: str, above: set[str]
         yield [Entry(name, path, label, split) for name, path in walk.found], walk.ignored
 
 
+def _check_spelling(paths: Iterator[Path]) -> None:
+    """Raises `UserError` for two files or class folders that would be one name in every table."""
+    for first, second in alike(paths):
+        # Escaped: on a screen the two are the same.
+        raise UserError(
+            f"data: {str(first)!a} and {str(second)!a} are one name in two spellings of Unicode; "
+            "rename one of them (`triscale doctor` lists all such names)"
+        )
+
+
 def _suffixes() -> str:
     return " ".join(sorted(suffix[1:] for suffix in SUFFIXES))
 
@@ -157,8 +163,8 @@ def list_folder(root: Path, *, to_learn: bool = True) -> Listing:
 
     Class folders may hold folders; links are followed; hidden files and folders are passed over; visible files that
     are no pictures are counted. Raises `UserError` for an empty class folder, one that cannot be read, pictures
-    outside class folders where splits are expected, splits that cannot be told apart, and where there is no train split
-    ``to_learn`` from.
+    outside class folders where splits are expected, splits that cannot be told apart, names that only the spelling of
+    Unicode tells apart, and where there is no train split ``to_learn`` from.
     """
     folders = _subfolders(root)
     ignored = len(_loose(root))
@@ -188,6 +194,7 @@ def list_folder(root: Path, *, to_learn: bool = True) -> Listing:
         for found, passed in _class_entries(classes, prefix, split, above):
             entries += found
             ignored += passed
+    _check_spelling(chain((folder for _, _, classes in parts for folder in classes), (e.path for e in entries)))
     return Listing("folder", tuple(sorted(entries, key=lambda entry: entry.name)), ignored)
 
 

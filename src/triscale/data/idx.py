@@ -15,6 +15,7 @@ from typing import BinaryIO, cast
 import numpy as np
 import numpy.typing as npt
 
+from triscale.data.spelling import normal
 from triscale.errors import UserError
 
 MAX_BYTES = 16 * 2**30
@@ -160,7 +161,7 @@ def class_names(folder: Path, labels: npt.NDArray[np.int64], *, to_learn: bool =
     if not listed.is_file():
         return {label: str(label) for label in present}
     try:
-        lines = [line.strip() for line in listed.read_text(encoding="utf-8-sig").splitlines()]
+        lines = [normal(line.strip()) for line in listed.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"data: '{listed}' cannot be read ({error}); save it as UTF-8 text") from None
     names = {label: name for label, name in enumerate(lines) if name}

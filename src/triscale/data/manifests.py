@@ -5,7 +5,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from triscale.data.folders import SPLIT_NAMES, Entry, Listing, normal
+from triscale.data.folders import SPLIT_NAMES, Entry, Listing
+from triscale.data.spelling import normal
 from triscale.errors import UserError
 
 _HEADERS = (["path", "label"], ["path", "label", "split"])
@@ -42,24 +43,35 @@ def _entry(where: str, folder: Path, header: list[str], row: list[str]) -> Entry
     return Entry(normal(os.path.normpath(path)), folder / path, normal(label), SPLIT_NAMES[split])
 
 
+def listed_again(path: str, before: str, where: str) -> str:
+    """What is wrong with a path of which another line says ``before``, and the way out."""
+    one, other = os.path.normpath(path), os.path.normpath(before)
+    if one == other:
+        return f"{normal(one)!r} is {where} already; keep one"
+    # Escaped: on a screen the two are the same.
+    return f"{one!a} is {where} as {other!a}, one name in two spellings of Unicode; rename one of the files"
+
+
 def list_manifest(manifest: Path, *, to_learn: bool = True) -> Listing:
     """The pictures a manifest lists; paths are relative to the manifest's folder. Whether they exist is seen later.
 
     Raises `UserError`, naming the line, for another header, a row of another length, an empty or padded label, an
-    unknown split, a path listed twice, and where there is no train split ``to_learn`` from.
+    unknown split, a path listed twice, in whatever spelling of Unicode, and where there is no train split ``to_learn``
+    from.
     """
     rows = _rows(manifest)
     _, header = next(rows, (1, []))
     if header not in _HEADERS:
         raise UserError(f"data: '{manifest}' begins with {','.join(header)!r}; begin it with path,label[,split]")
-    lines: dict[str, int] = {}
+    before: dict[str, tuple[int, str]] = {}
     entries = []
     for line, row in rows:
         where = f"'{manifest}' line {line}"
         entry = _entry(where, manifest.parent, header, row)
-        if entry.name in lines:
-            raise UserError(f"data: {where}: {entry.name!r} is in line {lines[entry.name]} already; keep one")
-        lines[entry.name] = line
+        if entry.name in before:
+            earlier, path = before[entry.name]
+            raise UserError(f"data: {where}: {listed_again(row[0], path, f'in line {earlier}')}")
+        before[entry.name] = line, row[0]
         entries.append(entry)
     if not entries:
         raise UserError(f"data: '{manifest}' lists no picture; write one path,label per line")

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from triscale.data.decoding import MAX_PIXELS, BadPictureError, check, read_bytes
-from triscale.data.folders import Entry, Listing, list_folder, normal
+from triscale.data.folders import Entry, Listing, list_folder
 from triscale.data.idx import class_names, is_idx, read_splits
 from triscale.data.manifests import list_manifest
 from triscale.data.pictures import BadFile, Data, Files, Images, Memory, Source
@@ -211,8 +211,7 @@ def _read_idx(root: Path, seed: int | None, max_pixels: int) -> Data:
         sizes=np.array([(h, w)], np.int64),
         source=Memory(pictures),
     )
-    classes = tuple(normal(name) for name in named.values())
-    return _assemble(root, "idx", classes, channels, table, seed, (), 0)
+    return _assemble(root, "idx", tuple(named.values()), channels, table, seed, (), 0)
 
 
 def _assemble(

@@ -14,6 +14,7 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 ADVICE: Mapping[str, str] = {
     "structure": "",  # the message itself names the way out
     "manifest": "correct these lines of the manifest",
+    "spelling": "rename one of each, so that the two differ in more than how an accent is stored",
     "empty_class": "fill these class folders or remove them",
     "unreadable": "repair or remove them, or leave them out with --on-bad skip",
     "bomb": "make them smaller or remove them, or leave them out with --on-bad skip",

@@ -6,15 +6,17 @@ is wrong the listing is `triscale.data`'s own, so what trains and what is looked
 
 import csv
 import os
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from triscale.data.decoding import Pixels
-from triscale.data.folders import SPLIT_NAMES, Entry, is_picture_name, list_folder, normal
+from triscale.data.folders import SPLIT_NAMES, Entry, is_picture_name, list_folder
 from triscale.data.idx import IdxSplit, class_names, is_idx, read_splits
-from triscale.data.manifests import list_manifest
+from triscale.data.manifests import list_manifest, listed_again
+from triscale.data.spelling import alike, normal
 from triscale.doctoring.findings import Finding, number
 from triscale.errors import UserError
 
@@ -132,6 +134,7 @@ def _survey_folder(root: Path) -> Survey:
                 empty.append(f"{prefix}{folder.name}")
     if empty:
         found.wrong(f"{number(len(empty), 'class folder')} without a picture", "empty_class", tuple(empty))
+    _tell_alike(root, [folder for _, _, classes in parts for folder in classes], found)
     found.entries.sort(key=lambda entry: entry.name)
     if not found.problems:
         try:
@@ -139,6 +142,22 @@ def _survey_folder(root: Path) -> Survey:
         except UserError as refused:
             found.wrong(str(refused))
     return found
+
+
+def _tell_alike(root: Path, classes: list[Path], found: Survey) -> None:
+    """Notes pictures and class folders that would be one name in every table; here such pictures keep their own."""
+    pairs = alike([*classes, *(entry.path for entry in found.entries)])
+    if not pairs:
+        return
+    message = f"{number(len(pairs), 'pair')} of files or folders whose names only the spelling of Unicode tells apart"
+    first, second = ([ascii(str(path.relative_to(root))) for path in side] for side in zip(*pairs, strict=True))
+    beside = tuple(f"beside {name}" for name in second)
+    found.problems.append(Finding("error", "spelling", message, len(pairs), tuple(first), beside))
+    times = Counter(entry.name for entry in found.entries)
+    found.entries = [
+        replace(entry, name=entry.path.relative_to(root).as_posix()) if times[entry.name] > 1 else entry
+        for entry in found.entries
+    ]
 
 
 def _has_split_layout(folders: list[Path]) -> bool:
@@ -201,6 +220,7 @@ def _survey_manifest(manifest: Path) -> Survey:
 def _rows_that_hold(manifest: Path) -> tuple[list[Entry], list[str]]:
     """The rows that can be used, and what is wrong with each of the others. Nothing where the file is no manifest."""
     entries: dict[str, Entry] = {}
+    paths: dict[str, str] = {}
     wrong: list[str] = []
     try:
         with manifest.open(encoding="utf-8-sig", newline="") as file:
@@ -212,11 +232,12 @@ def _rows_that_hold(manifest: Path) -> tuple[list[Entry], list[str]]:
                 fault = _fault(row, header)
                 name = normal(os.path.normpath(row[0]))
                 if fault is None and name in entries:
-                    fault = f"{name!r} is listed already"
+                    fault = listed_again(row[0], paths[name], "listed")
                 if fault is not None:
                     wrong.append(f"line {reader.line_num}: {fault}")
                     continue
                 split = SPLIT_NAMES[row[2]] if len(row) == 3 else "train"
+                paths[name] = row[0]
                 entries[name] = Entry(name, manifest.parent / row[0], normal(row[1]), split)
     except (UnicodeDecodeError, csv.Error, OSError):
         return [], []
@@ -252,7 +273,7 @@ def _survey_idx(root: Path, max_pixels: int) -> Survey:
 
 def _idx_names(root: Path, splits: dict[str, IdxSplit], found: Survey) -> dict[int, str]:
     try:
-        return {label: normal(name) for label, name in class_names(root, splits["train"].labels).items()}
+        return class_names(root, splits["train"].labels)
     except UserError as refused:
         found.wrong(str(refused))
         return {}
