@@ -124,6 +124,18 @@ def test_a_picture_that_cannot_be_read_makes_it_fail_after_the_others(triscale: 
     assert err.strip().splitlines()[-1].startswith("next: "), "what to do comes last"
 
 
+def test_links_that_lead_nowhere_are_counted_and_do_not_hide_the_others(triscale: Triscale, here: Path) -> None:
+    (here / "photos" / "dead.png").symlink_to("nowhere.png")
+    (here / "photos" / "self.png").symlink_to("self.png")
+    code, out, err = triscale("explain", "one.safetensors", "photos", "--json")
+    assert code == 1
+    told = {Path(picture["path"]).name: picture.get("error", "") for picture in json.loads(out)["pictures"]}
+    assert "no such file" in told.pop("dead.png")
+    assert "symbolic links" in told.pop("self.png")
+    assert told == {"china.png": "", "flower.png": ""}
+    assert "2 of 4 pictures could not be read" in err
+
+
 def test_what_is_beyond_the_most_pictures_is_said_to_be_left(
     triscale: Triscale, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from triscale.explaining import (
     choose,
     class_activation_maps,
     explain,
+    explain_files,
     grad_cam,
     named,
     rank_correlation,
@@ -243,6 +245,15 @@ def test_networks_have_names_that_tell_them_apart(tmp_path: Path) -> None:
     assert list(named([places[0], places[2]])) == ["run", "c"]
     assert list(named(places[:2])) == [str(places[0]), str(places[1])]
     assert list(named([tiny(), tiny()])) == ["tiny-network", "tiny-network (2)"]
+
+
+def test_a_picture_that_goes_after_it_was_found_does_not_hide_the_others(photos: Path, tmp_path: Path) -> None:
+    files, _ = choose(shutil.copytree(photos, tmp_path / "copy"))
+    files[0].unlink()
+    first, *others = explain_files(tiny(), files)
+    assert "no such file" in (first.error or "")
+    assert others
+    assert all(one.explanations for one in others)
 
 
 def test_pictures_beyond_the_most_are_left_out_evenly(digits: Path) -> None:

@@ -102,12 +102,12 @@ def _look(
     stage: int | None,
 ) -> "Found":
     """What was found in each picture, without its pixels, and the files of the overlays."""
-    from triscale.explaining import explain
+    from triscale.explaining import explain_files
 
     found: Found = []
     with output.progress() as bar:
         task = bar.add_task("looking at pictures", total=len(pictures))
-        for one in explain(models, pictures, label=label, stage=stage):
+        for one in explain_files(models, pictures, label=label, stage=stage):
             found.append((replace(one, picture=None), gallery.add(one)))
             bar.update(task, completed=len(found))
         gallery.finish()

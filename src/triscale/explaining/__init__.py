@@ -1,7 +1,7 @@
 """Why a network says what it says: class activation maps over pictures, and whether they can be trusted."""
 
 from triscale.explaining.drawing import overlay
-from triscale.explaining.explain import Explained, Explanation, check_sanity, choose, explain, named
+from triscale.explaining.explain import Explained, Explanation, check_sanity, choose, explain, explain_files, named
 from triscale.explaining.gallery import Gallery
 from triscale.explaining.maps import Maps, class_activation_maps, grad_cam
 from triscale.explaining.sanity import Sanity, rank_correlation, sanity_check
@@ -16,6 +16,7 @@ __all__ = [
     "choose",
     "class_activation_maps",
     "explain",
+    "explain_files",
     "grad_cam",
     "named",
     "overlay",

@@ -84,12 +84,25 @@ def explain(
     Raises `UserError` for a model without learned weights, a class or a stage that one of them does not have, and for
     a path that does not exist.
     """
+    paths, _ = choose(pictures)
+    return explain_files(networks, paths, label=label, stage=stage, progress=progress)
+
+
+def explain_files(
+    networks: Networks,
+    files: Sequence[Path],
+    *,
+    label: str | None = None,
+    stage: int | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Explained]:
+    """As `explain`, of the files that `choose` found: one that is gone since, or a link that leads nowhere, is told as
+    any other that cannot be read."""
     models = named(networks)
     indices = {name: None if label is None else _class(name, model, label) for name, model in models.items()}
     for name, model in models.items():
         _check_stage(name, model, stage)
-    paths, _ = choose(pictures)
-    return _explained(models, indices, stage, paths, progress or (lambda done, total: None))
+    return _explained(models, indices, stage, files, progress or (lambda done, total: None))
 
 
 def choose(pictures: str | Path | Iterable[str | Path], most: int | None = None) -> tuple[list[Path], int]:
