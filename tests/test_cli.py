@@ -17,6 +17,7 @@ from sklearn.datasets import load_sample_image
 
 from triscale.arch import Architecture, Head, MBConv, Stage, Stem, published, to_json
 from triscale.cli.console import print_table, table
+from triscale.cli.stopping import way
 from triscale.data import Preprocess
 from triscale.fitting import Fitted
 from triscale.models.model import new
@@ -288,6 +289,42 @@ def test_what_predict_names_next_works(
     words = shlex.split(err.strip().splitlines()[-1])
     assert words[:5] == ["next:", "triscale", verb, str(fitted.run.path), str(place)]
     assert triscale(*words[2:])[0] == 0
+
+
+def test_a_command_that_comes_next_takes_places_that_begin_with_a_dash(
+    triscale,  # noqa: ANN001
+    fitted: Fitted,
+    digits: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("-run").symlink_to(fitted.run.path)
+    Path("-dash.png").write_bytes((digits / "digit-0" / "000.png").read_bytes())
+    code, _, err = triscale("predict", "--", "-run", "-dash.png")
+    assert code == 0
+    words = shlex.split(err.strip().splitlines()[-1])
+    assert words == ["next:", "triscale", "explain", "./-run", "./-dash.png"]
+    code, _, err = triscale(*words[2:], "--out=-seen")
+    assert code == 0
+    words = shlex.split(err.strip().splitlines()[-1])
+    assert words[-2:] == ["--out", "./-seen-checked"]
+    assert triscale(*words[2:])[0] == 0
+    assert way(("triscale", "fit", "--resume", "--out", Path("-run"))).endswith("--resume --out ./-run")
+
+
+def test_a_dry_run_of_a_place_after_two_dashes_names_a_command_that_takes_it(
+    triscale,  # noqa: ANN001
+    digits: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("-digits").symlink_to(digits)
+    code, _, err = triscale("fit", "--macs", "400k", "--baseline", "resnet18", "--dry-run", "--", "-digits")
+    assert code == 0
+    following = "next: triscale fit --macs 400k --baseline resnet18 --out RUN -- -digits"
+    assert err.strip().splitlines()[-1] == following
 
 
 def test_a_table_of_many_classes_keeps_its_columns_and_json_has_them_all(

@@ -1,6 +1,7 @@
 """`triscale bench`."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -69,7 +70,7 @@ def command(
     for engine, why in found.missing.items():
         output.notes.print(f"{engine} is left out: {why}")
     if not peers and found.why is not None:
-        output.next_command("triscale", "bench", name, "--peers")
+        output.next_command("triscale", "bench", Path(name), "--peers")
 
 
 def _show(console: Console, found: "Bench") -> None:

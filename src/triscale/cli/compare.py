@@ -65,14 +65,15 @@ def command(
 def _following(first: str, second: str, data: Path | None, out: Path | None, found: "Comparison") -> list[object]:
     """The page, then a look at a flipped image that can be looked at."""
     if out is None:
-        return ["triscale", "compare", first, second, *(["--data", data] if data else []), "--out", "comparison.html"]
+        where = ["--data", data] if data else []
+        return ["triscale", "compare", Path(first), Path(second), *where, "--out", "comparison.html"]
     folder = found.data
     if folder is not None and Path(first).is_dir() and Path(second).is_dir():
         root = folder if folder.is_dir() else folder.parent
         for flip in found.flips:
             if (root / flip.names[0]).is_file():
-                return ["triscale", "explain", first, root / flip.names[0], "--beside", second]
-    return ["triscale", "eval", first]
+                return ["triscale", "explain", Path(first), root / flip.names[0], "--beside", Path(second)]
+    return ["triscale", "eval", Path(first)]
 
 
 def _show(console: Console, found: "Comparison", out: Path | None) -> None:

@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
 from rich.console import Console
@@ -62,7 +63,7 @@ class Output:
     def next_command(self, *words: object, hint: str = "") -> None:
         """The next useful command, ready to be pasted."""
         if not self.as_json:
-            self.notes.print("next:", shlex.join(map(str, words)) + hint, style="dim")
+            self.notes.print("next:", pasteable(*words) + hint, style="dim")
 
     def progress(self) -> Progress:
         """A bar with the time left, where a person watches."""
@@ -83,6 +84,14 @@ class Output:
             transient=True,
             disable=not notes.is_terminal,
         )
+
+
+def pasteable(*words: object) -> str:
+    """The command of these words, as a shell takes it. What names a place has to be a `Path`: one that begins with a
+    dash is written so that it is none of the options."""
+    return shlex.join(
+        f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word) for word in words
+    )
 
 
 def write_json(values: Mapping[str, object]) -> None:

@@ -1,6 +1,7 @@
 """`triscale cost`."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -46,7 +47,7 @@ def command(
     output.result(values, lambda console: _show(console, arch.name, total, layers))
     given = {"--resolution": resolution, "--channels": channels, "--classes": classes}
     adapted = [word for option, value in given.items() if value is not None for word in (option, value)]
-    output.next_command("triscale", "scale", name, *adapted, "--macs", format_count(2 * total.macs))
+    output.next_command("triscale", "scale", Path(name), *adapted, "--macs", format_count(2 * total.macs))
 
 
 def _show(console: Console, name: str, total: Cost, layers: bool) -> None:

@@ -74,9 +74,9 @@ def command(
     }
     output.result(values, lambda console: _show(console, found, out))
     if found.which == "stored":
-        output.next_command("triscale", "compare", name, "OTHER_RUN")
+        output.next_command("triscale", "compare", Path(name), "OTHER_RUN")
     else:
-        output.next_command("triscale", "predict", name, "PICTURE")
+        output.next_command("triscale", "predict", Path(name), "PICTURE")
 
 
 def check_new(out: Path, ending: str) -> None:

@@ -76,13 +76,13 @@ def command(
     if failed:
         output.notes.print(f"{failed} of {len(found)} pictures could not be read")
     if sanity:
-        output.next_command("triscale", "eval", name, "LABELLED_IMAGES")
+        output.next_command("triscale", "eval", Path(name), "LABELLED_IMAGES")
     else:
-        again = [word for network in beside or () for word in ("--beside", network)]
+        again: list[object] = [word for network in beside or () for word in ("--beside", Path(network))]
         again += [] if label is None else ["--class", label]
         again += [] if stage is None else ["--stage", str(stage)]
-        again += ["--sanity"] if out is None else ["--sanity", "--out", f"{out}-checked"]
-        output.next_command("triscale", "explain", name, *pictures[:3], *again)
+        again += ["--sanity"] if out is None else ["--sanity", "--out", Path(f"{out}-checked")]
+        output.next_command("triscale", "explain", Path(name), *pictures[:3], *again)
     if failed:
         raise typer.Exit(1)
 

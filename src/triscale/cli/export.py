@@ -66,7 +66,7 @@ def command(
         made = export(model, to, out=out, images=images, int8=int8, most_lost=points / 100, progress=told)
     output.result(values(made), lambda console: _show(console, made))
     if made.format == "torch":
-        output.next_command("triscale", "predict", model, "PICTURE")
+        output.next_command("triscale", "predict", Path(model), "PICTURE")
     else:
         output.next_command("triscale", "serve", made.path)
 

@@ -159,7 +159,8 @@ def _plan_only(output: Output, data: Path, wish: "Wish", out: Path | None) -> No
     plan, images = drafted.plan, len(drafted.ready.images.train)
     output.result({"plan": plan.to_dict()}, lambda console: show_plan(console, plan, images))
     again = [word for word in sys.argv[1:] if word != "--dry-run"]
-    output.next_command("triscale", *again, *([] if out else ["--out", "RUN"]))
+    at = again.index("--") if "--" in again else len(again)  # after it all words are places
+    output.next_command("triscale", *again[:at], *([] if out else ["--out", "RUN"]), *again[at:])
 
 
 def _fit(output: Output, data: Path, wish: "Wish", out: Path) -> None:

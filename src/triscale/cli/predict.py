@@ -68,14 +68,14 @@ def command(
 
     ready = learned(name, weights)
     arguments.tell_reading(output, ready)
-    name = weights or name  # what alone names the model in the next command
+    known_as = Path(weights or name)  # what alone names the model in the next command
     if features is None:
-        _answer(output, ready, name, found, TOP if top is None else top, precision)
+        _answer(output, ready, known_as, found, TOP if top is None else top, precision)
     else:
-        _write(output, ready, name, found, features, stage)
+        _write(output, ready, known_as, found, features, stage)
 
 
-def _answer(output: Output, model: "Model", name: str, pictures: list[Path], top: int, precision: str | None) -> None:
+def _answer(output: Output, model: "Model", name: Path, pictures: list[Path], top: int, precision: str | None) -> None:
     from triscale.models import answering, predict
 
     with output.progress() as bar:
@@ -120,7 +120,7 @@ def _show(console: Console, guesses: "list[Guess]") -> None:
         console.print(f"… and {more:,} more; --json has them all")
 
 
-def _look_closer(name: str, pictures: list[Path], guesses: "list[Guess]") -> list[object]:
+def _look_closer(name: Path, pictures: list[Path], guesses: "list[Guess]") -> list[object]:
     """A next command that works: labelled images are evaluated, pictures that could be read are explained."""
     from triscale.models.predicting import is_labelled
 
@@ -177,7 +177,7 @@ def _paths_file(out: Path) -> Path:
     return out if out.suffix.lower() == ".parquet" else out.with_suffix(".csv")
 
 
-def _write(output: Output, model: "Model", name: str, pictures: list[Path], out: Path, stage: int | None) -> None:
+def _write(output: Output, model: "Model", name: Path, pictures: list[Path], out: Path, stage: int | None) -> None:
     from triscale.models import features
 
     with output.progress() as bar:

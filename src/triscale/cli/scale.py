@@ -72,7 +72,9 @@ def command(
     if out is not None:
         output.next_command("triscale", "cost", out)
     else:
-        output.next_command("triscale", "scale", baseline, hint=" …, with --out network.json, to use it by its path")
+        output.next_command(
+            "triscale", "scale", Path(baseline), hint=" …, with --out network.json, to use it by its path"
+        )
 
 
 def _steps(text: str) -> range:

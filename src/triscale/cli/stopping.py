@@ -1,13 +1,13 @@
 """Ctrl-C and SIGTERM while a run trains: the first asks it to keep what it has, the second ends at once."""
 
 import math
-import shlex
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
+from triscale.cli.console import pasteable
 from triscale.errors import TooShortError, TriscaleError, UserError, is_out_of_memory
 
 
@@ -74,4 +74,4 @@ def stopping_gently(again: tuple[object, ...]) -> Iterator[Asked]:
 
 def way(again: tuple[object, ...]) -> str:
     """The command of these words, as what comes next."""
-    return f"go on with: {shlex.join(map(str, again))}"
+    return f"go on with: {pasteable(*again)}"
