@@ -1,5 +1,6 @@
 """Whatever the command line writes into: few letters, no room, nobody who reads."""
 
+import json
 import os
 import subprocess
 import sys
@@ -30,6 +31,20 @@ def test_what_is_slower_for_want_of_instructions_is_said_in_one_line(fitted: Fit
         "triscale: Triscale's own engine is not used, answering is slower: it takes AVX2 or AVX-512, which are not in "
         "use here\n"
     )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a directory in use cannot be removed there")
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_current_directory_that_was_removed_is_one_line(tmp_path: Path, as_json: bool) -> None:
+    words = " --json" if as_json else ""
+    script = f"mkdir gone; cd gone; rmdir ../gone; '{sys.executable}' -m triscale predict x.png --model resnet18{words}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, env=ENVIRONMENT, cwd=tmp_path)
+    line = "the current directory no longer exists; cd somewhere else"
+    assert done.returncode == 2
+    if as_json:
+        assert json.loads(done.stdout) == {"error": line}
+    else:
+        assert (done.stdout, done.stderr.decode()) == (b"", f"triscale: {line}\n")
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii"])

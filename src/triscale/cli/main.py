@@ -137,6 +137,15 @@ def _warn(
         sys.stderr.write(f"triscale: {message}\n")
 
 
+def _check_here() -> None:
+    """Raises `UserError` in a directory that was deleted: libraries end the process there, without a word of ours."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        why = "no longer exists" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+        raise UserError(f"the current directory {why}; cd somewhere else") from None
+
+
 def run() -> int:
     """The command line of this process, to its exit code."""
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -150,6 +159,7 @@ def run() -> int:
 def _answer() -> int:
     """What was asked, and its exit code."""
     try:
+        _check_here()
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
