@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from doctored import sound
 
 from triscale.fitting import Fitted
 from triscale.kernels import status
@@ -45,6 +47,21 @@ def test_a_current_directory_that_was_removed_is_one_line(tmp_path: Path, as_jso
         assert json.loads(done.stdout) == {"error": line}
     else:
         assert (done.stdout, done.stderr.decode()) == (b"", f"triscale: {line}\n")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are UTF-8 there")
+def test_names_that_only_the_locale_cannot_read_are_not_called_wrong(tmp_path: Path) -> None:
+    shutil.copytree(sound(tmp_path / "plain"), tmp_path / "b\u00fcr")
+    (tmp_path / "plain" / "cat" / "0.png").rename(tmp_path / "plain" / "cat" / "\u00fc.png")
+    manifest = tmp_path / "list.csv"
+    manifest.write_text("path,label\nb\u00fcr/cat/0.png,cat\nb\u00fcr/dog/0.png,dog\n", encoding="utf-8")
+    few_letters = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for place in ("b\u00fcr", "plain", "list.csv"):
+        done = command_line("doctor", tmp_path / place, **few_letters)
+        told = done.stdout + done.stderr
+        assert done.returncode in (2, 3), told
+        assert b"no name in this locale, which has names of files in ascii; export LC_ALL=C.UTF-8" in told
+        assert b"rename" not in told
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii"])

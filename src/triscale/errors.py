@@ -1,5 +1,7 @@
 """What can go wrong, in words a person can act on."""
 
+import sys
+
 
 class TriscaleError(Exception):
     """A failure of the work itself (exit code 1): the message says what was lost and what was not."""
@@ -32,6 +34,15 @@ class SlowerWarning(OneLineWarning):
 
 class LessExactWarning(OneLineWarning):
     """What is missing here: answers are less exact."""
+
+
+def no_text(usually: str) -> str:
+    """What is wrong with the name of a file that is not UTF-8, with the way out: what it is ``usually``, unless the
+    locale has names in an encoding of fewer letters; then they may well be UTF-8."""
+    encoding = sys.getfilesystemencoding()
+    if encoding == "utf-8":
+        return usually
+    return f"is no name in this locale, which has names of files in {encoding}; export LC_ALL=C.UTF-8, or PYTHONUTF8=1"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from triscale.cli import arguments
 from triscale.cli.console import Output, print_table, table
-from triscale.errors import UserError
+from triscale.errors import UserError, no_text
 from triscale.runs import write_whole
 
 if TYPE_CHECKING:
@@ -169,7 +169,8 @@ def _check_names(out: Path, pictures: list[Path]) -> None:
         try:
             str(place).encode()
         except UnicodeEncodeError:
-            raise UserError(f"--features {out}: the name {str(place)!r} is not UTF-8; rename it") from None
+            wrong = no_text("is not UTF-8; rename it")
+            raise UserError(f"--features {out}: the name {str(place)!r} {wrong}") from None
 
 
 def _paths_file(out: Path) -> Path:

@@ -24,6 +24,8 @@ from PIL import (  # noqa: F401  (importing a plugin registers its format)
     WebPImagePlugin,
 )
 
+from triscale.errors import no_text
+
 Pixels = npt.NDArray[np.uint8]
 PixelBox = tuple[int, int, int, int]
 """(left, top, right, bottom), in whole pixels."""
@@ -69,6 +71,8 @@ def read_bytes(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         raise BadPictureError("no such file") from None
+    except UnicodeEncodeError:
+        raise BadPictureError(no_text("a name that is no text")) from None
     except (OSError, ValueError) as error:
         raise BadPictureError(getattr(error, "strerror", None) or str(error)) from None
 

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 
 from triscale.data.decoding import SUFFIXES
 from triscale.data.spelling import alike, normal
-from triscale.errors import UserError
+from triscale.errors import UserError, no_text
 
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -67,7 +67,8 @@ def _scan(folder: Path) -> list[os.DirEntry[str]]:
         try:
             entry.name.encode()
         except UnicodeEncodeError:
-            raise UserError(f"data: the name {entry.name!r} in '{folder}' is not UTF-8; rename it") from None
+            wrong = no_text("is not UTF-8; rename it")
+            raise UserError(f"data: the name {entry.name!r} in '{folder}' {wrong}") from None
     return found
 
 

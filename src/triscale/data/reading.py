@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from triscale.data.manifests import list_manifest
 from triscale.data.pictures import BadFile, Data, Files, Images, Memory, Source
 from triscale.data.splitting import SPLITS, carve
 from triscale.data.threads import ordered_map
-from triscale.errors import UserError
+from triscale.errors import UserError, no_text
 
 Progress = Callable[[int, int], None]
 
@@ -97,8 +98,10 @@ def read(
 def _kind(root: Path) -> Literal["idx", "folder", "manifest"]:
     try:
         str(root).encode()
+        os.fsencode(root)
     except UnicodeEncodeError:
-        raise UserError(f"data: {str(root)!r} is a name that is no text; rename the folder, in UTF-8") from None
+        wrong = no_text("is a name that is no text; rename the folder, in UTF-8")
+        raise UserError(f"data: {str(root)!r} {wrong}") from None
     try:
         if root.is_dir():
             return "idx" if is_idx(root) else "folder"

@@ -18,7 +18,7 @@ from triscale.data.idx import IdxSplit, class_names, is_idx, read_splits
 from triscale.data.manifests import list_manifest, listed_again
 from triscale.data.spelling import alike, normal
 from triscale.doctoring.findings import Finding, number
-from triscale.errors import UserError
+from triscale.errors import UserError, no_text
 
 
 @dataclass
@@ -45,9 +45,11 @@ def survey(root: Path, max_pixels: int) -> Survey:
     """What lies at ``root``. Raises `UserError` where nothing does, or nothing that could be data."""
     try:
         str(root).encode()
+        os.fsencode(root)
         is_folder, exists = root.is_dir(), root.exists()
     except UnicodeEncodeError:
-        raise UserError(f"data: {str(root)!r} is a name that is no text; rename the folder, in UTF-8") from None
+        wrong = no_text("is a name that is no text; rename the folder, in UTF-8")
+        raise UserError(f"data: {str(root)!r} {wrong}") from None
     except OSError as error:
         raise UserError(f"data: '{root}' cannot be read ({error.strerror}); make it readable") from None
     if is_folder:
@@ -78,7 +80,7 @@ def _look_into(folder: Path, found: Survey) -> _Inside:
         try:
             entry.name.encode()
         except UnicodeEncodeError:
-            found.wrong(f"the name {entry.name!r} in '{folder}' is not UTF-8; rename it")
+            found.wrong(f"the name {entry.name!r} in '{folder}' {no_text('is not UTF-8; rename it')}")
             continue
         try:
             is_folder = entry.is_dir()

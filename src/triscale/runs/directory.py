@@ -11,7 +11,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from triscale.errors import UserError
+from triscale.errors import UserError, no_text
 from triscale.runs.files import write_whole
 
 try:
@@ -72,7 +72,8 @@ class RunDirectory:
         """
         place = Path(path)
         if not _is_text(place):
-            raise UserError(f"--out {str(place)!r}: a name that is no text; name a directory in UTF-8")
+            wrong = no_text("a name that is no text; name a directory in UTF-8")
+            raise UserError(f"--out {str(place)!r}: {wrong}")
         try:
             taken = place.exists() and (not place.is_dir() or any(place.iterdir())) and not cls(place).abandoned()
         except OSError as error:
