@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from triscale.fitting.whole import BESIDE, Told, Whole, fit_whole, resume_whole
 from triscale.models import load
 from triscale.reporting.whole import claim, verdict, write_whole_page
 from triscale.studies import Wanted
+from triscale.trials import Ledger
 
 Run = Callable[..., tuple[int, str, str]]
 SEARCHED = {
@@ -55,7 +57,7 @@ class Stages:
 
     def searching(self, data: Path, *, out: Path, **asked: Any) -> None:
         self._note("search", asked)
-        out.mkdir(parents=True)
+        out.mkdir(parents=True, exist_ok=True)
         (out / "network.json").write_text(to_json(self.network))
         (out / "search.json").write_text(json.dumps(SEARCHED | {"gain": None}))
 
@@ -154,6 +156,43 @@ def test_a_time_that_is_too_short_for_a_stage_is_told_as_that_of_all(
             fit_whole(few, replace(ASKED, study=False), tmp_path / "run")
     resume_whole(tmp_path / "run", time=150)
     assert stages.asked["search"]["time"] == pytest.approx(60.0)
+
+
+def test_what_a_killed_sitting_of_a_stage_took_is_time_too(
+    few: Path, tmp_path: Path, stages: Stages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(whole, "BESIDE", BESIDE[:1])
+    out, stages.fails = tmp_path / "run", "search"
+    with pytest.raises(TriscaleError, match="disk is full"):
+        fit_whole(few, ASKED, out)
+    with closing(made_ledger(out / "search")) as ledger:  # as `kill -9` leaves it: nobody told whole.json
+        ledger.sit(1)
+        ledger.spend(24.0, 20.0)
+    stages.fails = "study"
+    with pytest.raises(TriscaleError, match="disk is full"):
+        resume_whole(out)
+    left = 60.0 - 24.0
+    assert stages.asked["study"]["time"] <= 0.25 / 0.7 * left
+    assert json.loads((out / "whole.json").read_text())["seconds"]["search"] >= 24.0
+
+    with closing(made_ledger(out / "study")) as ledger:
+        ledger.sit(1)
+        ledger.spend(20.0, 20.0)
+    stages.fails = None
+    grown = resume_whole(out)
+    assert stages.asked["fit"]["time"] <= left - 20.0
+    took = {"fit": grown.fitted.seconds, "zoo": grown.values["result"]["networks"][1]["seconds"]}
+    values = json.loads((out / "whole.json").read_text())
+    values["seconds"] |= {"fit": 0.0, "zoo": 0.0}  # as where both were trained by sittings that were killed
+    (out / "whole.json").write_text(json.dumps(values))
+    again = resume_whole(out).values["seconds"]
+    assert all(again[stage] >= seconds - 0.01 for stage, seconds in took.items())  # run.json has them rounded
+    assert again["search"] == grown.values["seconds"]["search"]
+
+
+def made_ledger(place: Path) -> Ledger:
+    place.mkdir(exist_ok=True)
+    return Ledger(place / "ledger.db", place.name)
 
 
 @pytest.mark.parametrize("time", [None, 9000.0])

@@ -8,7 +8,7 @@ import json
 import math
 import time as clock
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -42,6 +42,7 @@ from triscale.studies.writing import BASELINE, COEFFICIENTS
 from triscale.studies.writing import RESULT as STUDIED
 from triscale.training.asking import check_training
 from triscale.training.machine import find_device
+from triscale.trials import LEDGER, Ledger
 from triscale.units import format_count
 
 WHOLE, SEARCH, STUDY, FIT, ZOO = ALL_STAGES, "search", "study", LAST_STAGE, "zoo"
@@ -186,10 +187,12 @@ class _Stages:
 
     def go_through(self, resolution: tuple[int, int] | None = None) -> Grown:
         """All that is not finished yet. resolution: of a baseline with pixels to gain, where the images were read."""
+        self._count_sittings()
         self._write()
         baseline = self._searched(resolution) if self.asked.search else None
         rule = self._studied(baseline) if self.asked.study else None
         fitted = self._fitted(baseline, rule)
+        self._took_at_least(FIT, fitted.seconds)
         write_whole(self.out / MODEL_FILE, fitted.run.model.read_bytes())
         write_whole(self.out / CARD, card(fitted.run))
         self._report(fitted, {})
@@ -283,6 +286,7 @@ class _Stages:
             try:
                 with self._counted(ZOO):
                     found[name] = self._run(self.out / ZOO / name, name, epochs=epochs)
+                self._took_at_least(ZOO, sum(one.seconds for one in found.values()))
                 left_out.pop(name, None)
             except (UserError, HopelessError) as error:  # the model that was wanted is there without it
                 left_out[name] = str(error)
@@ -357,6 +361,19 @@ class _Stages:
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + clock.monotonic() - started
             self._write()
+
+    def _count_sittings(self) -> None:
+        """Of a search and a study also those that were killed, which came to no end that is counted here."""
+        for stage in (SEARCH, STUDY):
+            place = self.out / stage / LEDGER
+            if place.is_file():
+                # One that is no ledger is named by its stage, if that is not finished.
+                with suppress(UserError), closing(Ledger(place, stage)) as ledger:
+                    self._took_at_least(stage, sum(one.seconds for one in ledger.sittings()))
+
+    def _took_at_least(self, stage: str, seconds: float) -> None:
+        """As its own run knows of all its sittings."""
+        self.seconds[stage] = max(self.seconds.get(stage, 0.0), seconds)
 
     def _write(self) -> None:
         write_whole(self.out / WHOLE, json.dumps(self.values, indent=1) + "\n")
