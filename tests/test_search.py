@@ -223,6 +223,22 @@ def test_a_mistake_is_named_with_a_way_out_and_writes_nothing(
     assert not out.exists()
 
 
+def test_a_search_that_is_no_other_one_does_not_stand_beside(
+    searched: Path, digits: Path, tmp_path: Path, triscale: Run
+) -> None:
+    (link := tmp_path / "link").symlink_to(searched)
+    kept = (searched / "run.json").read_bytes()
+    code, _, err = triscale("search", "--resume", "--out", searched, "--beside", link)
+    assert code == 2
+    assert f"--beside {link}: is this search itself, which its page shows anyway; leave it out" in err
+    assert (searched / "run.json").read_bytes() == kept
+    twice = ("--beside", searched, "--beside", link, "--out", tmp_path / "out")
+    code, _, err = triscale("search", digits, "--macs", "1M", *FEW, *twice)
+    assert code == 2
+    assert f"--beside {link}: is named twice; name every search once" in err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_a_time_that_is_too_short_says_what_it_takes(digits: Path, tmp_path: Path, triscale: Run) -> None:
     code, _, err = triscale("search", digits, "--macs", "1M", "--time", "1s", "--out", tmp_path / "out")

@@ -108,7 +108,7 @@ def begin_search(data: str | Path, asked: Asked, out: str | Path, listener: Sear
     asked.check_enough()
     check_apart(Path(data), RunDirectory.check_free(out))
     asked.fixed()
-    others(tuple(map(str, asked.beside)))  # says now what is none
+    others(asked.beside, out)  # says now what is none
     images = read(data, seed=asked.seed, on_bad=asked.on_bad, progress=listener.reading)
     listener.read(images)
     device = find_device(asked.device)
@@ -159,7 +159,7 @@ def resume_search(
         setup = replace(setup, time=time, candidates=candidates)
         settings |= {"finalists": None}
     if beside:
-        others(tuple(map(str, beside)))
+        others(beside, out)
         setup = replace(setup, beside=tuple(str(path.resolve()) for path in beside))
     images = read_again(settings.get("data"), source, seed=setup.seed, place=data, progress=listener.reading)
     with opened(run, "search") as ledger:

@@ -2,7 +2,7 @@
 made; space.json, to change and search again."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,9 +54,17 @@ def write_page(run: RunDirectory, search: Search) -> None:
     write_search_page(run.report, search_values(search, {}, None, None), _still_there(search.setup.beside))
 
 
-def others(places: tuple[str, ...]) -> list[Mapping[str, Any]]:
-    """search.json of other searches. Raises `UserError` where one is none."""
-    return [_other(place) for place in places]
+def others(places: Sequence[Path], out: str | Path) -> list[Mapping[str, Any]]:
+    """search.json of other searches than the one at `out`. Raises `UserError` where one is none, or is that one, or is
+    named twice: the page would take it for one more that found the same."""
+    known: list[Path] = []
+    for place in places:
+        if place.resolve() == Path(out).resolve():
+            raise UserError(f"--beside {place}: is this search itself, which its page shows anyway; leave it out")
+        if place.resolve() in known:
+            raise UserError(f"--beside {place}: is named twice; name every search once")
+        known.append(place.resolve())
+    return [_other(str(place)) for place in places]
 
 
 def _still_there(places: tuple[str, ...]) -> list[Mapping[str, Any]]:
