@@ -209,6 +209,10 @@ def test_python_calls_it_by_the_same_words() -> None:
         ),
         (("--macs", "5M", "--time", "1h", "--reference", "nowhere"), "'nowhere' is no network"),
         (("--macs", "5M", "--time", "1h", "--beside", "nowhere"), "--beside nowhere: no finished search"),
+        (
+            ("--macs", "5M", "--time", "1h", "--images", "1"),
+            "--images 1: at least 2",
+        ),
         (("--macs", "5M", "--time", "1h", "--executor", "moon"), "is neither local nor ray"),
         (("--macs", "1k", "--time", "1h"), "no network that small"),
     ],

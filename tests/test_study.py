@@ -322,6 +322,7 @@ def test_a_study_is_no_fit_and_a_fit_no_study(triscale: Run, studied: Path, fitt
         (("--out", "S", "--time", "1h", "--address", "auto"), "--address auto: of a Ray cluster"),
         (("--out", "S", "--time", "1h", "--baseline", "b0"), "b0"),
         (("--out", "S", "--time", "1h", "--images", "0"), "--images 0"),
+        (("--out", "S", "--time", "1h", "--images", "1"), "--images 1: at least 2"),
     ],
 )
 def test_what_is_asked_wrongly_is_one_line_and_leaves_nothing(

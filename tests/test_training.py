@@ -68,6 +68,11 @@ def test_fewer_images_than_a_batch_still_train() -> None:
     assert all(parameter.isfinite().all() for parameter in result.parameters())
 
 
+def test_a_single_image_is_no_batch_that_could_be_raised() -> None:
+    with pytest.raises(UserError, match=r"^a single image to train on: normalisation needs at least two; give more$"):
+        trained(Recipe(epochs=1, batch=2), images=1)
+
+
 def test_bf16_trains_too() -> None:
     _, seen = trained(Recipe(epochs=8, batch=16), precision="bf16")
     assert seen[-1].loss < seen[0].loss

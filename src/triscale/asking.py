@@ -24,10 +24,10 @@ def check_time(seconds: float | None, example: str) -> None:
         raise UserError(f"--time of {seconds:g} seconds is not positive; write for example {example}")
 
 
-def check_count(option: str, count: int | None) -> None:
-    """Raises `UserError` for fewer than one. option: without its dashes. None leaves it open."""
-    if count is not None and count < 1:
-        raise UserError(f"--{option} {count}: at least 1")
+def check_count(option: str, count: int | None, least: int = 1) -> None:
+    """Raises `UserError` for fewer than the least. option: without its dashes. None leaves it open."""
+    if count is not None and count < least:
+        raise UserError(f"--{option} {count}: at least {least}")
 
 
 def check_same(

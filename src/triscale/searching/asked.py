@@ -16,6 +16,7 @@ from triscale.searching.strategies import STRATEGIES
 from triscale.training import NamedRecipe, find_recipe
 from triscale.training.asking import check_training
 from triscale.training.machine import find_device
+from triscale.training.session import FEWEST as LEAST
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Asked:
         if self.strategy not in STRATEGIES:
             raise UserError(f"--strategy {self.strategy!r}: is none; take {', '.join(STRATEGIES)}")
         check_extent(self.time, self.candidates)
-        check_count("images", self.images)
+        check_count("images", self.images, LEAST)
         check_count("epochs", self.epochs)
         check_count("workers", self.workers)
         check_seed(self.seed)

@@ -13,6 +13,7 @@ from triscale.studies.wanted import Wanted
 from triscale.training import NamedRecipe, find_recipe
 from triscale.training.asking import check_training
 from triscale.training.machine import find_device
+from triscale.training.session import FEWEST as LEAST
 
 LARGEST_FACTOR = 16.0
 
@@ -42,7 +43,7 @@ class Asked:
             raise UserError(
                 f"--factor {self.factor:g}: how many times the baseline's MACs, above 1, at most {LARGEST_FACTOR:g}"
             )
-        check_count("images", self.images)
+        check_count("images", self.images, LEAST)
         check_count("epochs", self.epochs)
         check_count("workers", self.workers)
         check_seed(self.seed)

@@ -77,6 +77,8 @@ def check_batch(recipe: Recipe, images: int, processes: Processes) -> None:
     """Raises `UserError` where a step has too few images for all processes."""
     fewest = min(recipe.batch, images)
     if fewest < FEWEST * processes.world:
+        if processes.world == 1:  # a recipe's batch is no smaller
+            raise UserError("a single image to train on: normalisation needs at least two; give more")
         raise UserError(f"--batch {fewest}: {processes.world} processes need at least two images each; raise it")
 
 
