@@ -1,15 +1,18 @@
 """What a candidate is worth: each objective against its formula, and what is refused."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import hypothesis.strategies as st
 import pytest
 from hypothesis import assume, given
+from small_trials import MADE
 
-from triscale.errors import UserError
+from triscale.errors import HopelessError, UserError
 from triscale.searching import ABOUT, BAND, EXPONENT, KINDS, Objective
+from triscale.searching.calibrating import slope
 
 accuracies = st.floats(0, 1)
 used = st.floats(0.01, 20)
@@ -123,3 +126,9 @@ def test_an_objective_that_is_none_is_named(given: dict[str, Any], said: str) ->
     with pytest.raises(UserError) as caught:
         Objective(**{"limits": {"macs": 5e6}, **given})
     assert said in str(caught.value)
+
+
+def test_a_calibration_that_learned_nothing_cannot_be_gone_on_with() -> None:
+    runs = [(cost, replace(MADE, selection=right)) for cost, right in ((1e6, 0.5), (2e6, 0.0), (4e6, 0.7))]
+    with pytest.raises(HopelessError, match=r"learned nothing; begin another search, in another --out, with more"):
+        slope(runs)

@@ -8,7 +8,7 @@ from scipy import stats  # type: ignore[import-untyped]
 
 from triscale.arch import Architecture
 from triscale.costing import cost
-from triscale.errors import TriscaleError
+from triscale.errors import HopelessError
 from triscale.scaling import Budget, scale_to
 from triscale.scaling.budget import ANALYTIC
 from triscale.searching.setup import Setup
@@ -46,8 +46,8 @@ def calibrate(setup: Setup, ledger: Ledger, executor: Executor, told: Told) -> C
     same: the slope of log accuracy over log cost, less than zero where accuracy grows.
 
     So w = -0.07 says that twice the cost brings 5 % more (2^0.07 = 1.05), and a candidate that is to win at another
-    cost has to beat that exchange. Trains each network fully with three seeds. Raises `TriscaleError` where one learns
-    nothing.
+    cost has to beat that exchange. Trains each network fully with three seeds. Raises `HopelessError` where one learns
+    nothing: epochs and images are those of the whole search.
     """
     (term,) = setup.objective.limits
     family = [_member(setup, term, factor) for factor in FACTORS]
@@ -61,7 +61,10 @@ def calibrate(setup: Setup, ledger: Ledger, executor: Executor, told: Told) -> C
 def slope(runs: list[tuple[float, Outcome]]) -> Calibrated:
     """From (cost, outcome) of every run, by least squares."""
     if not all(outcome.selection > 0 for _, outcome in runs):
-        raise TriscaleError("a network of the calibration learned nothing; give it more --epochs or --images")
+        raise HopelessError(
+            "a network of the calibration learned nothing; begin another search, in another --out, with more --epochs "
+            "or --images"
+        )
     costs = [math.log(c) for c, _ in runs]
     accuracies = [math.log(outcome.selection) for _, outcome in runs]
     fitted = stats.linregress(costs, accuracies)
