@@ -35,8 +35,9 @@ from triscale.reporting.search import search_page, write_search_page
 from triscale.reporting.search_curves import Course, bands, course, different, incomparable, together
 from triscale.reporting.search_networks import COLUMNS, changes, pairs, parts
 from triscale.reporting.search_plots import Spot, front, fronts, progress
-from triscale.reporting.search_words import answer
+from triscale.reporting.search_words import AT_RANDOM, answer
 from triscale.scaling import Budget, find_rule, scale_to
+from triscale.searching import Evolution, TreeParzen
 from triscale.units import format_count, format_seconds
 
 
@@ -66,6 +67,22 @@ def bounded(estimate: list[float] | None) -> str:
 
 
 # --- the page ---
+
+
+@pytest.mark.parametrize("strategy", ["evolution", "random", "tpe"])
+@pytest.mark.parametrize("tried", [20, 21])
+def test_it_says_which_candidates_chance_alone_drew(strategy: str, tried: int) -> None:
+    values = search() | {"strategy": strategy}
+    values["candidates"][-1]["order"] = tried - 1
+    text = text_of(search_page(values))
+    by_chance = strategy == "random" or tried == 20
+    assert ("were not all drawn at random" in text) is not by_chance
+    assert ("its first 20 candidates are drawn at random" in text) is (strategy != "random")
+    assert ("and there are no others here" in text) is (by_chance and strategy != "random")
+
+
+def test_it_knows_how_many_candidates_each_strategy_draws_at_random() -> None:
+    assert {"evolution": Evolution().population, "tpe": TreeParzen.begin} == AT_RANDOM
 
 
 def test_the_page_fetches_nothing_and_runs_nothing(page: str) -> None:

@@ -13,6 +13,7 @@ from triscale.reporting.search_plots import Learned, Spot, Standing, fronts, lea
 from triscale.reporting.search_words import (
     REFERENCE,
     aim,
+    all_at_random,
     answer,
     best_finalist,
     by_order,
@@ -191,7 +192,7 @@ def _learned(values: Values) -> dict[str, Any]:
     title = f"mean {'worth' if weighed else 'validation accuracy'} after {format_epochs(values['rungs'][0])}"
     seen = seen_of([one for _, each in choices for one in each]) if choices else (0.0, 1.0)
     plots = [Markup(learned(each, seen, title)) for each in (choices[:half], choices[half:]) if each]
-    return {"plots": plots, "title": title, "rows": known, "said": said}
+    return {"plots": plots, "title": title, "rows": known, "said": said, "at_random": all_at_random(values)}
 
 
 def _worths(choice: Values) -> list[Learned]:

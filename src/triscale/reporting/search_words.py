@@ -19,6 +19,7 @@ _STRATEGIES = {
     "random": "any network within the limits, the control",
     "tpe": "tree-structured Parzen estimator, Bergstra et al. 2011",
 }
+AT_RANDOM = {"evolution": 20, "tpe": 20}  # so many candidates, before the strategy goes by them
 _AIMS = {
     "constraint": "the best accuracy with every cost under its limit",
     "hard": "accuracy, times limit/cost where the cost is above the limit",
@@ -277,9 +278,21 @@ def limited(values: Values) -> str:
 
 
 def strategy(values: Values) -> str:
-    """Its name and what it does."""
+    """Its name and what it does, and what of that this search came to."""
     name = values["strategy"]
-    return f"{name} ({_STRATEGIES[name]})" if name in _STRATEGIES else str(name)
+    if name not in _STRATEGIES:
+        return str(name)
+    said = f"{name} ({_STRATEGIES[name]})"
+    if name not in AT_RANDOM:
+        return said
+    which = f"its first {AT_RANDOM[name]} candidates are drawn at random"
+    return f"{said}; {which}{', and there are no others here' if all_at_random(values) else ''}"
+
+
+def all_at_random(values: Values) -> bool:
+    """Whether chance alone drew all candidates: the control does, and every strategy does at first."""
+    name = values["strategy"]
+    return name == "random" or all(one["order"] < AT_RANDOM.get(name, 0) for one in values["candidates"])
 
 
 def said(choice: str, value: object) -> str:

@@ -198,7 +198,7 @@ def learned(search: Search) -> list[dict[str, Any]]:
     """Of every choice with several values: for each value how many candidates had it, and their mean worth in the first
     rung, with its 95 % interval. The choices that set candidates apart most stand first.
 
-    A description: candidates were not drawn at random, and other choices differ too. Those that could not be trained
+    A description: few candidates were drawn at random, and other choices differ too. Those that could not be trained
     are left out.
     """
     known = [scored for scored in search.known().history if math.isfinite(scored.value)]
