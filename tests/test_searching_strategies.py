@@ -7,6 +7,7 @@ from random import Random
 from statistics import fmean
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 from choices import differing
 from hypothesis import given, settings
@@ -112,6 +113,21 @@ def test_where_a_strategy_proposes_nothing_new_any_admissible_point_is_taken() -
     assert all(codes is not None and codes[0] == 2 for codes in found)
     assert len({*found}) == 20
     assert fresh(Stubborn(start), EIGHT, Known([]), Random(0), lambda _: False) is None
+
+
+@pytest.mark.parametrize("proposed", [None, list(WANTED), "31022013", tuple(map(float, WANTED)), 3])
+def test_what_a_strategy_proposes_that_is_no_point_is_named_with_the_strategy(proposed: object) -> None:
+    strategy = Stubborn(proposed)  # type: ignore[arg-type]
+    said = f"strategy Stubborn proposed {proposed!r}; a point is a tuple of integers, one for each choice"
+    for admissible in (lambda _: True, lambda _: False):
+        with pytest.raises(UserError) as caught:
+            fresh(strategy, EIGHT, Known([]), Random(0), admissible)
+        assert str(caught.value) == said
+
+
+def test_integers_of_numpy_are_a_point() -> None:
+    proposed = tuple(np.array(WANTED))
+    assert fresh(Stubborn(proposed), EIGHT, Known([]), Random(0), lambda _: True) == WANTED
 
 
 def test_a_proposal_that_is_admissible_is_taken_as_it_is() -> None:

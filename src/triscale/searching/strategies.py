@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, takewhile
+from numbers import Integral
 from random import Random
 from typing import Protocol
 
@@ -171,6 +172,7 @@ def fresh(
     After `DRAWS` proposals any point is taken; of a space that is small all are looked at. Of others points near those
     that are known are drawn first: the more choices a network has, the farther chance takes its cost from the limits,
     while what differs little from one that is within them often is as well. start: such a point, before any was tried.
+    Raises `UserError` where what is proposed is no point.
     """
 
     def going(_: object) -> bool:
@@ -178,6 +180,7 @@ def fresh(
 
     for turned_down in takewhile(going, range(DRAWS)):
         codes = strategy.propose(space, known, rng, turned_down)
+        _check_point(codes, strategy)
         if admissible(codes):
             return codes
     if space.size <= DRAWS:
@@ -192,3 +195,14 @@ def fresh(
         if admissible(codes):
             return codes
     return None
+
+
+def _check_point(codes: object, strategy: Strategy) -> None:
+    """Raises `UserError` for what is no tuple of integers: else it would be turned down like a point that may not be
+    tried, and chance would search in the strategy's place."""
+    # By their types, which are few: this is asked of thousands of proposals for one point.
+    if not isinstance(codes, tuple) or not all(issubclass(kind, Integral) for kind in set(map(type, codes))):
+        raise UserError(
+            f"strategy {type(strategy).__name__} proposed {codes!r:.80}; a point is a tuple of integers, one for each "
+            "choice"
+        )
