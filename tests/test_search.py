@@ -294,6 +294,19 @@ def test_a_reference_that_memory_could_not_train_is_refused_before_anything_is_t
     assert not (tmp_path / "out").exists()
 
 
+def test_where_the_images_have_moved_it_says_how_to_name_the_place(
+    searched: Path, tmp_path: Path, triscale: Run
+) -> None:
+    place = shutil.copytree(searched, tmp_path / "copy")
+    settings = json.loads((place / "run.json").read_text())
+    settings["data"]["path"] = str(tmp_path / "gone")
+    (place / "run.json").write_text(json.dumps(settings))
+    code, _, err = triscale("search", "--resume", "--out", place)
+    assert code == 2
+    again = f"triscale search DATA --resume --out {place}"
+    assert f"/gone' does not exist any more; put it back, or name where it is now: {again}" in err
+
+
 def test_a_study_is_no_search(tmp_path: Path, triscale: Run) -> None:
     (tmp_path / "run.json").write_text(json.dumps({"asked": {"verb": "study"}}))
     code, _, err = triscale("search", "--resume", "--out", tmp_path)

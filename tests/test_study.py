@@ -300,6 +300,19 @@ def test_other_images_are_refused(triscale: Run, studied: Path, tmp_path: Path) 
     assert "not the images that the run was begun with" in err
 
 
+def test_where_the_images_have_moved_it_says_how_to_name_the_place(
+    triscale: Run, studied: Path, tmp_path: Path
+) -> None:
+    place = shutil.copytree(studied, tmp_path / "copy")
+    settings = json.loads((place / "run.json").read_text())
+    settings["data"]["path"] = str(tmp_path / "gone")
+    (place / "run.json").write_text(json.dumps(settings))
+    code, _, err = triscale("study", "--resume", "--out", place)
+    assert code == 2
+    again = f"triscale study DATA --resume --out {place}"
+    assert f"/gone' does not exist any more; put it back, or name where it is now: {again}" in err
+
+
 def test_a_study_is_no_fit_and_a_fit_no_study(triscale: Run, studied: Path, fitted: object) -> None:
     code, _, err = triscale("fit", "--resume", "--out", studied)
     assert code == 2

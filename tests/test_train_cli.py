@@ -301,6 +301,14 @@ def test_resuming_on_other_images_is_refused(triscale: Run, tiny: Path, tmp_path
     code, _, err = triscale("train", "--resume", "--out", tmp_path / "run")
     assert code == 2
     assert "19 now, 20 then" in err.splitlines()[-1]
+    images.rename(tmp_path / "moved")
+    settings = json.loads((tmp_path / "run" / "run.json").read_text())
+    for verb in ("train", "fit"):
+        (tmp_path / "run" / "run.json").write_text(json.dumps(settings | {"asked": settings["asked"] | {"verb": verb}}))
+        code, _, err = triscale(verb, "--resume", "--out", tmp_path / "run")
+        assert code == 2
+        again = f"triscale {verb} DATA --resume --out {tmp_path / 'run'}"
+        assert f"/images' does not exist any more; put it back, or name where it is now: {again}" in err
     assert results(tmp_path / "run") == before
 
 

@@ -335,6 +335,15 @@ def test_what_all_stages_share_may_be_said_once_more(tmp_path: Path, triscale: R
     assert "'nowhere' does not exist" in err  # the images: nothing that was said stands in the way
 
 
+def test_where_the_images_have_moved_it_says_how_to_name_the_place(tmp_path: Path, triscale: Run) -> None:
+    asked = {"macs": 1e6, "time": 60.0, "search": True, "study": False}
+    (tmp_path / "whole.json").write_text(json.dumps({"asked": asked, "data": "gone", "seconds": {}}))
+    code, _, err = triscale("fit", "--resume", "--out", tmp_path)
+    assert code == 2
+    again = f"triscale fit DATA --resume --out {tmp_path}"
+    assert f"'gone' does not exist any more; put it back, or name where it is now: {again}" in err
+
+
 def test_a_stage_that_a_run_was_begun_without_is_no_part_of_it_later(tmp_path: Path, triscale: Run) -> None:
     asked = {"macs": 1e6, "time": 60.0, "search": True, "study": False}
     (tmp_path / "whole.json").write_text(json.dumps({"asked": asked, "data": "nowhere", "seconds": {}}))

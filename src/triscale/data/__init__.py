@@ -1,6 +1,6 @@
 """What a network sees: folders, manifests and IDX files → splits → batches."""
 
-from triscale.data.again import check_apart, data_values, read_again
+from triscale.data.again import check_apart, check_still_there, data_values, read_again
 from triscale.data.augmenting import Augment
 from triscale.data.batching import Batch, Batches
 from triscale.data.pictures import BadFile, Data, Images
@@ -20,6 +20,7 @@ __all__ = [
     "Prepared",
     "Preprocess",
     "check_apart",
+    "check_still_there",
     "data_values",
     "fitting_preprocess",
     "image_resolution",

@@ -1,6 +1,7 @@
 """What a run keeps of its images, and finding the same ones again."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,14 +39,18 @@ def read_again(
     seed: int,
     place: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
+    again: str | None = None,
 ) -> Data:
-    """The images of a run. kept: what `data_values` gave. place: where they are, if they have moved.
+    """The images of a run. kept: what `data_values` gave. place: where they are, if they have moved. again: the command
+    that names another place, for who named none.
 
     Raises `UserError` naming `source` where nothing is kept, and naming the place where others lie there now.
     """
     if not isinstance(kept, Mapping) or not kept.keys() >= NEEDED:
         raise UserError(f"{source}: does not say which images it was made from; begin another run")
     where = place or kept["path"]
+    if place is None and again is not None:
+        check_still_there(where, again)
     images = read(where, seed=seed, on_bad=kept["on_bad"], progress=progress)
     if images.fingerprint != kept["fingerprint"]:
         now = sum(map(len, images.splits().values()))
@@ -55,6 +60,13 @@ def read_again(
             "of the same number); put them back as they were, name where they are, or begin another run"
         )
     return images
+
+
+def check_still_there(where: str | Path, again: str) -> None:
+    """Raises `UserError` with the command that names another place, where nothing lies there any more."""
+    with suppress(OSError):  # of what may not be looked at `read` says why
+        if not Path(where).exists():
+            raise UserError(f"data: '{where}' does not exist any more; put it back, or name where it is now: {again}")
 
 
 def check_apart(data: Path, out: Path) -> None:

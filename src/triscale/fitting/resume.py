@@ -72,7 +72,9 @@ def _with_kernels(run: RunDirectory, settings: dict[str, Any], plan: Frozen, how
 
 def _images(run: RunDirectory, settings: dict[str, Any], plan: Frozen, how: How, data: str | Path | None) -> Data:
     kept, source = settings.get("data"), f"{run.path}/run.json"
-    images = read_again(kept, source, seed=plan.seed, place=data, progress=how.listener.reading)
+    verb = settings.get("asked", {}).get("verb", "fit")
+    again = f"triscale {verb} DATA --resume --out {quote(str(run.path))}"
+    images = read_again(kept, source, seed=plan.seed, place=data, progress=how.listener.reading, again=again)
     before = [bytes.fromhex(digest) for split, digest in run.splits().values() if split == "before"]
     return images.knowing(before) if before else images
 

@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
+from shlex import quote
 from typing import Any, Literal
 
 from triscale.arch import ZOO as NETWORKS
@@ -20,7 +21,7 @@ from triscale.arch import resolve as resolve_network
 from triscale.arch.resolve import FOUND, MODEL_FILE
 from triscale.asking import check_same, check_seed, check_time
 from triscale.costing import cost
-from triscale.data import Data, check_apart, own_pixels, read
+from triscale.data import Data, check_apart, check_still_there, own_pixels, read
 from triscale.errors import HopelessError, TooShortError, UserError
 from triscale.evaluating import compare
 from triscale.fitting.carrying import Fitted, How
@@ -167,6 +168,8 @@ def resume_whole(
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{place / WHOLE}: not a run that this version can go on with ({error!r})") from None
     check_same(named or {}, asdict(asked), {"device": find_device(asked.device).type}, place)
+    if data is None:
+        check_still_there(images, f"triscale fit DATA --resume --out {quote(str(place))}")
     if time is not None:
         asked = replace(asked, time=time)
         values["asked"] = asdict(asked)

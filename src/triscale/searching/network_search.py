@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any, Literal
 
 import torch
@@ -161,7 +162,10 @@ def resume_search(
     if beside:
         others(beside, out)
         setup = replace(setup, beside=tuple(str(path.resolve()) for path in beside))
-    images = read_again(settings.get("data"), source, seed=setup.seed, place=data, progress=listener.reading)
+    again = f"triscale search DATA --resume --out {quote(str(run.path))}"
+    images = read_again(
+        settings.get("data"), source, seed=setup.seed, place=data, progress=listener.reading, again=again
+    )
     with opened(run, "search") as ledger:
         settings |= {"setup": setup.to_json()}
         run.write_settings(settings)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from shlex import quote
 from time import monotonic
 from typing import Any, Literal
 
@@ -135,7 +136,10 @@ def resume_study(
     wanted = _wanted(settings, wished, changes, source)
     if wanted is not None:
         _ = wanted.rungs  # says now what does not go together
-    images = read_again(settings.get("data"), source, seed=setup.seed, place=data, progress=listener.reading)
+    again = f"triscale study DATA --resume --out {quote(str(run.path))}"
+    images = read_again(
+        settings.get("data"), source, seed=setup.seed, place=data, progress=listener.reading, again=again
+    )
     with (
         opened(run, "study") as ledger,
         closing(make_executor(images, workers or setup.workers, setup.how.threads, cluster, most=workers)) as pool,
