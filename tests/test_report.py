@@ -152,6 +152,12 @@ def test_names_cannot_write_into_the_plots() -> None:
     assert "$x^2$" in drawing
 
 
+def test_a_training_of_one_epoch_has_no_parts_of_epochs() -> None:
+    drawn = curve([0.5], "validation accuracy", percent=True)
+    assert "0.990" not in drawn
+    assert re.search(r">1</text>", drawn)
+
+
 def test_the_same_values_draw_the_same_plot() -> None:
     assert curve([0.5, 0.7], "x", percent=True) == curve([0.5, 0.7], "x", percent=True)
 

@@ -61,7 +61,7 @@ def curve(values: Sequence[float], title: str, *, percent: bool = False, scratch
             axes.plot(range(1, len(scratch) + 1), scratch, color=INK, linestyle="--", linewidth=1.2)
         axes.plot(epochs, values, color=ACCENT, marker="o", markersize=3 if len(values) < 40 else 0)
         axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         if percent:
             axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
         text = f"{100 * values[-1]:.2f} %" if percent else f"{values[-1]:.3f}"
