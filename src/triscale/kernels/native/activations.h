@@ -1,4 +1,4 @@
-// Activations, as training and the engine compute them. Included by kernels.cpp and by layers.cpp.
+// Activations, as training and the engine compute them. Included by kernels.cpp and by layers.cpp, there after halves.h.
 //
 // SiLU is computed in two ways. Training has z·σ(z), by the σ that the slope is made of as well. The engine has no slopes:
 // where there are AVX-512's powers of two it divides, or takes a coarser polynomial in half precision, and is faster so.
