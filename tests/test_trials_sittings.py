@@ -116,4 +116,4 @@ def test_trials_that_came_to_nothing_count_for_no_sitting(place: Path) -> None:
         number, _ = ledger.start({one.trial.key: one}) or pytest.fail("it waits")
         ledger.fail(number, Failure(Cause.SURROUNDINGS, "no disk"))
         assert [one.trials for one in ledger.sittings()] == [0]
-        assert [row.came for row in ledger.told()] == [Failure(Cause.SURROUNDINGS, "no disk")]
+        assert [row.came for row in ledger.ended()] == [Failure(Cause.SURROUNDINGS, "no disk")]

@@ -18,7 +18,7 @@ from triscale.arch import adapt, multiply, published, to_json
 from triscale.costing import cost
 from triscale.errors import TooShortError, TriscaleError, UserError
 from triscale.fitting import Fitted, fit, whole
-from triscale.fitting.whole import BESIDE, Told, Whole, fit_whole, resume_whole
+from triscale.fitting.whole import BESIDE, Listeners, Whole, fit_whole, resume_whole
 from triscale.models import load
 from triscale.reporting.whole import claim, verdict, write_whole_page
 from triscale.studies import Wanted
@@ -109,7 +109,7 @@ def test_a_stage_that_fails_is_done_again_and_none_before_it(few: Path, tmp_path
         fit_whole(few, ASKED, out)
     stages.fails = None
     told: list[str] = []
-    grown = resume_whole(out, told=Told(stage=told.append))
+    grown = resume_whole(out, listeners=Listeners(stage=told.append))
     assert stages.called == ["search", "study", "study"]
     assert told == ["study", "fit", "zoo"]
     rows = grown.values["result"]["networks"]
@@ -134,9 +134,9 @@ def test_a_network_of_the_zoo_that_cannot_be_trained_is_left_out_of_the_comparis
 
     monkeypatch.setattr(whole, "fit", fitting)
     noted: list[str] = []
-    told = Told()
-    monkeypatch.setattr(told.fit, "note", noted.append)
-    grown = fit_whole(few, replace(ASKED, macs=6e6, search=False), tmp_path / "run", told)
+    listeners = Listeners()
+    monkeypatch.setattr(listeners.fit, "note", noted.append)
+    grown = fit_whole(few, replace(ASKED, macs=6e6, search=False), tmp_path / "run", listeners)
     assert [row["name"] for row in grown.values["result"]["networks"]] == ["grown", *BESIDE[1:]]
     assert f"{BESIDE[0]} is left out of the comparison: no network that small" in noted
     page = (tmp_path / "run" / "report.html").read_text()

@@ -154,7 +154,7 @@ def _plan_only(output: Output, data: Path, wish: "Wish", out: Path | None) -> No
     from triscale.cli.watching import Watcher
     from triscale.fitting import draft
 
-    with stopping_gently(_again(out)) as asked, Watcher(output, asked, may_balance=not wish.balance) as watcher:
+    with stopping_gently(_again(out)) as signalled, Watcher(output, signalled, may_balance=not wish.balance) as watcher:
         drafted = draft(data, wish, watcher, out)
     plan, images = drafted.plan, len(drafted.ready.images.train)
     output.result({"plan": plan.to_dict()}, lambda console: show_plan(console, plan, images))
@@ -167,7 +167,7 @@ def _fit(output: Output, data: Path, wish: "Wish", out: Path) -> None:
     from triscale.cli.watching import Watcher
     from triscale.fitting import How, begin
 
-    with stopping_gently(_again(out)) as asked, Watcher(output, asked, may_balance=not wish.balance) as watcher:
+    with stopping_gently(_again(out)) as signalled, Watcher(output, signalled, may_balance=not wish.balance) as watcher:
         fitted = begin(data, out, wish, How(watcher))
     _answer(output, fitted)
 
@@ -180,7 +180,7 @@ def _go_on(output: Output, out: Path | None, data: Path | None, said: frozenset[
     from triscale.fitting import How
     from triscale.fitting import resume as go_on
 
-    with stopping_gently(_again(out)) as asked, Watcher(output, asked) as watcher:
+    with stopping_gently(_again(out)) as signalled, Watcher(output, signalled) as watcher:
         fitted = go_on(out, How(watcher), data)
     assert fitted is not None  # alone, this process leads
     _answer(output, fitted)

@@ -23,7 +23,7 @@ class Interrupted(BaseException):
 
 
 @dataclass
-class Asked:
+class Signalled:
     """Whether a signal came, and which. gentle: whether somebody looks here after every step, so that one may wait.
     begun: whether there is a training to go on with."""
 
@@ -33,38 +33,38 @@ class Asked:
 
 
 @contextmanager
-def stopping_gently(again: tuple[object, ...]) -> Iterator[Asked]:
+def stopping_gently(again: tuple[object, ...]) -> Iterator[Signalled]:
     """While steps are made, a first signal only notes that it came; a second one, or one at another time, raises
     `Interrupted` at once. However a training ends early, the command to go on is part of what is said."""
     from triscale.training import DivergedError, StoppedError
 
-    asked = Asked()
+    signalled = Signalled()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     way_on = way(again)
 
     def note(number: int, _frame: FrameType | None) -> None:
-        if not asked.gentle or asked.number:
-            text = f"interrupted; the last checkpoint is kept: {way_on}" if asked.begun else ""
+        if not signalled.gentle or signalled.number:
+            text = f"interrupted; the last checkpoint is kept: {way_on}" if signalled.begun else ""
             raise Interrupted(number, text)
-        asked.number = number
+        signalled.number = number
 
     for number in before:
         signal.signal(number, note)
     try:
-        yield asked
+        yield signalled
     except StoppedError as error:
-        raise Interrupted(asked.number or signal.SIGTERM, f"{error}, which is kept; {way_on}") from None
+        raise Interrupted(signalled.number or signal.SIGTERM, f"{error}, which is kept; {way_on}") from None
     except TooShortError as error:
         longer = way((*again, "--time", f"{math.ceil(error.least)}s"))
-        raise (UserError(f"{error}; then {longer}") if asked.begun else error) from None
+        raise (UserError(f"{error}; then {longer}") if signalled.begun else error) from None
     except UserError as error:
-        raise (UserError(f"{error}; then {way_on}") if asked.begun else error) from None
+        raise (UserError(f"{error}; then {way_on}") if signalled.begun else error) from None
     except DivergedError:
         raise
     except TriscaleError as error:
-        raise (TriscaleError(f"{error}; {way_on}") if asked.begun else error) from None
+        raise (TriscaleError(f"{error}; {way_on}") if signalled.begun else error) from None
     except (RuntimeError, MemoryError) as error:
-        if not (asked.begun and is_out_of_memory(error)):
+        if not (signalled.begun and is_out_of_memory(error)):
             raise
         raise TriscaleError(f"not enough memory; where there is more, {way_on}") from None
     finally:

@@ -95,7 +95,7 @@ def command(
 
     again = ("triscale", "train", *([data] if data else []), "--resume", "--out", out)
     balanced = balance or (recipe is not None and find_recipe(recipe).recipe.balance)
-    with stopping_gently(again) as asked, Watcher(output, asked, may_balance=not balanced) as watcher:
+    with stopping_gently(again) as signalled, Watcher(output, signalled, may_balance=not balanced) as watcher:
         fitted = train(
             data,
             out=out,

@@ -3,7 +3,7 @@
 from triscale.cli.bars import Bar
 from triscale.cli.console import Output
 from triscale.cli.plans import show_plan, show_training
-from triscale.cli.stopping import Asked
+from triscale.cli.stopping import Signalled
 from triscale.data import Data
 from triscale.fitting import Frozen, Listener, Plan
 from triscale.runs import RunDirectory
@@ -16,9 +16,9 @@ UNEVEN = 3  # times more images in the largest class than in the smallest: from 
 class Watcher(Bar, Listener):
     """A listener that prints. may_balance: whether --balance would still change something."""
 
-    def __init__(self, output: Output, asked: Asked | None = None, *, may_balance: bool = True) -> None:
+    def __init__(self, output: Output, signalled: Signalled | None = None, *, may_balance: bool = True) -> None:
         super().__init__(output)
-        self._asked, self._may_balance = asked or Asked(), may_balance
+        self._signalled, self._may_balance = signalled or Signalled(), may_balance
         self._duplicates = self._images = 0
 
     def reading(self, done: int, total: int) -> None:
@@ -57,13 +57,13 @@ class Watcher(Bar, Listener):
         """See `Listener`."""
         named = plan.scaled.rule == "none" and plan.weights is None
         (show_training if named else show_plan)(self._notes, plan, self._images)
-        self._asked.begun = True
+        self._signalled.begun = True
 
     def resumed(self, run: RunDirectory, plan: Frozen) -> None:
         """See `Listener`."""
         network, epochs = plan.architecture, format_epochs(plan.recipe.epochs)
         self._notes.print(f"going on with {run.path}: {network.name}, {epochs}, seed {plan.seed}")
-        self._asked.begun = True
+        self._signalled.begun = True
 
     def note(self, text: str) -> None:
         """See `Listener`."""
@@ -71,12 +71,12 @@ class Watcher(Bar, Listener):
 
     def stopping(self) -> bool:
         """See `Listener`."""
-        return self._asked.number != 0
+        return self._signalled.number != 0
 
     def step(self, step: Step) -> None:
         """See `Listener`."""
         # After the last step nobody asks any more.
-        self._asked.begun, self._asked.gentle = True, step.step < step.steps
+        self._signalled.begun, self._signalled.gentle = True, step.step < step.steps
         self._advance(f"epoch {step.epoch} of {step.epochs}", step.step, step.steps)
 
     def scratch(self) -> None:
@@ -85,7 +85,7 @@ class Watcher(Bar, Listener):
 
     def epoch(self, metrics: EpochMetrics) -> None:
         """See `Listener`."""
-        self._asked.gentle = False  # this may have been the last one
+        self._signalled.gentle = False  # this may have been the last one
         copies = f" ({self._duplicates:,} copies of training images among it)" if self._duplicates else ""
         self._notes.print(
             f"epoch {metrics.epoch}: loss {metrics.loss:.4f}, validation {metrics.val_accuracy:.2%}{copies}, "

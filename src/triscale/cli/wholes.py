@@ -17,7 +17,7 @@ from triscale.runs.directory import ALL_STAGES
 from triscale.units import format_count, format_seconds, parse_count, parse_seconds
 
 if TYPE_CHECKING:
-    from triscale.fitting.whole import Grown, Told
+    from triscale.fitting.whole import Grown, Listeners
 
 MANIFEST = ALL_STAGES
 # Parameters of `fit` that all stages take; the others they decide themselves, or only a single fit takes them.
@@ -96,7 +96,7 @@ def begin(output: Output, data: Path, out: Path | None, words: Words, said: froz
         device=words.device,
         on_bad=arguments.on_bad(words.on_bad),
     )
-    _carry_out(output, out, lambda told: fit_whole(data, asked, out, told))
+    _carry_out(output, out, lambda listeners: fit_whole(data, asked, out, listeners))
 
 
 def go_on(output: Output, out: Path | None, data: Path | None, words: Words, said: frozenset[str]) -> None:
@@ -107,28 +107,28 @@ def go_on(output: Output, out: Path | None, data: Path | None, words: Words, sai
 
     seconds = None if words.time is None else parse_seconds(words.time, "--time")
     named = words.named(said)
-    _carry_out(output, out, lambda told: resume_whole(out, data, told, seconds, named))
+    _carry_out(output, out, lambda listeners: resume_whole(out, data, listeners, seconds, named))
 
 
-def _carry_out(output: Output, out: Path, work: "Callable[[Told], Grown]") -> None:
+def _carry_out(output: Output, out: Path, work: "Callable[[Listeners], Grown]") -> None:
     from triscale.cli.search_watching import SearchWatcher
     from triscale.cli.study_watching import StudyWatcher
     from triscale.cli.watching import Watcher
-    from triscale.fitting.whole import Told
+    from triscale.fitting.whole import Listeners
 
     again = ("triscale", "fit", "--resume", "--out", out)
-    with stopping_gently(again) as asked, ExitStack() as shown:
-        fitting = Watcher(output, asked, may_balance=False)  # the stages are trained without it
+    with stopping_gently(again) as signalled, ExitStack() as shown:
+        fitting = Watcher(output, signalled, may_balance=False)  # the stages are trained without it
         search, study = SearchWatcher(output), StudyWatcher(output)
         bars: dict[str, Bar] = {"search": search, "study": study}
 
         def stage(name: str) -> None:
             shown.close()  # only one bar at a time
-            asked.begun, asked.gentle = True, False
+            signalled.begun, signalled.gentle = True, False
             output.notes.print(f"— {STAGES[name]}")
             shown.enter_context(bars.get(name, fitting))
 
-        grown = work(Told(search, study, fitting, stage))
+        grown = work(Listeners(search, study, fitting, stage))
     values = grown.values
     output.result(
         {"run": str(out), "report": str(out / "report.html"), **values}, lambda console: show(console, values, out)

@@ -80,7 +80,7 @@ class Whole:
 
 
 @dataclass(frozen=True)
-class Told:
+class Listeners:
     """Who is told what the stages do."""
 
     search: SearchListener = field(default_factory=SearchListener)
@@ -98,7 +98,7 @@ class Grown:
     values: Mapping[str, Any]
 
 
-def fit_whole(data: str | Path, asked: Whole, out: str | Path, told: Told | None = None) -> Grown:
+def fit_whole(data: str | Path, asked: Whole, out: str | Path, listeners: Listeners | None = None) -> Grown:
     """All stages in a new directory: OUT/search, OUT/study, OUT/fit, OUT/zoo, and the model and the page in OUT itself.
 
     data: class folders, a manifest or IDX files. Raises `UserError` where something lies in OUT, and where the time is
@@ -106,8 +106,8 @@ def fit_whole(data: str | Path, asked: Whole, out: str | Path, told: Told | None
     """
     place = RunDirectory.check_free(out)
     check_apart(Path(data), place)
-    told = told or Told()
-    images = read(data, seed=asked.seed, on_bad=asked.on_bad, progress=told.fit.reading)  # says now what is wrong
+    listeners = listeners or Listeners()
+    images = read(data, seed=asked.seed, on_bad=asked.on_bad, progress=listeners.fit.reading)  # says now what is wrong
     resolution = roomy_resolution(images, GROWTH)
     _check_reach(asked, images, resolution)
     place.mkdir(parents=True, exist_ok=True)
@@ -119,7 +119,7 @@ def fit_whole(data: str | Path, asked: Whole, out: str | Path, told: Told | None
         "seconds": {},
     }
     with RunDirectory(place).alone():
-        return _Stages(place, Path(data), asked, values, told).go_through(resolution)
+        return _Stages(place, Path(data), asked, values, listeners).go_through(resolution)
 
 
 def _check_reach(asked: Whole, images: Data, resolution: tuple[int, int]) -> None:
@@ -149,7 +149,7 @@ def _check_reach(asked: Whole, images: Data, resolution: tuple[int, int]) -> Non
 def resume_whole(
     out: str | Path,
     data: str | Path | None = None,
-    told: Told | None = None,
+    listeners: Listeners | None = None,
     time: float | None = None,
     named: Mapping[str, Any] | None = None,
 ) -> Grown:
@@ -174,17 +174,17 @@ def resume_whole(
         asked = replace(asked, time=time)
         values["asked"] = asdict(asked)
     with RunDirectory(place).alone():
-        return _Stages(place, images, asked, values, told or Told(), retimed=time is not None).go_through()
+        return _Stages(place, images, asked, values, listeners or Listeners(), retimed=time is not None).go_through()
 
 
 class _Stages:
     """A run in progress: every stage is a run of its own, done once, and gone on with where it was ended."""
 
     def __init__(
-        self, out: Path, data: Path, asked: Whole, values: dict[str, Any], told: Told, retimed: bool = False
+        self, out: Path, data: Path, asked: Whole, values: dict[str, Any], listeners: Listeners, retimed: bool = False
     ) -> None:
         """retimed: another time is asked for than the stages were begun with."""
-        self.out, self.data, self.asked, self.values, self.told = out, data, asked, values, told
+        self.out, self.data, self.asked, self.values, self.listeners = out, data, asked, values, listeners
         self.retimed = retimed
         self.seconds: dict[str, float] = values["seconds"]
 
@@ -219,7 +219,7 @@ class _Stages:
             with self._stage(SEARCH):
                 if (place / SETTINGS).is_file():
                     time = self._time(SEARCH) if self.retimed else None
-                    resume_search(place, data=self.data, time=time, listener=self.told.search)
+                    resume_search(place, data=self.data, time=time, listener=self.listeners.search)
                 else:
                     if resolution is None:
                         images = read(self.data, seed=asked.seed, on_bad=asked.on_bad)
@@ -234,7 +234,7 @@ class _Stages:
                         seed=asked.seed,
                         device=asked.device,
                         on_bad=asked.on_bad,
-                        listener=self.told.search,
+                        listener=self.listeners.search,
                     )
         return place / FOUND
 
@@ -246,7 +246,7 @@ class _Stages:
                 if (place / SETTINGS).is_file():
                     chosen = RunDirectory(place).settings().get("choice") is not None
                     changes = None if chosen and not self.retimed else Wanted(time=self._time(STUDY))
-                    resume_study(place, data=self.data, changes=changes, listener=self.told.study)
+                    resume_study(place, data=self.data, changes=changes, listener=self.listeners.study)
                 else:
                     study(
                         self.data,
@@ -257,7 +257,7 @@ class _Stages:
                         seed=asked.seed,
                         device=asked.device,
                         on_bad=asked.on_bad,
-                        listener=self.told.study,
+                        listener=self.listeners.study,
                     )
         rule = place / COEFFICIENTS
         return rule if rule.is_file() else None
@@ -266,7 +266,7 @@ class _Stages:
         studied = self.out / STUDY / BASELINE
         start = baseline or (studied if studied.is_file() else self.asked.baseline or STUDIED_ALONE)
         if self.retimed and (self.out / FIT / SETTINGS).is_file():
-            self.told.fit.note("the training was planned before, and keeps its plan: --time does not change it")
+            self.listeners.fit.note("the training was planned before, and keeps its plan: --time does not change it")
         with self._stage(FIT):
             named = PAPER if isinstance(start, Path) else None  # from its own pixels, also without coefficients
             within = self._within_pixels(named if rule is None else find_rule(str(rule)), resolve_network(start))
@@ -284,7 +284,7 @@ class _Stages:
         """Each for as many epochs as the network that was grown made in its time."""
         found, left_out = {}, self.values.setdefault("left_out", {})
         epochs = max(1, round(fitted.plan.recipe.epochs * fitted.steps / fitted.plan.steps))
-        self.told.stage(ZOO)
+        self.listeners.stage(ZOO)
         for name in BESIDE:
             try:
                 with self._counted(ZOO):
@@ -293,7 +293,7 @@ class _Stages:
                 left_out.pop(name, None)
             except (UserError, HopelessError) as error:  # the model that was wanted is there without it
                 left_out[name] = str(error)
-                self.told.fit.note(f"{name} is left out of the comparison: {error}")
+                self.listeners.fit.note(f"{name} is left out of the comparison: {error}")
             self._report(fitted, found)
 
     def _run(
@@ -307,7 +307,7 @@ class _Stages:
     ) -> Fitted:
         """A fit at the budget in a directory of its own, begun or gone on with."""
         if (place / SETTINGS).is_file():
-            fitted = resume(place, How(self.told.fit), self.data)
+            fitted = resume(place, How(self.listeners.fit), self.data)
             assert fitted is not None  # alone, this process leads
             return fitted
         return fit(
@@ -318,7 +318,7 @@ class _Stages:
             seed=self.asked.seed,
             device=self.asked.device,
             on_bad=self.asked.on_bad,
-            listener=self.told.fit,
+            listener=self.listeners.fit,
             rule=rule,
             time=time,
             epochs=epochs,
@@ -341,7 +341,7 @@ class _Stages:
     def _stage(self, name: str) -> Iterator[None]:
         """It is said to have begun, and its seconds are counted. A time that is too short for it is that of all
         stages."""
-        self.told.stage(name)
+        self.listeners.stage(name)
         try:
             with self._counted(name):
                 yield

@@ -14,7 +14,7 @@ from triscale.scaling.budget import ANALYTIC
 from triscale.searching.setup import Setup
 from triscale.training import regularised
 from triscale.trials import Entry, Executor, Ledger, Outcome, run_trials
-from triscale.trials.driving import Told
+from triscale.trials.driving import OnProgress
 
 FACTORS = (0.5, 1.0, 2.0)  # of the limit
 SEEDS = 3
@@ -41,7 +41,7 @@ class Calibrated:
         }
 
 
-def calibrate(setup: Setup, ledger: Ledger, executor: Executor, told: Told) -> Calibrated:
+def calibrate(setup: Setup, ledger: Ledger, executor: Executor, told: OnProgress) -> Calibrated:
     """The w at which a network of the reference's family at half the limit, at it and at twice the limit are worth the
     same: the slope of log accuracy over log cost, less than zero where accuracy grows.
 

@@ -20,7 +20,7 @@ from triscale.searching.networks import plainest
 from triscale.searching.setup import REFERENCE, Setup
 from triscale.searching.space import Codes
 from triscale.searching.strategies import Known, Scored, Strategy, fresh
-from triscale.trials import Cause, Entry, Failure, Outcome, Told
+from triscale.trials import Cause, Ended, Entry, Failure, Outcome
 
 ETA = 3  # one of so many goes on to the next rung
 FINALISTS, SEEDS = 5, 3
@@ -97,7 +97,7 @@ class Search:
         self._expected = self._took = 0.0
         self._exhausted = self.used_up = False
 
-    def restore(self, told: Sequence[Told], finalists: Sequence[Codes] | None) -> None:
+    def restore(self, told: Sequence[Ended], finalists: Sequence[Codes] | None) -> None:
         """What the ledger says; what came to nothing is done before anything else, unless it would fail again."""
         for row in sorted(told, key=lambda row: row.number):  # counted as they were begun, not as they ended
             self._candidate(self.setup.codes(row.parameters), self.setup.measured(row.parameters))

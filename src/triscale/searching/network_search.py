@@ -29,7 +29,7 @@ from triscale.searching.strategies import find_strategy
 from triscale.searching.writing import Searched, others, write_page, write_search
 from triscale.training import find_recipe
 from triscale.training.machine import find_device
-from triscale.trials import Executor, Ledger, Progress, Timer, Told, run_asked, time_values
+from triscale.trials import Ended, Executor, Ledger, Progress, Timer, run_asked, time_values
 from triscale.trials.beginning import begin_run, begun_by, opened
 from triscale.trials.carriers import carriers, make_executor
 from triscale.trials.paging import Paging
@@ -219,7 +219,7 @@ class _Sitting:
 
     def _search(self) -> Search:
         self._calibrate()
-        told = [_as_reference(row) for row in self.ledger.told() if row.parameters.get(FACTOR, 1.0) == 1.0]
+        told = [_as_reference(row) for row in self.ledger.ended() if row.parameters.get(FACTOR, 1.0) == 1.0]
         device = torch.device(self.setup.how.device)
         costs = Costs(self.setup.objective, self.setup.reference, device, self.setup.quiet)
         search = Search(self.setup, find_strategy(self.setup.strategy), costs, self._left, self._choose)
@@ -268,6 +268,6 @@ class _Sitting:
         self.run.write_settings(self.settings)
 
 
-def _as_reference(row: Told) -> Told:
+def _as_reference(row: Ended) -> Ended:
     """A trial of the calibration at the limit itself is one of the reference, and counts as its final run."""
     return replace(row, parameters={name: value for name, value in row.parameters.items() if name != FACTOR})

@@ -4,7 +4,7 @@ from triscale.trials.cluster import Cluster
 from triscale.trials.driving import Asking, Progress, run_asked, run_trials
 from triscale.trials.executors import Done, Executor
 from triscale.trials.failing import Cause, Failure
-from triscale.trials.ledger import LEDGER, Entry, Ledger, Spent, Told
+from triscale.trials.ledger import LEDGER, Ended, Entry, Ledger, Spent
 from triscale.trials.running import Pictures, Probe, as_machine, passes, run_trial, stratified
 from triscale.trials.sittings import Timer, time_values
 from triscale.trials.trial import How, Outcome, Trial, pack, unpack
@@ -16,6 +16,7 @@ __all__ = [
     "Cause",
     "Cluster",
     "Done",
+    "Ended",
     "Entry",
     "Executor",
     "Failure",
@@ -27,7 +28,6 @@ __all__ = [
     "Progress",
     "Spent",
     "Timer",
-    "Told",
     "Trial",
     "Workers",
     "as_machine",

@@ -34,7 +34,7 @@ class Progress:
     key: str = ""
 
 
-Told = Callable[[Progress], None]
+OnProgress = Callable[[Progress], None]
 
 
 @dataclass
@@ -66,7 +66,7 @@ class Underway:
 
 
 def run_trials(
-    ledger: Ledger, executor: Executor, entries: Sequence[Entry], expected: dict[str, float], told: Told
+    ledger: Ledger, executor: Executor, entries: Sequence[Entry], expected: dict[str, float], told: OnProgress
 ) -> dict[str, Outcome]:
     """Key → outcome of every entry: those that the ledger knows, and the others carried out now, the longest first.
 
@@ -114,7 +114,7 @@ class Asking(Protocol):
         """One cannot be carried out. Whether the others go on without it."""
 
 
-def run_asked(ledger: Ledger, executor: Executor, asking: Asking, told: Told) -> None:
+def run_asked(ledger: Ledger, executor: Executor, asking: Asking, told: OnProgress) -> None:
     """Carries out what is asked for, one trial after the other in every slot, until nothing is and nothing runs.
 
     One that ends its worker three times comes to nothing as one that fails by itself does; so many in a row end the
@@ -161,7 +161,7 @@ class _State:
     executor: Executor
     waiting: dict[str, Entry]
     effort: Effort
-    told: Told
+    told: OnProgress
     total: int
     running: dict[int, Entry] = field(default_factory=dict)
     found: dict[str, Outcome] = field(default_factory=dict)

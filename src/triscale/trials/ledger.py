@@ -39,8 +39,8 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Told:
-    """What the ledger knows of a trial that was begun. number: counts as trials begin. came: None where nobody could
+class Ended:
+    """What the ledger knows of a trial that has ended. number: counts as trials begin. came: None where nobody could
     say, since the driver ended."""
 
     number: int
@@ -168,12 +168,12 @@ class Ledger:
             for trial in self._study.get_trials(deepcopy=False)
         ]
 
-    def told(self) -> list[Told]:
+    def ended(self) -> list[Ended]:
         """Every trial that was begun and has ended, in the order of their ends. For whoever goes on with a search."""
         ended = [t for t in self._trials(TrialState.COMPLETE) if OUTCOME in t.user_attrs]
         ended += self._trials(TrialState.FAIL)
         ended.sort(key=lambda trial: (trial.datetime_complete, trial.number))
-        return [Told(trial.number, trial.params, self._came(trial)) for trial in ended]
+        return [Ended(trial.number, trial.params, self._came(trial)) for trial in ended]
 
     def sit(self, slots: int) -> None:
         """A sitting begins: what is begun from now on is of it."""
