@@ -151,7 +151,7 @@ def _a_plan(file: Path) -> None:
         (_emptied, "not a model that this version can read"),
         (_stripped, r"no model that Triscale wrote \(it does not say its 'format'\)"),
         (_another_format, r"not a model that this version can read \(format 2\)"),
-        (_another_network, "a network is a JSON object"),
+        (_another_network, "a network is a JSON object.*; copy or train it again"),
         (_without_a_tensor, "is missing among the weights"),
         (_not_finite, "values that are not finite"),
         (_whole_numbers, "is of int32"),

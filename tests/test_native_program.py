@@ -138,7 +138,7 @@ def test_a_whole_plan_of_no_network_is_refused_in_one_line(tmp_path: Path, monke
     with monkeypatch.context() as other:
         other.setattr(plan_module, "to_dict", lambda _: {})
         planned(TINY)[0].save(place)
-    with pytest.raises(UserError, match='no "schema"') as caught:
+    with pytest.raises(UserError, match=r'no "schema".*; export the model again') as caught:
         Plan.load(place)
     assert str(caught.value).count(str(place)) == 1
     with monkeypatch.context() as other:
@@ -210,10 +210,16 @@ def test_weights_that_do_not_fit_are_named(change: Callable[[Tensors], Tensors],
         compile_plan(TINY, change(tensors))
 
 
-def test_weights_may_be_of_any_floating_type() -> None:
-    tensors = arrays(trained(TINY))
-    plan = compile_plan(TINY, {name: tensor.astype(np.float64) for name, tensor in tensors.items()})
-    assert plan.blob.tobytes() == compile_plan(TINY, tensors).blob.tobytes()
+def test_weights_may_be_of_any_floating_type_and_of_whatever_is_an_array() -> None:
+    network = trained(TINY)
+    tensors = arrays(network)
+    wanted = compile_plan(TINY, tensors).blob.tobytes()
+    for weights in (
+        {name: tensor.astype(np.float64) for name, tensor in tensors.items()},
+        {name: tensor.tolist() for name, tensor in tensors.items() if tensor.ndim},
+        network.state_dict(),
+    ):
+        assert compile_plan(TINY, weights).blob.tobytes() == wanted
 
 
 def test_gates_without_a_projection_scale_the_map() -> None:

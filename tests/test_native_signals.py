@@ -3,7 +3,7 @@
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import RLock
+from threading import Event, Thread, current_thread, get_ident
 from typing import Any
 
 import numpy as np
@@ -31,23 +31,7 @@ def handling(handler: Callable[[], object]) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-class Interrupted:
-    """A lock that is interrupted the first time somebody holds it."""
-
-    def __init__(self, lock: Any) -> None:
-        self.lock, self.left = lock, 1
-
-    def __enter__(self) -> None:
-        self.lock.__enter__()
-        if self.left:
-            self.left -= 1
-            signal.raise_signal(signal.SIGALRM)
-
-    def __exit__(self, *how: object) -> None:
-        self.lock.__exit__(*how)
-
-
-def interrupted_while_computing(engine: Engine) -> None:
+def interrupted_while_computing(engine: Engine, _: pytest.MonkeyPatch | None = None) -> None:
     run = engine._run
 
     def interrupted(*arguments: int) -> int:
@@ -58,20 +42,26 @@ def interrupted_while_computing(engine: Engine) -> None:
     engine._run = interrupted
 
 
-def interrupted_while_beginning(engine: Engine) -> None:
-    assert isinstance(engine._lock, type(RLock()))
-    engine._lock = Interrupted(engine._lock)  # type: ignore[assignment]
+def interrupted_while_beginning(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> int:
+        monkeypatch.setattr(engine_module, "get_ident", get_ident)
+        signal.raise_signal(signal.SIGALRM)
+        return get_ident()
+
+    monkeypatch.setattr(engine_module, "get_ident", interrupted)
 
 
 PLACES = pytest.mark.parametrize("place", [interrupted_while_computing, interrupted_while_beginning])
 
 
 @PLACES
-def test_a_handler_may_call_the_engine_that_it_has_interrupted(place: Callable[[Engine], None]) -> None:
+def test_a_handler_may_call_the_engine_that_it_has_interrupted(
+    place: Callable[[Engine, pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     found: list[bytes] = []
     with Engine(planned(TINY)[0], threads=2) as engine:
         wanted = engine(IMAGES).tobytes()
-        place(engine)
+        place(engine, monkeypatch)
         with handling(lambda: found.append(engine(IMAGES).tobytes())):
             assert engine(IMAGES).tobytes() == wanted
     assert found == [wanted]
@@ -104,9 +94,11 @@ def test_what_a_handler_closes_is_freed_once_the_call_is_done(freed: list[int]) 
     assert len(freed) == 1
 
 
-def test_a_call_that_a_handler_closes_before_it_begins_says_so(freed: list[int]) -> None:
+def test_a_call_that_a_handler_closes_before_it_begins_says_so(
+    freed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine = Engine(planned(TINY)[0], threads=2)
-    interrupted_while_beginning(engine)
+    interrupted_while_beginning(engine, monkeypatch)
     with handling(engine.close), pytest.raises(UserError, match="the engine is closed"):
         engine(IMAGES)
     assert len(freed) == 1
@@ -129,6 +121,34 @@ def test_a_handler_that_closes_leaves_what_goes_beyond_fp16_to_the_call(monkeypa
         engine._run = lost
         with handling(engine.close):
             assert engine(IMAGES).tobytes() == wanted.tobytes()
-        assert engine._exact is not None
         with pytest.raises(UserError, match="closed"):
-            engine._exact(IMAGES)
+            engine._instead["fp32"](IMAGES)
+
+
+def test_a_handler_closes_while_two_threads_need_what_answers_in_fp32() -> None:
+    """The one that is interrupted makes it; the other waits for nothing that the first one holds."""
+    plan, _ = planned(TINY)
+    engine = Engine(plan, threads=1)
+    wanted, found, computing = engine(IMAGES).tobytes(), dict[str, bytes](), Event()
+    run, exact = engine._run, iter([True])
+
+    def lost(handle: int, x: int, images: int, logits: int) -> int:
+        if current_thread() is other:
+            computing.set()
+        failed = int(run(handle, x, images, logits))
+        np.frombuffer((engine_module.ctypes.c_char * (images * 16)).from_address(logits), np.float32)[:] = np.inf
+        return failed
+
+    def again() -> Engine:
+        if next(exact, False):
+            other.start()
+            computing.wait()
+            signal.raise_signal(signal.SIGALRM)
+        return Engine(plan, threads=1)
+
+    engine._run, engine._again = lost, again
+    other = Thread(target=lambda: found.update(other=engine(IMAGES).tobytes()), daemon=True)
+    with handling(engine.close):
+        found["first"] = engine(IMAGES).tobytes()
+    other.join()
+    assert found == {"first": wanted, "other": wanted}

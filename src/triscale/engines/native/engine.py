@@ -4,7 +4,7 @@ import ctypes
 import os
 import time
 import weakref
-from threading import RLock, get_ident
+from threading import get_ident
 from types import TracebackType
 from typing import NoReturn, Self
 
@@ -61,10 +61,12 @@ class Engine:
         self.layers, self._process = len(layers), os.getpid()
         self._run, self._profile = native.triscale_engine_run, native.triscale_engine_profile
         self._handle: int | None = handle
-        # Of each call its thread. The lock may be taken twice: a signal's handler may call what it has interrupted.
-        self._calls, self._lock = dict[object, int](), RLock()
+        # Of each call its thread. No lock is ever held: a signal's handler that calls or closes what it has interrupted
+        # would wait for its own thread. A call is entered before it takes the handle, and closing takes the handle away
+        # before it looks for calls, so that one of the two sees the other.
+        self._calls = dict[object, int]()
         self._piece = EACH * threads
-        self._exact: Engine | None = None
+        self._instead = dict[Precision, Engine]()  # that answers where this precision ends
         self._again = (
             None
             if not available().ends_early(precision)
@@ -112,12 +114,13 @@ class Engine:
         """The logits of those images by those in fp32."""
         if not len(wrong):
             return
-        with self._lock:
-            if self._exact is None and self._again is not None:
-                made = self._again()
-                self._exact = self._exact or made  # which a signal's handler may have set meanwhile
-            exact = self._exact
-        assert exact is not None
+        exact = self._instead.get("fp32")
+        if exact is None:
+            assert self._again is not None
+            made = self._again()
+            exact = self._instead.setdefault("fp32", made)
+            if exact is not made:
+                made.close()
         logits[wrong] = exact(x[wrong])
 
     def timed(self, x: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
@@ -145,9 +148,8 @@ class Engine:
 
         A signal's handler that has interrupted a call cannot wait for it: that call then does it, when it is done.
         """
-        if os.getpid() == self._process:  # a fork has copied the lock and the calls, and none of their threads
-            with self._lock:
-                self._handle = None
+        if os.getpid() == self._process:  # a fork has copied the calls, and none of their threads
+            self._handle = None
             while set(self._calls.values()) - {get_ident()}:
                 time.sleep(CLOSING)
             if self._calls:
@@ -161,8 +163,8 @@ class Engine:
 
     def _release(self) -> None:
         self._free()
-        if self._exact is not None:
-            self._exact.close()
+        for other in self._instead.values():
+            other.close()
 
     def __enter__(self) -> Self:
         return self
@@ -191,9 +193,8 @@ class Engine:
     def _begin(self, call: object) -> int:
         if os.getpid() != self._process:
             raise UserError(f"{self.architecture.name}: the engine is another process's; make one in this process")
-        with self._lock:
-            self._calls[call] = get_ident()  # first: whoever closes from here on leaves the handle to this call
-            handle = self._handle
+        self._calls[call] = get_ident()
+        handle = self._handle
         if handle is None:
             raise UserError(f"{self.architecture.name}: the engine is closed; make another")
         return handle

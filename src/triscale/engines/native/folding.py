@@ -33,7 +33,7 @@ class Folding:
         self._weights, self._network, self._epsilon = weights, network, epsilon
         self._taken: set[str] = set()
         # No smaller than what comes to lie there; memory that is never written to costs nothing.
-        self._values = np.zeros(sum(_aligned(np.size(array)) for array in weights.values()), np.float32)
+        self._values = np.zeros(sum(_aligned(np.asarray(array).size) for array in weights.values()), np.float32)
         self._size = 0
 
     def convolution(self, name: str, inputs: int, outputs: int, kernel: int) -> Folded:

@@ -55,8 +55,6 @@ def _read(file: Path) -> tuple[Architecture, dict[str, npt.NDArray[Any]], Precis
     try:
         with safetensors.safe_open(file, "numpy") as content:
             metadata = content.metadata() or {}
-            if PLAN in metadata:
-                raise UserError(f"{file}: a plan; open it with Engine(Plan.load(path))")
             check_format(metadata)
             architecture = from_json(metadata["architecture"], str(file))
             precision = precision_of(metadata)
@@ -65,9 +63,11 @@ def _read(file: Path) -> tuple[Architecture, dict[str, npt.NDArray[Any]], Precis
         raise UserError(f"{file}: there is no such file; name a finished run, or a model file") from None
     except OSError as error:
         raise UserError(f"{file}: {error.strerror or error}; name a model file that can be read") from None
-    except UserError:
-        raise
+    except UserError as error:
+        raise UserError(f"{error}; copy or train it again") from None
     except KeyError as error:
+        if PLAN in metadata:
+            raise UserError(f"{file}: a plan; open it with Engine(Plan.load(path))") from None
         raise UserError(f"{file}: no model that Triscale wrote (it does not say its {error}); name one") from None
     except (TypeError, ValueError, safetensors.SafetensorError) as error:
         raise UserError(unreadable(str(file), error)) from None

@@ -95,8 +95,8 @@ class Plan:
         try:
             tensors = safetensors.numpy.load(content)
             return cls(from_dict(about["architecture"], str(path)), tensors["layers"], tensors["blob"])
-        except UserError:
-            raise
+        except UserError as error:
+            raise UserError(f"{error}; export the model again") from None
         except KeyError as error:
             raise UserError(
                 f"{path}: no plan of a network ({error}: missing, or unknown here); export the model again"
