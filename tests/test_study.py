@@ -210,8 +210,12 @@ def test_what_is_named_anew_before_the_choice_changes_that_alone(
 
 
 def test_a_time_that_is_too_short_for_the_choice_is_told_with_the_command_that_goes_on(
-    triscale: Run, interrupted: Path
+    triscale: Run, digits: Path, interrupted: Path, tmp_path: Path
 ) -> None:
+    moved = shutil.copytree(digits, tmp_path / "moved")
+    code, _, err = triscale("study", moved, "--resume", "--out", interrupted, "--time", "1s")
+    assert code == 2
+    assert f"go on with: triscale study {moved} --resume --out {interrupted} --time" in err
     code, _, err = triscale("study", "--resume", "--out", interrupted, "--time", "1s")
     assert code == 2
     told = re.search(rf"then go on with: triscale study --resume --out {interrupted} --time (\d+)s\n", err)

@@ -13,7 +13,7 @@ from triscale.arch import to_dict
 from triscale.cli import arguments, trials, wholes
 from triscale.cli.console import Output, copies
 from triscale.cli.plans import show_plan
-from triscale.cli.stopping import stopping_gently
+from triscale.cli.stopping import going_on, stopping_gently
 from triscale.errors import UserError
 from triscale.scaling.budget import label
 from triscale.scaling.budget import show as show_term
@@ -154,7 +154,10 @@ def _plan_only(output: Output, data: Path, wish: "Wish", out: Path | None) -> No
     from triscale.cli.watching import Watcher
     from triscale.fitting import draft
 
-    with stopping_gently(_again(out)) as signalled, Watcher(output, signalled, may_balance=not wish.balance) as watcher:
+    with (
+        stopping_gently(going_on("fit", out)) as signalled,
+        Watcher(output, signalled, may_balance=not wish.balance) as watcher,
+    ):
         drafted = draft(data, wish, watcher, out)
     plan, images = drafted.plan, len(drafted.ready.images.train)
     output.result({"plan": plan.to_dict()}, lambda console: show_plan(console, plan, images))
@@ -167,7 +170,10 @@ def _fit(output: Output, data: Path, wish: "Wish", out: Path) -> None:
     from triscale.cli.watching import Watcher
     from triscale.fitting import How, begin
 
-    with stopping_gently(_again(out)) as signalled, Watcher(output, signalled, may_balance=not wish.balance) as watcher:
+    with (
+        stopping_gently(going_on("fit", out)) as signalled,
+        Watcher(output, signalled, may_balance=not wish.balance) as watcher,
+    ):
         fitted = begin(data, out, wish, How(watcher))
     _answer(output, fitted)
 
@@ -180,14 +186,10 @@ def _go_on(output: Output, out: Path | None, data: Path | None, said: frozenset[
     from triscale.fitting import How
     from triscale.fitting import resume as go_on
 
-    with stopping_gently(_again(out)) as signalled, Watcher(output, signalled) as watcher:
+    with stopping_gently(going_on("fit", out, data)) as signalled, Watcher(output, signalled) as watcher:
         fitted = go_on(out, How(watcher), data)
     assert fitted is not None  # alone, this process leads
     _answer(output, fitted)
-
-
-def _again(out: Path | None) -> tuple[object, ...]:
-    return "triscale", "fit", "--resume", "--out", out or "RUN"
 
 
 def _answer(output: Output, fitted: "Fitted") -> None:

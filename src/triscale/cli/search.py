@@ -137,7 +137,8 @@ def _carry_out(
     from triscale.cli.search_watching import SearchWatcher
     from triscale.searching import begin_search, resume_search
 
-    with SearchWatcher(output) as watcher, trials.telling_how_to_go_on("search", out, watcher):
+    moved = None if named is None else data
+    with SearchWatcher(output) as watcher, trials.telling_how_to_go_on("search", out, watcher, data=moved):
         if named is None:
             assert data is not None  # asked for before
             return begin_search(data, asked, out, watcher)

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 from triscale.cli.console import pasteable
@@ -70,6 +71,11 @@ def stopping_gently(again: tuple[object, ...]) -> Iterator[Signalled]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def going_on(verb: str, out: Path | None, data: Path | None = None) -> tuple[object, ...]:
+    """The words that go on with a run. data: where its images lie, if they have moved."""
+    return "triscale", verb, *([] if data is None else [data]), "--resume", "--out", out or "RUN"
 
 
 def way(again: tuple[object, ...]) -> str:

@@ -136,7 +136,7 @@ def _go_on(
     from triscale.cli.study_watching import StudyWatcher
     from triscale.studies import resume_study
 
-    with StudyWatcher(output) as watcher, trials.telling_how_to_go_on("study", out, watcher, repeat):
+    with StudyWatcher(output) as watcher, trials.telling_how_to_go_on("study", out, watcher, data=data, repeat=repeat):
         return resume_study(
             out,
             data=data,

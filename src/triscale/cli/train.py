@@ -11,7 +11,7 @@ from triscale.arch import to_dict
 from triscale.cli import arguments
 from triscale.cli.console import Output, copies
 from triscale.cli.fit import show_precision
-from triscale.cli.stopping import stopping_gently
+from triscale.cli.stopping import going_on, stopping_gently
 from triscale.errors import UserError
 from triscale.units import format_seconds, parse_seconds
 
@@ -93,7 +93,7 @@ def command(
     from triscale.fitting import train
     from triscale.training.recipes import find_recipe
 
-    again = ("triscale", "train", *([data] if data else []), "--resume", "--out", out)
+    again = going_on("train", out, data)
     balanced = balance or (recipe is not None and find_recipe(recipe).recipe.balance)
     with stopping_gently(again) as signalled, Watcher(output, signalled, may_balance=not balanced) as watcher:
         fitted = train(

@@ -8,7 +8,7 @@ from typing import Annotated, Protocol
 
 import typer
 
-from triscale.cli.stopping import Interrupted, way
+from triscale.cli.stopping import Interrupted, going_on, way
 from triscale.errors import HopelessError, TooShortError, TriscaleError, UserError
 
 EXECUTORS = ("local", "ray")
@@ -48,10 +48,13 @@ class Begun(Protocol):
 
 
 @contextmanager
-def telling_how_to_go_on(verb: str, out: Path, watcher: Begun, repeat: Sequence[object] = ()) -> Iterator[None]:
-    """However the work in here ends early: once it has begun, the command that goes on is said. repeat: options that a
-    command with another time has to name once more, for what is refused is not kept."""
-    again = ("triscale", verb, "--resume", "--out", out)
+def telling_how_to_go_on(
+    verb: str, out: Path, watcher: Begun, *, data: Path | None = None, repeat: Sequence[object] = ()
+) -> Iterator[None]:
+    """However the work in here ends early: once it has begun, the command that goes on is said. data: where images lie
+    that have moved since, which is said each time. repeat: options that a command with another time has to name once
+    more, for what is refused is not kept."""
+    again = going_on(verb, out, data)
     way_on = way(again)
     kept = f"finished trials are kept; {way_on}"
     try:

@@ -11,7 +11,7 @@ from rich.console import Console
 from triscale.cli import arguments
 from triscale.cli.bars import Bar
 from triscale.cli.console import Output, print_table, table
-from triscale.cli.stopping import stopping_gently
+from triscale.cli.stopping import going_on, stopping_gently
 from triscale.errors import UserError
 from triscale.runs.directory import ALL_STAGES
 from triscale.units import format_count, format_seconds, parse_count, parse_seconds
@@ -107,17 +107,17 @@ def go_on(output: Output, out: Path | None, data: Path | None, words: Words, sai
 
     seconds = None if words.time is None else parse_seconds(words.time, "--time")
     named = words.named(said)
-    _carry_out(output, out, lambda listeners: resume_whole(out, data, listeners, seconds, named))
+    _carry_out(output, out, lambda listeners: resume_whole(out, data, listeners, seconds, named), data)
 
 
-def _carry_out(output: Output, out: Path, work: "Callable[[Listeners], Grown]") -> None:
+def _carry_out(output: Output, out: Path, work: "Callable[[Listeners], Grown]", moved: Path | None = None) -> None:
+    """moved: where the images lie now, if somebody had to say so."""
     from triscale.cli.search_watching import SearchWatcher
     from triscale.cli.study_watching import StudyWatcher
     from triscale.cli.watching import Watcher
     from triscale.fitting.whole import Listeners
 
-    again = ("triscale", "fit", "--resume", "--out", out)
-    with stopping_gently(again) as signalled, ExitStack() as shown:
+    with stopping_gently(going_on("fit", out, moved)) as signalled, ExitStack() as shown:
         fitting = Watcher(output, signalled, may_balance=False)  # the stages are trained without it
         search, study = SearchWatcher(output), StudyWatcher(output)
         bars: dict[str, Bar] = {"search": search, "study": study}
