@@ -128,3 +128,18 @@ def test_links_of_the_pages_outside_the_site_lead_somewhere() -> None:
             if fragment:
                 headings = {anchor(heading) for heading, _ in sections((ROOT / target).read_text())}
                 assert fragment in headings, f"{page.name}: {link}"
+
+
+SCRIPT = re.compile(r"\b((?:benchmarks|examples)/\w+\.py)\b([^`\n]*(?:\n[^`\n]*)?)`")
+
+
+def test_the_scripts_that_measured_something_are_there_and_take_what_is_said_to_them() -> None:
+    """Of commands within a line of text, which may go on in the next."""
+    named = [(name, found) for name, text in TEXTS.items() for found in SCRIPT.finditer(text)]
+    assert len(named) > 20
+    for name, found in named:
+        script = ROOT / found[1]
+        assert script.is_file(), f"{name}: {found[1]}"
+        source = script.read_text()
+        for option in re.findall(r"(?<!\S)--[a-z][a-z-]*", found[2]):
+            assert f'"{option}"' in source, f"{name}: {found[1]} takes no {option}"
