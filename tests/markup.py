@@ -75,6 +75,11 @@ def squeezed(text: str) -> str:
     return re.sub(r"\s+", " ", text)
 
 
+def text_of(page: str) -> str:
+    """All that it says, spaces and ends of lines as single spaces."""
+    return squeezed(Outline(page).text)
+
+
 def check_self_contained(page: str) -> None:
     """It fetches nothing and runs nothing."""
     outline = Outline(page)

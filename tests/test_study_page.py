@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from markup import Outline, Tables, check_self_contained, squeezed
+from markup import Outline, Tables, check_self_contained, squeezed, text_of
 from study_values import GRID, MIXES, height, plain, study, unfinished
 
 from triscale.reporting.labels import shortened
@@ -102,7 +102,7 @@ def test_a_study_with_a_sitting_of_unknown_length_claims_no_rate() -> None:
 
 
 def test_the_answer_names_the_mix_its_set_the_ties_and_the_verdict(page: str) -> None:
-    text = squeezed(Outline(page).text)
+    text = text_of(page)
     assert "α 1.19, β 1.17, γ 1.11 is the fitted best mix for efficientnet_b0" in text
     assert "gives 25 % of the growth in MACs to depth, 45 % to width, 30 % to resolution" in text
     inside = [mix for mix in GRID if height(mix) > 0.849]
@@ -134,7 +134,7 @@ def test_arms_that_the_data_do_not_tell_apart_are_not_ranked_in_the_headline() -
     at |= {"tied": list(MIXES), "needed": None}
     for one in at["arms"]:
         one["tied"] = True
-    text = squeezed(Outline(study_page(values)).text)
+    text = text_of(study_page(values))
     assert "Not told apart no mix is shown to be better than another" in text
     assert "none of the other 5 arms is shown to be worse" in text
     assert "no number of seeds would tell these two apart" in text
@@ -143,13 +143,13 @@ def test_arms_that_the_data_do_not_tell_apart_are_not_ranked_in_the_headline() -
 def test_a_surface_that_does_not_fit_is_said_not_to() -> None:
     values = unfinished()
     values["surface"]["lack_of_fit"] = 0.003
-    text = squeezed(Outline(study_page(values)).text)
+    text = text_of(study_page(values))
     assert "The surface does not describe the arms well (lack of fit, p = 0.003)" in text
     assert "farther off it than noise explains" in text
 
 
 def test_both_recommendations_come_with_their_command(page: str) -> None:
-    text = squeezed(Outline(page).text)
+    text = text_of(page)
     for file in ("coefficients.json", "coefficients-fastest.json"):
         assert f"triscale scale baseline.json --rule {file} --factor 2" in text
     assert "uniform takes 4.3 ms for an image (80 % of 11 runs within 3.3 ms to 6.3 ms" in text
@@ -174,13 +174,13 @@ def test_an_unfinished_study_shows_no_test_result_even_where_there_is_one() -> N
 
 def test_a_study_without_any_complete_arm_makes_a_page() -> None:
     values = unfinished() | {"factors": [], "surface": None}
-    text = squeezed(Outline(study_page(values)).text)
+    text = text_of(study_page(values))
     assert "Nothing yet no two arms have all their seeds" in text
     assert "There is no surface: no two arms at ×2 have all their seeds yet." in text
 
 
 def test_where_there_is_no_surface_the_page_says_why() -> None:
-    text = squeezed(Outline(study_page(plain())).text)
+    text = text_of(study_page(plain()))
     assert "There is no surface: the arms are too few." in text
     assert "compound is the best of 6 ways to grow efficientnet_b0" in text
 
@@ -207,7 +207,7 @@ def test_what_may_be_missing_is_no_error() -> None:
     values["factors"][0]["arms"] = values["factors"][0]["arms"][3:4] + values["factors"][0]["arms"][5:]
     for one in values["factors"][0]["arms"]:
         one |= {"to_compound": None, "to_single": None}
-    text = squeezed(Outline(study_page(values)).text)
+    text = text_of(study_page(values))
     assert "Nothing to draw yet" in text
 
 

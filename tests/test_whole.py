@@ -321,14 +321,18 @@ BEGUN = {"macs": 1e6, "time": 60.0, "search": True, "study": False, "baseline": 
 def test_what_all_stages_share_cannot_be_another_later(
     typed: tuple[str, ...], says: str, tmp_path: Path, triscale: Run
 ) -> None:
-    (tmp_path / "whole.json").write_text(json.dumps({"asked": BEGUN, "data": "nowhere", "seconds": {}}))
+    (tmp_path / "whole.json").write_text(
+        json.dumps({"asked": BEGUN, "data": "nowhere", "seconds": {}, "pixels": [8, 8]})
+    )
     code, _, err = triscale("fit", "--resume", "--out", tmp_path, *typed)
     assert code == 2
     assert says.replace("RUN", str(tmp_path)) in err
 
 
 def test_what_all_stages_share_may_be_said_once_more(tmp_path: Path, triscale: Run) -> None:
-    (tmp_path / "whole.json").write_text(json.dumps({"asked": BEGUN, "data": "nowhere", "seconds": {}}))
+    (tmp_path / "whole.json").write_text(
+        json.dumps({"asked": BEGUN, "data": "nowhere", "seconds": {}, "pixels": [8, 8]})
+    )
     words = ("--search", "--macs", "1M", "--baseline", "resnet18", "--seed", 3, "--device", "cpu", "--on-bad", "error")
     code, _, err = triscale("fit", "--resume", "--out", tmp_path, *words)
     assert code == 2
@@ -337,7 +341,7 @@ def test_what_all_stages_share_may_be_said_once_more(tmp_path: Path, triscale: R
 
 def test_where_the_images_have_moved_it_says_how_to_name_the_place(tmp_path: Path, triscale: Run) -> None:
     asked = {"macs": 1e6, "time": 60.0, "search": True, "study": False}
-    (tmp_path / "whole.json").write_text(json.dumps({"asked": asked, "data": "gone", "seconds": {}}))
+    (tmp_path / "whole.json").write_text(json.dumps({"asked": asked, "data": "gone", "seconds": {}, "pixels": [8, 8]}))
     code, _, err = triscale("fit", "--resume", "--out", tmp_path)
     assert code == 2
     again = f"triscale fit DATA --resume --out {tmp_path}"
@@ -346,7 +350,9 @@ def test_where_the_images_have_moved_it_says_how_to_name_the_place(tmp_path: Pat
 
 def test_a_stage_that_a_run_was_begun_without_is_no_part_of_it_later(tmp_path: Path, triscale: Run) -> None:
     asked = {"macs": 1e6, "time": 60.0, "search": True, "study": False}
-    (tmp_path / "whole.json").write_text(json.dumps({"asked": asked, "data": "nowhere", "seconds": {}}))
+    (tmp_path / "whole.json").write_text(
+        json.dumps({"asked": asked, "data": "nowhere", "seconds": {}, "pixels": [8, 8]})
+    )
     code, _, err = triscale("fit", "--resume", "--out", tmp_path, "--search", "--study")
     assert code == 2
     assert f"--study: {tmp_path} was begun without it" in err

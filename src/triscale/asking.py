@@ -53,20 +53,27 @@ def _said(option: str, key: str, value: object) -> str:
     """An option with its value, as people type them. A network and a recipe have no short form."""
     if isinstance(value, bool):
         return option if value else option.replace("--", "--no-", 1)
-    return option if isinstance(value, Mapping) else f"{option} {_typed(key, value)}"
+    return option if _networks(value) else f"{option} {_typed(key, value)}"
 
 
 def _begun(option: str, key: str, value: object, was: object) -> str:
-    if isinstance(was, Mapping):
+    if _networks(was):
         return "with another one"
     if isinstance(value, bool):
         return f"with {_said(option, key, was)}" if was else "without it"
     return "with none" if was is None else f"with {_typed(key, was)}"
 
 
+def _networks(value: object) -> bool:
+    """Or a recipe: nothing that people type."""
+    return isinstance(value, Mapping) or (isinstance(value, list) and any(isinstance(one, Mapping) for one in value))
+
+
 def _typed(key: str, value: object) -> str:
     if key in (*ANALYTIC, *MEASURED) and isinstance(value, int | float):
         return show(key, value)
+    if key == "time" and isinstance(value, int | float):
+        return f"{value:g}s"
     if key == "resolution" and isinstance(value, list):
         return "x".join(map(str, value))
     return short(value).strip('"')

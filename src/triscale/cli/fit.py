@@ -2,7 +2,6 @@
 
 import os
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,14 +14,18 @@ from triscale.cli.console import Output, copies
 from triscale.cli.plans import show_plan
 from triscale.cli.stopping import going_on, stopping_gently
 from triscale.errors import UserError
-from triscale.scaling.budget import label
+from triscale.scaling.budget import ANALYTIC, MEASURED, label
 from triscale.scaling.budget import show as show_term
 from triscale.scaling.summary import summary
 from triscale.units import format_seconds, parse_seconds
 
 if TYPE_CHECKING:
-    from triscale.fitting import Fitted
-    from triscale.fitting.wish import Wish
+    from triscale.fitting import Asked, Fitted, Wish
+
+# What a run was begun with, and so may be said once more where it goes on.
+REPEATED = frozenset({"baseline", "rule", "time", "epochs", "batch", "flip", "balance", "seed", "device", "on_bad"}) | {
+    *("weights", "scratch", "engine", *ANALYTIC, *MEASURED)
+}
 
 
 def command(
@@ -103,32 +106,23 @@ def command(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("fit runs in one process; what torchrun starts is triscale train --architecture NAME|FILE")
     words = wholes.Words(macs, time, search, study, baseline or (), seed, device, on_bad)
-    if resume:
-        if wholes.is_begun(out):
-            wholes.go_on(output, out, data, words, trials.said(context))
-        else:
-            _go_on(output, out, data, trials.said(context))
+    typed = trials.said(context)
+    if resume and wholes.is_begun(out):
+        wholes.go_on(output, out, data, words, typed)
         return
-    if data is None:
+    if data is None and not resume:
         raise UserError("say which images: triscale fit IMAGES --macs 10M --out RUN")
-    if weights is None and "scratch" in trials.said(context):
+    if weights is None and "scratch" in typed and not resume:
         option = "--scratch" if scratch else "--no-scratch"
         raise UserError(f"{option}: only with --weights is a network trained from scratch besides; leave it out")
-    if search or study:
-        wholes.begin(output, data, out, words, trials.said(context))
+    if data is not None and (search or study) and not resume:
+        wholes.begin(output, data, out, words, typed)
         return
     limits = arguments.budgets(macs, params, activations, size, latency, memory)
-    if not limits and weights is None:
-        raise UserError(
-            "say what the network may cost: --macs 10M, --params 1M, --activations 1M, --size 5MB, --latency 10ms or "
-            "--memory 50MB; or start from --weights, which fix it"
-        )
     seconds, on_bad_choice = None if time is None else parse_seconds(time, "--time"), arguments.on_bad(on_bad)
-    if out is None and not dry_run:
-        raise UserError("say where the run shall lie: --out RUN, a new or empty directory; or --dry-run for the plan")
-    from triscale.fitting import make_wish
+    from triscale.fitting import Asked
 
-    wish = make_wish(
+    asked = Asked(
         limits,
         baseline=baseline or None,
         rule=rule,
@@ -144,6 +138,21 @@ def command(
         scratch=scratch,
         engine=engine,
     )
+    if resume:
+        _go_on(output, out, data, asked, typed)
+    elif data is not None:
+        _begin(output, data, out, asked, dry_run=dry_run)
+
+
+def _begin(output: Output, data: Path, out: Path | None, asked: "Asked", *, dry_run: bool) -> None:
+    if not asked.limits and asked.weights is None:
+        raise UserError(
+            "say what the network may cost: --macs 10M, --params 1M, --activations 1M, --size 5MB, --latency 10ms or "
+            "--memory 50MB; or start from --weights, which fix it"
+        )
+    if out is None and not dry_run:
+        raise UserError("say where the run shall lie: --out RUN, a new or empty directory; or --dry-run for the plan")
+    wish = asked.wish()
     if out is None or dry_run:
         _plan_only(output, data, wish, out)
     else:
@@ -178,16 +187,17 @@ def _fit(output: Output, data: Path, wish: "Wish", out: Path) -> None:
     _answer(output, fitted)
 
 
-def _go_on(output: Output, out: Path | None, data: Path | None, said: frozenset[str]) -> None:
+def _go_on(output: Output, out: Path | None, data: Path | None, asked: "Asked", typed: frozenset[str]) -> None:
     if out is None:
         raise UserError("say which run shall go on: --resume --out RUN")
-    arguments.check_as_begun(out, said, takes={"data", "out", "resume", "as_json"})
     from triscale.cli.watching import Watcher
     from triscale.fitting import How
     from triscale.fitting import resume as go_on
 
+    arguments.check_as_begun(out, typed, takes={*REPEATED, "data", "out", "resume", "as_json"})
+    named = {key: value for key, value in asked.values().items() if key in typed} if typed & REPEATED else {}
     with stopping_gently(going_on("fit", out, data)) as signalled, Watcher(output, signalled) as watcher:
-        fitted = go_on(out, How(watcher), data)
+        fitted = go_on(out, How(watcher), data, named)
     assert fitted is not None  # alone, this process leads
     _answer(output, fitted)
 
@@ -199,29 +209,14 @@ def _answer(output: Output, fitted: "Fitted") -> None:
 
 def values(fitted: "Fitted") -> dict[str, Any]:
     """What `fit` answers with --json."""
-    top = fitted.test.top()
     total, plan = fitted.plan.scaled.cost, fitted.plan
-    limits = plan.scaled.limits or {}
     return {
         "run": str(fitted.run.path),
         "report": str(fitted.run.report),
-        "test_accuracy": top.value,
-        "test_accuracy_interval_95": list(top.interval()),
-        "test_images": top.n,
-        "leaks": fitted.leaks,
-        "seconds": fitted.seconds,
+        **fitted.to_json(),
         "expected_seconds": plan.expected,
         "epochs": plan.recipe.epochs,
-        "steps": {"planned": plan.steps, "made": fitted.steps},
-        "kept_epoch": fitted.kept,
         "weights": None if plan.weights is None else plan.weights.to_json(),
-        "scratch": None if fitted.scratch is None else fitted.scratch.to_json(),
-        "budget": {
-            term: {"limit": limit, "value": fitted.achieved[term], "used": fitted.achieved[term] / limit}
-            for term, limit in limits.items()
-        },
-        "latency": asdict(fitted.latency),
-        "half": fitted.half.to_json(),
         "candidates": list(plan.candidates),
         "why": plan.why,
         "scaling": summary(fitted.plan.scaled),
@@ -236,7 +231,7 @@ def show_precision(console: Console, fitted: "Fitted") -> None:
         return
     from triscale.reporting.precision import precision_words
 
-    words = precision_words({"half": fitted.half.to_json()}) or ""
+    words = precision_words(fitted.half.to_json())
     console.print(words[:1].lower() + words[1:].removesuffix("."))
 
 

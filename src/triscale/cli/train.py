@@ -137,25 +137,15 @@ def _answer(output: Output, fitted: "Fitted") -> None:
 
 def values(fitted: "Fitted") -> dict[str, Any]:
     """What `train` answers with --json."""
-    top, plan = fitted.test.top(), fitted.plan
-    total = plan.scaled.cost
+    plan, total = fitted.plan, fitted.plan.scaled.cost
     return {
         "run": str(fitted.run.path),
         "report": str(fitted.run.report),
-        "test_accuracy": top.value,
-        "test_accuracy_interval_95": list(top.interval()),
-        "test_top5": fitted.test.top(5).value if len(fitted.model.classes) > 5 else None,
-        "test_images": top.n,
-        "leaks": fitted.leaks,
-        "seconds": fitted.seconds,
+        **fitted.to_json(),
         "epochs": plan.recipe.epochs,
-        "steps": {"planned": plan.steps, "made": fitted.steps},
-        "kept_epoch": fitted.kept,
         "metrics": [asdict(row) for row in fitted.metrics],
         "recipe": plan.values["recipe"],
         "machine": plan.values["machine"],
-        "latency": asdict(fitted.latency),
-        "half": fitted.half.to_json(),
         "cost": {"params": total.params, "macs": total.macs, "activations": total.activations, "size": total.size},
         "architecture": to_dict(plan.architecture),
     }

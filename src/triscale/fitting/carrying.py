@@ -11,6 +11,7 @@ from triscale.data import Data
 from triscale.engines import Latency, measure_latency, measure_memory
 from triscale.evaluating import Predictions, predict_images
 from triscale.fitting.board import Board
+from triscale.fitting.fitted import Fitted
 from triscale.fitting.frozen import Frozen
 from triscale.fitting.judging import judge, predict_together
 from triscale.fitting.listening import Listener
@@ -20,45 +21,8 @@ from triscale.fitting.scratch import Scratch, train_scratch
 from triscale.models.model import Model, load
 from triscale.reporting import write_card, write_report
 from triscale.runs import RunDirectory, write_whole
-from triscale.stats import PairedDifference
 from triscale.training import ALONE, CLOCK, Checkpoints, EpochMetrics, Processes, Step, Watch, rows_of, train
 from triscale.training.checkpoints import EVERY
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A finished run.
-
-    test: what the model said of the test images. achieved: what it costs in each limited term, latency and memory
-    measured on the trained model. latency: here, whether or not it was limited, in fp32. half: what answering in it
-    costs, and so whether the model does where nobody names a precision. steps: as made; fewer than planned
-    where the machine became too slow for the time, or validation got no better. kept: the epoch whose weights these
-    are. scratch: the same network without the weights that it started from, where it was trained. leaks: test images
-    that are exact copies of images learned from. imbalance: training images of the largest class over those of the
-    smallest. peak_memory: bytes of a CUDA device. seconds: of planning, training and what follows, all sittings
-    together. metrics: of every epoch.
-    """
-
-    run: RunDirectory
-    model: Model
-    plan: Frozen
-    test: Predictions
-    achieved: dict[str, float]
-    latency: Latency
-    half: Half
-    steps: int
-    kept: int
-    scratch: Scratch | None
-    leaks: int
-    imbalance: float
-    peak_memory: int | None
-    seconds: float
-    metrics: tuple[EpochMetrics, ...]
-
-    @property
-    def gain(self) -> PairedDifference | None:
-        """By how much it is better than from scratch, on the same test images."""
-        return None if self.scratch is None else self.scratch.gain
 
 
 @dataclass(frozen=True)
@@ -125,7 +89,7 @@ def carry_out(run: RunDirectory, settings: dict[str, Any], plan: Frozen, ready: 
         seconds=plan.planning + training + time.monotonic() - started - here,
         metrics=rows,
     )
-    run.write_settings({**settings, "result": _result(fitted)})
+    run.write_settings({**settings, "result": fitted.to_json()})
     _describe(run, test, ready.images)
     processes.wait()
     return fitted
@@ -156,10 +120,10 @@ def tested_again(run: RunDirectory, result: Mapping[str, Any], plan: Frozen, ima
         test=test,
         achieved=achieved,
         latency=latency,
-        half=Half.of_result(result),
-        steps=result["steps"],
+        half=Half.from_json(result["half"]),
+        steps=result["steps"]["made"],
         kept=result["kept_epoch"],
-        scratch=Scratch.of_result(result),
+        scratch=Scratch.from_json(result["scratch"]),
         leaks=images.leaks,
         imbalance=images.imbalance()[0],
         peak_memory=result["peak_device_memory"],
@@ -226,33 +190,3 @@ def _achieved(run: RunDirectory, plan: Frozen, device: torch.device) -> tuple[La
     if "memory" in values:
         values["memory"] = float(measure_memory(model, device=device))
     return latency, values
-
-
-def _result(fitted: Fitted) -> dict[str, Any]:
-    top = fitted.test.top()
-    low, high = top.interval()
-    return {
-        "test_images": top.n,
-        "test_accuracy": top.value,
-        "test_accuracy_interval_95": [low, high],
-        "leaks": fitted.leaks,
-        "balanced_accuracy": fitted.test.balanced(),
-        "imbalance": fitted.imbalance,
-        "steps": fitted.steps,
-        "kept_epoch": fitted.kept,
-        "scratch": None
-        if fitted.scratch is None
-        else {
-            **fitted.scratch.to_json(),
-            "metrics": [asdict(metrics) for metrics in fitted.scratch.metrics],
-        },
-        "budget": {
-            term: {"limit": limit, "value": fitted.achieved[term], "used": fitted.achieved[term] / limit}
-            for term, limit in (fitted.plan.scaled.limits or {}).items()
-        },
-        "latency": asdict(fitted.latency),
-        "half": fitted.half.to_json(),
-        "test_top5": fitted.test.top(5).value if len(fitted.model.classes) > 5 else None,
-        "seconds": round(fitted.seconds, 2),
-        "peak_device_memory": fitted.peak_memory,
-    }

@@ -7,11 +7,12 @@ from typing import Literal
 
 from triscale.data import check_apart, read
 from triscale.fitting.beginning import write_beginning
-from triscale.fitting.carrying import Fitted, How, carry_out
+from triscale.fitting.carrying import How, carry_out
+from triscale.fitting.fitted import Fitted
 from triscale.fitting.frozen import Frozen
 from triscale.fitting.listening import Listener
 from triscale.fitting.plan import Draft, make_plan
-from triscale.fitting.wish import Baseline, Wish, make_wish
+from triscale.fitting.wish import Asked, Baseline, Wish
 from triscale.models.model import Model
 from triscale.runs import RunDirectory
 from triscale.scaling import Rule
@@ -58,7 +59,7 @@ def fit(
     `engines.table.ENGINES`; without it what `predict` takes. Raises `UserError` for what was asked wrongly, before
     anything is written; `TriscaleError` where the work itself fails. What was begun goes on with `resume`.
     """
-    wish = make_wish(
+    asked = Asked(
         limits_of(macs=macs, params=params, activations=activations, size=size, latency=latency, memory=memory),
         baseline=baseline,
         rule=rule,
@@ -74,7 +75,7 @@ def fit(
         scratch=scratch,
         engine=engine,
     )
-    return begin(data, out, wish, How(listener or Listener()))
+    return begin(data, out, asked.wish(), How(listener or Listener()))
 
 
 def draft(data: str | Path, wish: Wish, listener: Listener, out: str | Path | None = None) -> Draft:
@@ -92,7 +93,7 @@ def begin(data: str | Path, out: str | Path, wish: Wish, how: How) -> Fitted:
     run = RunDirectory.create(out)
     with run.alone():
         settings = write_beginning(
-            run, drafted.ready, drafted.plan, on_bad=wish.on_bad, before=wish.learned_before, asked={"verb": "fit"}
+            run, drafted.ready, drafted.plan, on_bad=wish.on_bad, before=wish.learned_before, asked=wish.asked.values()
         )
         how.listener.planned(drafted.plan, run)
         fitted = carry_out(run, settings, Frozen.from_json(settings["plan"], str(run.path)), drafted.ready, how)

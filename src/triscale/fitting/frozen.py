@@ -50,7 +50,7 @@ class Frozen:
     candidates: tuple[Mapping[str, Any], ...]
     weights: Provenance | None
     scratch: Recipe | None
-    engine: str | None = None
+    engine: str | None
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], source: str) -> "Frozen":
@@ -77,7 +77,7 @@ class Frozen:
                 scratch=None
                 if values["scratch"] is None
                 else from_plain(Recipe, values["scratch"], source, "plan.scratch"),
-                engine=values.get("engine"),
+                engine=values["engine"],
             )
         except UserError:
             raise

@@ -15,7 +15,6 @@ from triscale.errors import TriscaleError
 from triscale.evaluating.pairing import paired
 from triscale.models.model import Model
 from triscale.precision import HalfPrecision, Precision
-from triscale.reporting.precision import half_of
 from triscale.stats import PairedDifference, Proportion
 
 LOST_AT_WORST: Final = 0.005  # of the accuracy, where the interval ends: nobody asked to lose any
@@ -70,11 +69,8 @@ class Half:
         }
 
     @classmethod
-    def of_result(cls, result: Mapping[str, Any]) -> "Half":
-        """As the result of a run.json has it, of earlier versions too."""
-        values = half_of(result)
-        if values is None:
-            return cls(why="an earlier version trained it")
+    def from_json(cls, values: Mapping[str, Any]) -> "Half":
+        """As `to_json` wrote it."""
         if values["why"] is not None:
             return cls(values["precision"], values["why"])
         n = values["images"]

@@ -1,13 +1,16 @@
 """A run that was killed or stopped goes on: by its frozen plan, with nothing measured or decided again."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from triscale.asking import check_same
 from triscale.data import Data, prepare, read_again
 from triscale.errors import UserError
-from triscale.fitting.carrying import Fitted, How, carry_out, tested_again
+from triscale.fitting.carrying import How, carry_out, tested_again
+from triscale.fitting.fitted import Fitted
 from triscale.fitting.frozen import Frozen
 from triscale.fitting.ready import Ready
 from triscale.models.model import Model, load, new
@@ -17,17 +20,23 @@ from triscale.training import describe, steady_allocator
 THEN = ", then "  # between the kernels of one sitting and those of the next, in run.json
 
 
-def resume(out: str | Path, how: How, data: str | Path | None = None) -> Fitted | None:
+def resume(
+    out: str | Path, how: How, data: str | Path | None = None, named: Mapping[str, Any] | None = None
+) -> Fitted | None:
     """The run there, carried out to its end; the leading process returns what came out, the others nothing.
 
-    data: where its images are, if they have moved. Raises `UserError` where there is no run, where another process
-    works on it, or where the images are not the ones that it was begun with. A finished run is tested once more.
+    data: where its images are, if they have moved. named: fields of `Asked.values` that somebody says once more. Raises
+    `UserError` where there is no run, where another process works on it, where the images are not the ones that it was
+    begun with, or something else than is named. A finished run is tested once more.
     """
     run = RunDirectory.open(out)
     if not how.processes.leads:
         return go_on(run, {}, how, data)
     with run.alone():
-        return go_on(run, run.settings(), how, data)
+        settings = run.settings()
+        if named:
+            check_same(named, settings.get("asked", {}), {}, run.path)
+        return go_on(run, settings, how, data)
 
 
 def go_on(run: RunDirectory, settings: dict[str, Any], how: How, data: str | Path | None) -> Fitted | None:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from triscale.evaluating import Predictions, predict_images
@@ -35,6 +35,7 @@ class Scratch:
             "epochs": len(self.metrics),
             "steps": self.steps,
             "seconds": round(self.seconds, 2),
+            "metrics": [asdict(row) for row in self.metrics],
             "gain": {
                 "points": 100 * self.gain.value,
                 "interval_95": [100 * bound for bound in self.gain.interval()],
@@ -46,9 +47,8 @@ class Scratch:
         }
 
     @classmethod
-    def of_result(cls, result: Mapping[str, Any]) -> "Scratch | None":
-        """As a finished run keeps it; None where there was none."""
-        kept = result["scratch"]
+    def from_json(cls, kept: Mapping[str, Any] | None) -> "Scratch | None":
+        """As `to_json` wrote it; None where there was none."""
         if kept is None:
             return None
         found = kept["gain"]

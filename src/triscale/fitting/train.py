@@ -17,7 +17,8 @@ from triscale.errors import UserError
 from triscale.fitting.beginning import write_beginning
 from triscale.fitting.board import check_tensorboard
 from triscale.fitting.candidates import TRAINING_OVERHEAD, Candidate
-from triscale.fitting.carrying import Fitted, How, carry_out
+from triscale.fitting.carrying import How, carry_out
+from triscale.fitting.fitted import Fitted
 from triscale.fitting.frozen import Frozen
 from triscale.fitting.listening import Listener
 from triscale.fitting.plan import Draft, Plan

@@ -24,8 +24,9 @@ from triscale.costing import cost
 from triscale.data import Data, check_apart, check_still_there, own_pixels, read
 from triscale.errors import HopelessError, TooShortError, UserError
 from triscale.evaluating import compare
-from triscale.fitting.carrying import Fitted, How
+from triscale.fitting.carrying import How
 from triscale.fitting.fit import fit
+from triscale.fitting.fitted import Fitted
 from triscale.fitting.listening import Listener
 from triscale.fitting.resume import resume
 from triscale.plain import read_json
@@ -162,9 +163,8 @@ def resume_whole(
         asked = Whole(**values["asked"])
         images = Path(data if data is not None else values["data"])
         values["seconds"] = {stage: float(values["seconds"][stage]) for stage in values["seconds"]}
-        if "pixels" in values:
-            height, width = values["pixels"]
-            values["pixels"] = [int(height), int(width)]
+        height, width = values["pixels"]
+        values["pixels"] = [int(height), int(width)]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{place / WHOLE}: not a run that this version can go on with ({error!r})") from None
     check_same(named or {}, asdict(asked), {"device": find_device(asked.device).type}, place)
@@ -275,10 +275,10 @@ class _Stages:
     def _within_pixels(self, rule: Rule | None, baseline: Architecture) -> Rule | None:
         """The rule, up to the pixels that the images have: enlarging them shows a network nothing new, and no study
         from fewer pixels measured it."""
-        shown = self.values.get("pixels")
-        if shown is None or not isinstance(rule, Power):  # a run of before the pixels were noted goes on as it began
+        if not isinstance(rule, Power):
             return rule
-        return Capped(rule, max(1.0, min(a / b for a, b in zip(shown, baseline.resolution, strict=True))))
+        shown = zip(self.values["pixels"], baseline.resolution, strict=True)
+        return Capped(rule, max(1.0, min(own / used for own, used in shown)))
 
     def _zoo(self, fitted: Fitted) -> None:
         """Each for as many epochs as the network that was grown made in its time."""

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
-from triscale.arch import Architecture, resolve
+from triscale.arch import Architecture, resolve, to_dict
 from triscale.arch.resolve import MODEL_FILE
 from triscale.asking import check_seed, check_time
 from triscale.engines.logits import engine_for
@@ -31,11 +31,13 @@ class Wish:
     """Limits by term (at least one, without weights), seconds of wall clock or none, and how to train; None lets the
     plan decide.
 
-    weights: a model to start from; it fixes the network. scratch: whether that network is trained from scratch as well.
-    started_from: whose weights they are. learned_before: the images that they were learned from, where a run says so:
-    name there → hex digest. engine: what latency is measured with; None for what `predict` takes.
+    asked: what it was made from. weights: a model to start from; it fixes the network. scratch: whether that network is
+    trained from scratch as well. started_from: whose weights they are. learned_before: the images that they were
+    learned from, where a run says so: name there → hex digest. engine: what latency is measured with; None for what
+    `predict` takes.
     """
 
+    asked: "Asked"
     limits: Mapping[str, float]
     baselines: tuple[Architecture, ...]
     rule: Rule | None
@@ -54,52 +56,78 @@ class Wish:
     engine: str | None = None
 
 
-def make_wish(
-    limits: Mapping[str, float],
-    *,
-    baseline: Baseline | Sequence[Baseline] | None = None,
-    rule: str | Rule | None = None,
-    time: float | None = None,
-    epochs: int | None = None,
-    batch: int | None = None,
-    flip: bool | None = None,
-    balance: bool = False,
-    seed: int = 0,
-    device: str | None = None,
-    on_bad: Literal["error", "skip"] = "error",
-    weights: str | Path | Model | None = None,
-    scratch: bool = True,
-    engine: str | None = None,
-) -> Wish:
-    """The wish, with names resolved. Raises `UserError` for whatever can be wrong without looking at an image."""
-    if limits or weights is None:
-        check_limits(limits)
-    if weights is not None and (baseline is not None or rule is not None):
-        given_too = "--rule" if baseline is None else "--baseline"
-        raise UserError(f"--weights {weights}: fix the network, so there is nothing to scale; leave {given_too} out")
-    check_time(time, "10m")
-    check_seed(seed)
-    check_training(device, epochs, batch)
-    started = None if weights is None else learned(weights)
-    source = None if isinstance(weights, Model) or weights is None else run_meant(weights)
-    return Wish(
-        limits=dict(limits),
-        baselines=_baselines(baseline if started is None else started.architecture),
-        rule=None if rule is None else find_rule(rule),
-        time=time,
-        epochs=epochs,
-        batch=batch,
-        flip=flip,
-        balance=balance,
-        seed=seed,
-        device=find_device(device),
-        engine=_engine(engine, find_device(device)),
-        on_bad=on_bad,
-        weights=started,
-        scratch=scratch and started is not None,
-        started_from=None if started is None else _started_from(weights, started, source),
-        learned_before={} if source is None else _learned(source),
-    )
+@dataclass(frozen=True)
+class Asked:
+    """What a fit is called with, see `fit`; None leaves it to the images and the machine."""
+
+    limits: Mapping[str, float]
+    baseline: Baseline | Sequence[Baseline] | None = None
+    rule: str | Rule | None = None
+    time: float | None = None
+    epochs: int | None = None
+    batch: int | None = None
+    flip: bool | None = None
+    balance: bool = False
+    seed: int = 0
+    device: str | None = None
+    on_bad: Literal["error", "skip"] = "error"
+    weights: str | Path | Model | None = None
+    scratch: bool = True
+    engine: str | None = None
+
+    def wish(self) -> Wish:
+        """With names resolved. Raises `UserError` for whatever can be wrong without looking at an image."""
+        weights = self.weights
+        if self.limits or weights is None:
+            check_limits(self.limits)
+        if weights is not None and (self.baseline is not None or self.rule is not None):
+            too = "--rule" if self.baseline is None else "--baseline"
+            raise UserError(f"--weights {weights}: fix the network, so there is nothing to scale; leave {too} out")
+        check_time(self.time, "10m")
+        check_seed(self.seed)
+        check_training(self.device, self.epochs, self.batch)
+        started = None if weights is None else learned(weights)
+        source = None if isinstance(weights, Model) or weights is None else run_meant(weights)
+        return Wish(
+            asked=self,
+            limits=dict(self.limits),
+            baselines=_baselines(self.baseline if started is None else started.architecture),
+            rule=None if self.rule is None else find_rule(self.rule),
+            time=self.time,
+            epochs=self.epochs,
+            batch=self.batch,
+            flip=self.flip,
+            balance=self.balance,
+            seed=self.seed,
+            device=find_device(self.device),
+            engine=_engine(self.engine, find_device(self.device)),
+            on_bad=self.on_bad,
+            weights=started,
+            scratch=self.scratch and started is not None,
+            started_from=None if started is None else _started_from(weights, started, source),
+            learned_before={} if source is None else _learned(source),
+        )
+
+    def values(self) -> dict[str, Any]:
+        """As JSON, each limit in a place of its own, to be compared when the run goes on. Networks count by what they
+        are, rules and weights by what they are called."""
+        return {
+            "verb": "fit",
+            **self.limits,
+            "baseline": None if self.weights is not None else [to_dict(one) for one in _baselines(self.baseline)],
+            "rule": self.rule if self.rule is None or isinstance(self.rule, str) else self.rule.name,
+            "time": self.time,
+            "epochs": self.epochs,
+            "batch": self.batch,
+            "flip": self.flip,
+            "balance": self.balance,
+            "seed": self.seed,
+            "device": find_device(self.device).type,
+            "on_bad": self.on_bad,
+            "weights": None if isinstance(self.weights, Model) or self.weights is None else str(self.weights),
+            "scratch": self.scratch,
+            "engine": self.engine,
+        }
 
 
 def _engine(name: str | None, device: torch.device) -> str | None:

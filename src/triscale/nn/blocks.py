@@ -27,6 +27,7 @@ from triscale.nn.layers import (
     Conv2d,
     Shortcut,
     WithKernel,
+    as_built,
     is_activation,
     is_linear,
     is_norm,
@@ -34,7 +35,6 @@ from triscale.nn.layers import (
     joined_depthwise,
     joined_excite,
     kernel_of,
-    plain,
     with_kernel,
 )
 
@@ -64,7 +64,7 @@ class ConvNorm(nn.Module):
 
     def with_kernels(self) -> dict[str, WithKernel]:
         """Its layers for which there is a kernel, by name; those that are not as they were built have none."""
-        if not plain(self):
+        if not as_built(self):
             return {}
         found = {"conv": conv} if (conv := with_kernel(self.conv)) is not None else {}
         if self.joinable:
@@ -143,7 +143,7 @@ class SqueezeExcite(nn.Module):
     def joinable(self) -> bool:
         """Whether there is a kernel for it: not where somebody put other layers in place of its own."""
         linear = is_linear(self.reduce) and is_linear(self.expand)
-        return linear and is_activation(self.activation, self.kind) and plain(self)
+        return linear and is_activation(self.activation, self.kind) and as_built(self)
 
     @property
     def owns(self) -> bool:
@@ -209,7 +209,7 @@ class Sequence(nn.Module):
         for name in self.steps:
             layer = getattr(self, name)
             # What somebody put in a layer's place, of whatever kind, is called as any module.
-            known = type(layer) in (ConvNorm, SqueezeExcite) and plain(layer)
+            known = type(layer) in (ConvNorm, SqueezeExcite) and as_built(layer)
             if before is not None:
                 out = layer.after(before, out) if known else layer(before.finish(out))
             else:

@@ -105,7 +105,7 @@ class Shortcut(nn.Module):
         return x + out
 
 
-def plain(layer: nn.Module, *parameters: str) -> bool:
+def as_built(layer: nn.Module, *parameters: str) -> bool:
     """Whether it computes as its class says, with parameters of its own: hooks that make a weight out of others
     (`torch.nn.utils.spectral_norm`, `prune`) put a tensor in a parameter's place."""
     return "forward" not in vars(layer) and all(layer._parameters.get(name) is not None for name in parameters)
@@ -113,7 +113,7 @@ def plain(layer: nn.Module, *parameters: str) -> bool:
 
 def kernel_of(conv: nn.Module) -> Literal["depthwise", "pointwise"] | None:
     """The kernel for such a convolution; None where there is none, and where it is not as it was built."""
-    if type(conv) is not Conv2d or not plain(conv, "weight") or conv.bias is not None or conv.form() != conv.built:
+    if type(conv) is not Conv2d or not as_built(conv, "weight") or conv.bias is not None or conv.form() != conv.built:
         return None
     kernel, stride = conv.kernel_size[0], conv.stride[0]
     if conv.groups == conv.in_channels == conv.out_channels > 1 and kernel in (3, 5, 7) and stride <= 2:
@@ -135,19 +135,19 @@ def with_kernel(conv: Conv2d) -> WithKernel | None:
 
 def is_norm(layer: nn.Module) -> bool:
     """Whether it is a batch normalisation as kernels compute it: PyTorch's own, with a weight and a bias."""
-    return type(layer) is nn.BatchNorm2d and plain(layer, "weight", "bias")
+    return type(layer) is nn.BatchNorm2d and as_built(layer, "weight", "bias")
 
 
 def is_activation(layer: nn.Module, activation: Activation) -> bool:
     """Whether it is the activation of that name, as PyTorch makes it."""
     if type(layer) is nn.ReLU6 and (layer.min_val, layer.max_val) != (0.0, 6.0):
         return False
-    return type(layer) is ACTIVATIONS[activation] and plain(layer)
+    return type(layer) is ACTIVATIONS[activation] and as_built(layer)
 
 
 def is_linear(conv: nn.Module) -> bool:
     """Whether it is a linear layer with a bias, written as a convolution."""
-    if type(conv) is not nn.Conv2d or not plain(conv, "weight", "bias") or conv.padding != (0, 0):
+    if type(conv) is not nn.Conv2d or not as_built(conv, "weight", "bias") or conv.padding != (0, 0):
         return False
     return conv.kernel_size == conv.stride == (1, 1) and conv.groups == 1
 

@@ -101,9 +101,9 @@ def _values(run: RunDirectory, settings: dict[str, Any]) -> dict[str, Any]:
         "measures": measures,
         "cost": cost(architecture),
         "budget": _budget(result["budget"]),
-        "engine": result["latency"].get("engine"),  # earlier runs had but one
-        "precision": result["latency"].get("precision") or "fp32",
-        "answers": precision_words(result),
+        "engine": result["latency"]["engine"],
+        "precision": result["latency"]["precision"],
+        "answers": precision_words(result["half"]),
         "leaks": _leaks(run, result["leaks"]),
         "weights": weights,
         "hub_licence": _hub_licence(weights),

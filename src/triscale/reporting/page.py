@@ -48,8 +48,8 @@ def _values(run: RunDirectory, test: Predictions, images: Images) -> dict[str, A
             (label(term), show(term, entry["limit"]), _planned(plan, term), show(term, entry["value"]), entry["used"])
             for term, entry in result["budget"].items()
         ],
-        "engine": ENGINES[result["latency"].get("engine", "native")].title,
-        "answers": precision_words(result),
+        "engine": ENGINES[result["latency"]["engine"]].title,
+        "answers": precision_words(result["half"]),
         "others": [term for term in result["budget"] if term not in ("macs", "params")],
         "label": label,
         "show": show,

@@ -6,22 +6,8 @@ from typing import Any
 from triscale.stats import PairedDifference
 
 
-def half_of(result: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What the result of a run.json says of half precision.
-
-    Earlier versions judged bf16 alone, and the first ones nothing: of those, None.
-    """
-    if "half" in result:
-        return dict(result["half"])
-    found = result.get("bf16")
-    return None if found is None else {"precision": "bf16", "only_half_right": found.get("only_bf16_right"), **found}
-
-
-def precision_words(result: Mapping[str, Any]) -> str | None:
-    """From the result of a run.json; None of runs of earlier versions, which say nothing of it."""
-    found = half_of(result)
-    if found is None:
-        return None
+def precision_words(found: Mapping[str, Any]) -> str:
+    """From what the result of a run.json holds as `half`."""
     precision = found["precision"] or "half precision"
     if found["why"] is not None:
         return f"Answers are in fp32; {precision} was not judged: {found['why']}."

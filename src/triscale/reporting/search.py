@@ -71,7 +71,7 @@ def _view(values: Values, others: Sequence[Values]) -> dict[str, Any]:
         "terms": [(term, label(term)) for term in terms if term != "latency"],
         "show": show,
         "seeds": [values["seed"] + place for place in range(_seeds(values))],
-        "judged": values.get("judged"),
+        "judged": values["judged"],
         "finalists": _finalists(values),
         "timed": any(one["latency"] is not None for one in every),
         "candidates": _candidates(values),
@@ -101,7 +101,7 @@ def _searched(values: Values) -> list[Row]:
         (
             "candidates",
             f"{len(tried):,} tried; trainings ended: {reached}; the best of each rung went on to the next"
-            + ("; no further one was found within the limits" if values.get("used_up") else ""),
+            + ("; no further one was found within the limits" if values["used_up"] else ""),
         ),
         ("images", f"{values['images']:,} to train on, the same for every trial; {judged:,} to validate by"),
         *_time(values["time"], values["workers"]),
@@ -294,7 +294,6 @@ def _how(values: Values) -> list[Row]:
     optimizer, rate = recipe["optimizer"], recipe["rate"]
     last = values["seed"] + max(0, seeds - 1)
     used = "" if last == values["seed"] else f" to {last}"
-    final = "all" if values.get("judged") is None else "the others"
     return [
         ("epochs", " → ".join(f"{epochs:,}" for epochs in values["rungs"])),
         ("batch", str(recipe["batch"])),
@@ -307,7 +306,7 @@ def _how(values: Values) -> list[Row]:
         ("threads of a trial", str(how["threads"])),
         ("kernels", "Triscale's own, where a layer has one" if how["kernels"] else "PyTorch's"),
         ("workers", str(values["workers"])),
-        ("seeds", f"{values['seed']}{used}: rungs take the first, finalists and the reference {final}"),
+        ("seeds", f"{values['seed']}{used}: rungs take the first, finalists and the reference the others"),
     ]
 
 

@@ -92,7 +92,7 @@ def longest(one: Values) -> list[float]:
     them and not by the one that chose it."""
     epochs = max((run["epochs"] for run in one["runs"]), default=0)
     runs = [run for run in one["runs"] if run["epochs"] == epochs]
-    final = [run for run in runs if run.get("final", True)]  # earlier versions judged by all of them
+    final = [run for run in runs if run["final"]]
     return [run["accuracy"] for run in final or runs]
 
 
@@ -113,12 +113,10 @@ def _against(values: Values, name: str) -> str:
     gain, where = values["gain"], f"the reference, {name} {_limits_of(values, values['reference'])}"
     if gain is None:
         return f"It was not compared with {where}: no seed trained both."
-    if len(gain) == 1:
-        return f"That is {100 * gain[0]:+.2f} points to {where}: of one seed, which tells nothing of the noise."
     apart, (_, low, high) = difference(*gain), gain
-    how = f"paired over {_shared(values)} seeds, with the noise of all finalists together"
-    judged = values.get("judged")  # searches of earlier versions judged by the seed that chose the finalists, too
-    if judged is not None and judged["out_of"] > 1:
+    judged = values["judged"]
+    how = f"paired over {len(judged['seeds'])} seeds, with the noise of all finalists together"
+    if judged["out_of"] > 1:
         how += f" and corrected for naming the best of {judged['out_of']}"
     images = gain[0] * values["selection_images"]
     if low > 0 and images < FEWEST_APART:
@@ -139,17 +137,6 @@ def _limits_of(values: Values, reference: Values) -> str:
     if values["objective"]["kind"] != "constraint":
         return f"(it uses {100 * used:.1f} % of the limit)"
     return f"(it uses {100 * used:.1f} % of the limit, and so could not win)"
-
-
-def _shared(values: Values) -> int:
-    if values.get("judged") is not None:
-        return len(values["judged"]["seeds"])
-    top = values["rungs"][-1]
-    seeds = [
-        {run["seed"] for run in one["runs"] if run["epochs"] == top}
-        for one in (by_order(values, values["winner"]), values["reference"])
-    ]
-    return len(set.intersection(*seeds))
 
 
 def _measured(values: Values, one: Values, which: str) -> str:
@@ -242,7 +229,7 @@ def _too_slow(values: Values) -> str | None:
 
 
 def _failed(values: Values) -> str | None:
-    count = values.get("failed", 0)  # not in files of before this was counted
+    count = values["failed"]
     some = "1 candidate" if count == 1 else f"{count:,} candidates"
     return f"{some} could not be trained, and took no further part." if count else None
 
