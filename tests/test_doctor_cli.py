@@ -11,6 +11,7 @@ from bad_data import truncated
 from conftest import Answer
 from doctored import picture, sound, state
 from markup import Outline
+from pictures import digit_folder
 from PIL import Image
 
 from triscale.doctoring import doctor
@@ -125,3 +126,14 @@ def test_the_verb_explains_itself_with_an_example(triscale: Triscale) -> None:
     code, out, _ = triscale("doctor", "--help")
     assert code == 0
     assert "Example: triscale doctor" in " ".join(out.split())
+
+
+def test_names_cannot_command_the_terminal_nor_break_a_line(triscale: Triscale, tmp_path: Path) -> None:
+    images, odd = digit_folder(tmp_path / "images", classes=2), "two\x1b[31m\nlines"
+    max(images.iterdir()).rename(images / odd)
+    (images / odd / "bad\x9b2J.png").write_bytes(b"no picture")
+    for words in (["doctor", images], ["fit", images, "--macs", "1M", "--out", tmp_path / "run"]):
+        _, out, err = triscale(*words)
+        assert not set(out + err) & {"\x1b", "\x9b"}
+        assert "bad\\x9b2J.png" in out + err
+    assert "two\\x1b[31m\\nlines" in triscale("doctor", images)[1]

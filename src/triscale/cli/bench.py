@@ -77,7 +77,8 @@ def _show(console: Console, found: "Bench") -> None:
     console.print(f"{found.name}: {format_count(found.macs)} MACs, {format_count(found.params)} parameters")
     for case in found.cases:
         _show_case(console, case)
-    console.print("\na new process to its first image, beyond Python and numpy")
+    console.print()
+    console.print("a new process to its first image, beyond Python and numpy")
     rows = table("engine", "ms", "10th to 90th percentile", "n", "import", "load", "first image", "memory at the peak")
     for engine, one in found.starts.items():
         whole = one.seconds["whole"].times(1e3)

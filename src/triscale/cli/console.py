@@ -3,12 +3,13 @@
 import json
 import math
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.progress import (
@@ -24,6 +25,13 @@ from rich.segment import Segments
 from rich.table import Table
 
 WIDEST = 1000  # columns of a table
+# What moves a cursor or ends a line; names of files and classes may hold any of it.
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def on_one_line(text: str) -> str:
+    """The text with its control characters as escapes: \\n, \\x1b."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 class PlainConsole(Console):
@@ -34,6 +42,10 @@ class PlainConsole(Console):
         # A pipe or a file has no width of its own: nothing is cut there.
         width = None if stream.isatty() else 200
         super().__init__(stderr=to_errors, highlight=False, markup=False, emoji=False, soft_wrap=True, width=width)
+
+    def print(self, *objects: object, **how: Any) -> None:
+        """As Rich prints, each text on one line: names of files and classes cannot command the terminal."""
+        super().print(*(on_one_line(one) if isinstance(one, str) else one for one in objects), **how)
 
     def on_broken_pipe(self) -> NoReturn:
         """The reader of a pipe went away; Rich would end the process as failed."""
@@ -108,9 +120,17 @@ def _finite(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+class PlainTable(Table):
+    """A row of it is one line, whatever the names in it."""
+
+    def add_row(self, *cells: Any, **how: Any) -> None:
+        """As Rich adds it."""
+        super().add_row(*(on_one_line(cell) if isinstance(cell, str) else cell for cell in cells), **how)
+
+
 def table(*columns: str) -> Table:
     """A plain table: the first column to the left, figures to the right."""
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    made = PlainTable(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for index, column in enumerate(columns):
         made.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
     return made

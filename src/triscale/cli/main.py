@@ -32,7 +32,7 @@ from triscale.cli import (
     study,
     train,
 )
-from triscale.cli.console import write_json
+from triscale.cli.console import on_one_line, write_json
 from triscale.cli.stopping import Interrupted
 from triscale.errors import OneLineWarning, TriscaleError, UserError, is_out_of_memory
 
@@ -79,7 +79,7 @@ def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
 
 def _complain(message: str, code: int) -> int:
     """One line on standard error; with --json an object on standard output."""
-    line = " ".join(message.split())
+    line = on_one_line(" ".join(message.split()))
     if os.environ.get("RANK", "0") != "0":  # of several processes only the first speaks
         return code
     try:
