@@ -204,6 +204,8 @@ def test_the_command_answers_with_one_object_or_tables(
     assert code == 0
     for part in ("a new process to its first image", "where Triscale's engine spends its time", "slowest layers"):
         assert part in answer
+    assert "\n\nbatch 1, threads" in answer, "an empty line before every table"
+    assert "\\" not in answer
     assert "next: triscale bench" in notes
 
 

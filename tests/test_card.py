@@ -308,12 +308,17 @@ def _emptied(run: RunDirectory) -> None:
     run.write_settings(run.settings() | {"result": {"leaks": []}, "data": None})
 
 
+def _counted_otherwise(run: RunDirectory) -> None:
+    run.write_settings(run.settings() | {"result": run.settings()["result"] | {"steps": 5}})
+
+
 @pytest.mark.parametrize(
     ("harm", "says"),
     [
         (_unfinished, "is not finished"),
         (_older, "not what this version can describe"),
         (_emptied, "not what this version can describe"),
+        (_counted_otherwise, "not what this version can describe"),
         (lambda run: run.model.unlink(), r"model\.safetensors: No such file"),
         (lambda run: run.predictions.unlink(), r"predictions\.csv: cannot be read"),
         (lambda run: (run.path / "splits.csv").write_bytes(b"\xff"), r"splits\.csv: not readable"),
@@ -330,21 +335,13 @@ def test_a_run_that_cannot_be_described_is_named_and_keeps_its_card(
     assert run.card.read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    ("more", "says"),
-    [
-        ({"engine": "openvino", "precision": "bf16"}, "by the engine openvino, on cpu"),
-        ({"engine": None, "precision": None}, "as `triscale predict` computes it, on cpu"),
-    ],
-)
-def test_it_names_the_engine_and_the_precision_of_the_latency(
-    fitted: Fitted, tmp_path: Path, more: dict[str, str | None], says: str
-) -> None:
+def test_it_names_the_engine_and_the_precision_of_the_latency(fitted: Fitted, tmp_path: Path) -> None:
+    more = {"engine": "openvino", "precision": "bf16"}
     run = beside(fitted, tmp_path / "run")
     result = run.settings()["result"]
     run.write_settings(run.settings() | {"result": result | {"latency": result["latency"] | more}})
-    assert says in card(run)
-    assert f"in {more['precision'] or 'fp32'}, threads: {result['latency']['threads']}" in card(run)
+    assert "by the engine openvino, on cpu" in card(run)
+    assert f"in bf16, threads: {result['latency']['threads']}" in card(run)
 
 
 def test_a_run_without_a_list_of_its_images_says_how_many_copies_there_were(fitted: Fitted, tmp_path: Path) -> None:

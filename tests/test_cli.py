@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import struct
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from rich.console import Console
 from sklearn.datasets import load_sample_image
 
 from triscale.arch import Architecture, Head, MBConv, Stage, Stem, published, to_json
-from triscale.cli.console import print_table, table
+from triscale.cli.console import pasteable, print_table, table
 from triscale.cli.stopping import way
 from triscale.data import Preprocess
 from triscale.fitting import Fitted
@@ -372,6 +373,22 @@ def test_names_that_look_like_markup_are_printed_as_they_are(triscale, fitted: F
         code, _, err = triscale("cost", place)
         assert code == 0
         assert f"'{place}'" in err, "the next command names the path, quoted"
+
+
+@pytest.mark.parametrize(
+    "name", ["my  run", "\u5199\u771f\u3000\u590f", "at 9\u202fPM", "two\nlines", "it's\x1b[1m \\ odd"]
+)
+def test_names_in_error_lines_and_commands_are_those_of_the_files(triscale, tmp_path: Path, name: str) -> None:  # noqa: ANN001
+    code, _, err = triscale("fit", "--resume", "--out", tmp_path / name)
+    assert (code, err.count("\n")) == (2, 1)
+    if not set(name) & {"\n", "\x1b"}:
+        assert f"{tmp_path / name}: no run" in err
+    assert eval_word(pasteable(tmp_path / name)) == str(tmp_path / name)
+
+
+def eval_word(word: str) -> str:
+    """What a shell makes of it."""
+    return subprocess.run(["bash", "-c", f"printf %s {word}"], capture_output=True, check=True).stdout.decode()
 
 
 def test_an_internal_fault_is_one_json_object_too(triscale, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN001

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from triscale.arch import resolve, to_json
-from triscale.fitting import Fitted, fit
+from triscale.arch import resolve, to_dict, to_json
+from triscale.fitting import Asked, Fitted, fit
+from triscale.fitting.train import Asked as Training
 from triscale.scaling import RULES
 
 Run = Callable[..., tuple[int, str, str]]
@@ -51,6 +52,8 @@ def test_what_it_was_begun_with_may_be_said_once_more(triscale: Run, run: Path, 
         (["--baseline", "resnet18"], "--baseline: {} was begun with another one;"),
         (["--rule", "width"], "--rule width: {} was begun with none;"),
         (["--weights", "runs/other"], "--weights runs/other: {} was begun with none;"),
+        (["--no-scratch"], "--no-scratch: {} was begun without it; leave --no-scratch out"),
+        (["--weights", "runs/other", "--baseline", "resnet18"], "fix the network, so there is nothing to scale"),
         (["--dry-run"], "--dry-run: {} goes on as it was begun; leave it out"),
         (["--study"], "--study: {} goes on as it was begun; leave it out"),
     ],
@@ -76,3 +79,34 @@ def test_networks_and_rules_of_the_library_are_kept_by_what_they_are(
     words = ["--baseline", tmp_path / "mine.json", "--rule", "width"]
     code, _, err = triscale("fit", "--resume", "--out", place, *words)
     assert code == 0, err
+
+
+@pytest.mark.parametrize("verb", ["search", "study", "train"])
+def test_a_run_of_another_verb_is_sent_to_it_before_anything_is_compared(triscale: Run, run: Path, verb: str) -> None:
+    settings = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(settings | {"asked": {"verb": verb, "epochs": 9}}))
+    code, _, err = triscale("fit", "--resume", "--out", run, "--epochs", "3")
+    assert code == 2
+    assert f"{run}: was begun by {verb}; go on with: triscale {verb} --resume --out {run}" in err
+
+
+def test_what_was_asked_is_what_was_read_before_planning(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.json"
+    mine.write_text(to_json(resolve("resnet18")))
+    wish = Asked({"macs": 1e6}, baseline=mine).wish()
+    mine.write_text(to_json(resolve("mobilenet_v2")))
+    assert wish.asked["baseline"] == [to_dict(one) for one in wish.baselines] == [to_dict(resolve("resnet18"))]
+    training = Training(architecture=mine).complete()
+    mine.unlink()
+    assert training.values()["architecture"] == to_dict(resolve("mobilenet_v2"))
+
+
+@pytest.mark.parametrize("result", [{"steps": 3}, {"half": None}, {"scratch": 1}])
+def test_a_result_that_another_version_wrote_is_one_line(triscale: Run, run: Path, result: dict[str, object]) -> None:
+    settings = json.loads((run / "run.json").read_text())
+    settings["result"] |= result
+    (run / "run.json").write_text(json.dumps(settings))
+    code, _, err = triscale("fit", "--resume", "--out", run)
+    assert code == 2
+    assert "its result is not one that this version reads" in err
+    assert "Traceback" not in err

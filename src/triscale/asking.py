@@ -40,7 +40,7 @@ def check_same(
     of some of it. because: why it cannot be another.
     """
     for key, value in named.items():
-        if value not in (before.get(key), in_effect.get(key)):
+        if value not in (before.get(key), in_effect.get(key, before.get(key))):
             option, was = f"--{key.replace('_', '-')}", in_effect.get(key, before.get(key))
             said = _said(option, key, value)
             raise UserError(

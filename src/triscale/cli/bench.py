@@ -92,8 +92,9 @@ def _show(console: Console, found: "Bench") -> None:
 
 def _show_case(console: Console, case: "Case") -> None:
     speeds = ", ".join(f"{precision} {speed / 1e9:.0f} GMAC/s" for precision, speed in case.limits.items())
+    console.print()
     console.print(
-        f"\nbatch {case.batch}, threads {case.threads}" + (f"; this machine multiplies {speeds}" if speeds else "")
+        f"batch {case.batch}, threads {case.threads}" + (f"; this machine multiplies {speeds}" if speeds else "")
     )
     rows = table("engine", "ms an image", "10th to 90th", "n", "images a second", "of the limit", "to ours", "differs")
     for engine, one in case.engines.items():
@@ -121,8 +122,9 @@ def _show_why(console: Console, found: "Bench") -> None:
     if found.why is None:
         return
     profile = found.why
+    console.print()
     console.print(
-        f"\nwhere Triscale's engine spends its time: one image, {profile.precision}, threads {profile.threads}, "
+        f"where Triscale's engine spends its time: one image, {profile.precision}, threads {profile.threads}, "
         f"{profile.nanoseconds / 1e6:.3g} ms in layers, n = {profile.rounds}"
     )
     rows = table("part", "share", "95 % interval")

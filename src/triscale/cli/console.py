@@ -101,9 +101,16 @@ class Output:
 def pasteable(*words: object) -> str:
     """The command of these words, as a shell takes it. What names a place has to be a `Path`: one that begins with a
     dash is written so that it is none of the options."""
-    return shlex.join(
-        f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word) for word in words
+    return " ".join(
+        _quoted(f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word)) for word in words
     )
+
+
+def _quoted(word: str) -> str:
+    """One word of a command; control characters as the shells' $'…' has them."""
+    if not _CONTROLS.search(word):
+        return shlex.quote(word)
+    return "$'" + on_one_line(word.replace("\\", "\\\\").replace("'", "\\'")) + "'"
 
 
 def write_json(values: Mapping[str, object]) -> None:

@@ -3,6 +3,7 @@ interrupted."""
 
 import io
 import os
+import re
 import signal
 import sys
 import traceback
@@ -77,9 +78,12 @@ def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
     raise Interrupted(number)
 
 
+_LINE_ENDS = re.compile(r"[ \t]*[\r\n]+[ \t]*")  # of libraries' messages; blanks in names stay as they are
+
+
 def _complain(message: str, code: int) -> int:
     """One line on standard error; with --json an object on standard output."""
-    line = on_one_line(" ".join(message.split()))
+    line = on_one_line(_LINE_ENDS.sub(" ", message.strip()))
     if os.environ.get("RANK", "0") != "0":  # of several processes only the first speaks
         return code
     try:

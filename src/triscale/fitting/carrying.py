@@ -9,6 +9,7 @@ import torch
 
 from triscale.data import Data
 from triscale.engines import Latency, measure_latency, measure_memory
+from triscale.errors import UserError
 from triscale.evaluating import Predictions, predict_images
 from triscale.fitting.board import Board
 from triscale.fitting.fitted import Fitted
@@ -108,6 +109,7 @@ def tested_again(run: RunDirectory, result: Mapping[str, Any], plan: Frozen, ima
     run.json holds. Report and card are written where it was killed before them, nothing else is. Raises
     `UserError` where the model is not there or not whole."""
     device = torch.device(plan.machine.device)
+    found = _found(run, result)
     latency, achieved = _achieved(run, plan, device)
     model = load(run.model)
     test = predict_images(model.to(device), images.test)
@@ -120,16 +122,29 @@ def tested_again(run: RunDirectory, result: Mapping[str, Any], plan: Frozen, ima
         test=test,
         achieved=achieved,
         latency=latency,
-        half=Half.from_json(result["half"]),
-        steps=result["steps"]["made"],
-        kept=result["kept_epoch"],
-        scratch=Scratch.from_json(result["scratch"]),
         leaks=images.leaks,
         imbalance=images.imbalance()[0],
-        peak_memory=result["peak_device_memory"],
-        seconds=result["seconds"],
-        metrics=tuple(EpochMetrics(**row) for row in run.metrics()),
+        **found,
     )
+
+
+def _found(run: RunDirectory, result: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of `Fitted` that are not measured again. Raises `UserError` for what another version wrote."""
+    try:
+        return {
+            "half": Half.from_json(result["half"]),
+            "steps": int(result["steps"]["made"]),
+            "kept": int(result["kept_epoch"]),
+            "scratch": Scratch.from_json(result["scratch"]),
+            "peak_memory": result["peak_device_memory"],
+            "seconds": float(result["seconds"]),
+            "metrics": tuple(EpochMetrics(**row) for row in run.metrics()),
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{run.path}/run.json: its result is not one that this version reads ({error!r}); take the version that "
+            "wrote it, or begin another run"
+        ) from None
 
 
 @dataclass

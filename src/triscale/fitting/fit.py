@@ -93,7 +93,7 @@ def begin(data: str | Path, out: str | Path, wish: Wish, how: How) -> Fitted:
     run = RunDirectory.create(out)
     with run.alone():
         settings = write_beginning(
-            run, drafted.ready, drafted.plan, on_bad=wish.on_bad, before=wish.learned_before, asked=wish.asked.values()
+            run, drafted.ready, drafted.plan, on_bad=wish.on_bad, before=wish.learned_before, asked=wish.asked
         )
         how.listener.planned(drafted.plan, run)
         fitted = carry_out(run, settings, Frozen.from_json(settings["plan"], str(run.path)), drafted.ready, how)

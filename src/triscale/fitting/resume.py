@@ -35,7 +35,10 @@ def resume(
     with run.alone():
         settings = run.settings()
         if named:
-            check_same(named, settings.get("asked", {}), {}, run.path)
+            asked = settings.get("asked", {})
+            if asked.get("verb", "fit") != "fit":
+                raise begun_by(asked["verb"], run)
+            check_same(named, asked, {}, run.path)
         return go_on(run, settings, how, data)
 
 
@@ -44,9 +47,7 @@ def go_on(run: RunDirectory, settings: dict[str, Any], how: How, data: str | Pat
     settings = json.loads(how.processes.from_leader(json.dumps(settings).encode()))
     verb = settings.get("asked", {}).get("verb")
     if verb in ("study", "search"):
-        raise UserError(
-            f"{run.path}: was begun by {verb}; go on with: triscale {verb} --resume --out {quote(str(run.path))}"
-        )
+        raise begun_by(verb, run)
     plan = Frozen.from_json(settings.get("plan", {}), f"{run.path}/run.json").on(how.processes)
     steady_allocator()
     images = _images(run, settings, plan, how, data)
@@ -56,6 +57,13 @@ def go_on(run: RunDirectory, settings: dict[str, Any], how: How, data: str | Pat
     how.listener.resumed(run, plan)
     settings = _with_kernels(run, settings, plan, how)
     return carry_out(run, settings, plan, _ready(run, plan, images, how), how)
+
+
+def begun_by(verb: str, run: RunDirectory) -> UserError:
+    """That another verb has to go on with a run."""
+    return UserError(
+        f"{run.path}: was begun by {verb}; go on with: triscale {verb} --resume --out {quote(str(run.path))}"
+    )
 
 
 def _with_kernels(run: RunDirectory, settings: dict[str, Any], plan: Frozen, how: How) -> dict[str, Any]:

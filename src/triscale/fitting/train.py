@@ -4,7 +4,6 @@ import json
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from shlex import quote
 from typing import Any, Literal
 
 import torch
@@ -23,7 +22,7 @@ from triscale.fitting.frozen import Frozen
 from triscale.fitting.listening import Listener
 from triscale.fitting.plan import Draft, Plan
 from triscale.fitting.ready import Ready
-from triscale.fitting.resume import go_on
+from triscale.fitting.resume import begun_by, go_on
 from triscale.models.model import new
 from triscale.nn import build
 from triscale.plain import to_plain
@@ -71,10 +70,13 @@ class Asked:
             check_seed(self.seed)
 
     def complete(self) -> "Asked":
-        """With what is taken where nothing is said, so that saying it is the same."""
+        """With what is taken where nothing is said, so that saying it is the same, and with files as they are read now:
+        they may change while the plan is made."""
+        named = self.architecture
         return replace(
             self,
-            recipe=self.recipe or "quick",
+            architecture=named if named is None or str(named) in ZOO else _network(named),
+            recipe=_named(self.recipe or "quick"),
             balance=bool(self.balance),
             seed=self.seed or 0,
             deterministic=bool(self.deterministic),
@@ -159,7 +161,8 @@ def train(
         if again and run.begun():
             with run.alone():
                 return go_on(run, _continued(run, asked), how, data)
-        return _begin(run.path, _checked(data, run.path, asked, again), asked, how, again)
+        data, asked = _checked(data, run.path, asked, again), asked.complete()
+        return _begin(run.path, data, asked, how, again)
 
 
 def _checked(data: str | Path | None, place: Path, asked: Asked, again: bool) -> str | Path:
@@ -180,10 +183,7 @@ def _continued(run: RunDirectory, asked: Asked) -> dict[str, Any]:
     settings = run.settings()
     before = dict(settings.get("asked", {}))
     if before.get("verb", "train") != "train":
-        verb = before["verb"]
-        raise UserError(
-            f"{run.path}: was begun by {verb}; go on with: triscale {verb} --resume --out {quote(str(run.path))}"
-        )
+        raise begun_by(before["verb"], run)
     named = {key: value for key, value in asked.values().items() if value is not None and key in before}
     if asked.device is not None:
         device = Frozen.from_json(settings.get("plan", {}), f"{run.path}/run.json").machine.device
@@ -205,7 +205,7 @@ def _begin(place: Path, data: str | Path, asked: Asked, how: How, again: bool) -
         if run.begun():
             raise UserError(f"--out {place}: another process began this run meanwhile; name another directory")
         settings = write_beginning(
-            run, drafted.ready, drafted.plan, on_bad=asked.on_bad or "error", before={}, asked=asked.complete().values()
+            run, drafted.ready, drafted.plan, on_bad=asked.on_bad or "error", before={}, asked=asked.values()
         )
         how.processes.from_leader(json.dumps(settings).encode())
         how.listener.planned(drafted.plan, run)

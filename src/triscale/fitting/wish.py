@@ -31,13 +31,13 @@ class Wish:
     """Limits by term (at least one, without weights), seconds of wall clock or none, and how to train; None lets the
     plan decide.
 
-    asked: what it was made from. weights: a model to start from; it fixes the network. scratch: whether that network is
-    trained from scratch as well. started_from: whose weights they are. learned_before: the images that they were
-    learned from, where a run says so: name there → hex digest. engine: what latency is measured with; None for what
-    `predict` takes.
+    asked: what it was made from, as JSON. weights: a model to start from; it fixes the network. scratch: whether that
+    network is trained from scratch as well. started_from: whose weights they are. learned_before: the images that they
+    were learned from, where a run says so: name there → hex digest. engine: what latency is measured with; None for
+    what `predict` takes.
     """
 
-    asked: "Asked"
+    asked: Mapping[str, Any]
     limits: Mapping[str, float]
     baselines: tuple[Architecture, ...]
     rule: Rule | None
@@ -80,18 +80,17 @@ class Asked:
         weights = self.weights
         if self.limits or weights is None:
             check_limits(self.limits)
-        if weights is not None and (self.baseline is not None or self.rule is not None):
-            too = "--rule" if self.baseline is None else "--baseline"
-            raise UserError(f"--weights {weights}: fix the network, so there is nothing to scale; leave {too} out")
+        self._check_one_start()
         check_time(self.time, "10m")
         check_seed(self.seed)
         check_training(self.device, self.epochs, self.batch)
         started = None if weights is None else learned(weights)
         source = None if isinstance(weights, Model) or weights is None else run_meant(weights)
+        baselines = _baselines(self.baseline if started is None else started.architecture)
         return Wish(
-            asked=self,
+            asked=self._with(baselines) | ({"scratch": None} if started is None else {}),  # files may change meanwhile
             limits=dict(self.limits),
-            baselines=_baselines(self.baseline if started is None else started.architecture),
+            baselines=baselines,
             rule=None if self.rule is None else find_rule(self.rule),
             time=self.time,
             epochs=self.epochs,
@@ -110,11 +109,21 @@ class Asked:
 
     def values(self) -> dict[str, Any]:
         """As JSON, each limit in a place of its own, to be compared when the run goes on. Networks count by what they
-        are, rules and weights by what they are called."""
+        are, rules and weights by what they are called. Raises `UserError` for networks that cannot be read, and where
+        weights are named beside something to scale."""
+        self._check_one_start()
+        return self._with(() if self.weights is not None else _baselines(self.baseline))
+
+    def _check_one_start(self) -> None:
+        if self.weights is not None and (self.baseline is not None or self.rule is not None):
+            too = "--rule" if self.baseline is None else "--baseline"
+            raise UserError(f"--weights {self.weights}: fix the network, so there is nothing to scale; leave {too} out")
+
+    def _with(self, baselines: Sequence[Architecture]) -> dict[str, Any]:
         return {
             "verb": "fit",
             **self.limits,
-            "baseline": None if self.weights is not None else [to_dict(one) for one in _baselines(self.baseline)],
+            "baseline": None if self.weights is not None else [to_dict(one) for one in baselines],
             "rule": self.rule if self.rule is None or isinstance(self.rule, str) else self.rule.name,
             "time": self.time,
             "epochs": self.epochs,

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import PurePath, PureWindowsPath
 from typing import Any
 
+from jinja2 import UndefinedError
+
 from triscale.arch import Architecture, from_json
 from triscale.arch.resolve import read_metadata
 from triscale.costing import cost
@@ -51,12 +53,11 @@ def card(run: RunDirectory) -> str:
     if "result" not in settings:
         raise UserError(f"{run.path}: is not finished, so there is no model to describe; go on with it by --resume")
     try:
-        values = _values(run, settings)
+        return render_markdown("card.md.j2", _values(run, settings))
     except UserError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, UndefinedError) as error:
         raise UserError(f"{source}: not what this version can describe ({error!r}); train the model again") from None
-    return render_markdown("card.md.j2", values)
 
 
 @dataclass(frozen=True)
