@@ -15,10 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 from triscale.arch import Architecture
 from triscale.engines.native.layers import NONE, Kind, Layer
 from triscale.engines.native.program import Program, list_layers
+from triscale.engines.runner import IMAGES, LOGITS
 from triscale.kernels.library import ACTIVATIONS
 
 OPSET, IR = 17, 8  # of 2022: whatever reads ONNX reads these
-IMAGES, LOGITS = "images", "logits"
 Attribute = int | list[int]
 Weights = Mapping[str, npt.NDArray[np.generic]]
 

@@ -6,8 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from triscale.engines.graph import IMAGES
-from triscale.engines.runner import Array
+from triscale.engines.runner import IMAGES, Array
 from triscale.errors import UserError
 
 

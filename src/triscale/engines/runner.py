@@ -7,6 +7,8 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float32]
 
+IMAGES, LOGITS = "images", "logits"  # what a graph takes and gives, by name
+
 
 class Runner(Protocol):
     """A network that is ready to run; may be called from many threads."""

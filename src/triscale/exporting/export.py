@@ -5,18 +5,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from triscale.engines.table import graph_of, weights_of
 from triscale.errors import TriscaleError, UserError
 from triscale.exporting.checking import RELATIVE, SAME, Agreement, Difference, by_pytorch, check, first_difference
-from triscale.exporting.formats import LARGEST_WEIGHT, Format, find_format
+from triscale.exporting.formats import LARGEST_WEIGHT, LOST_BY_ESTIMATE, Format, find_format
 from triscale.exporting.images import Seen, batches_from, batches_of, images_of
-from triscale.exporting.quantizing import LOST_BY_ESTIMATE, Quantized, quantize
 from triscale.models import Model, learned
 from triscale.runs import RunDirectory, write_whole
 from triscale.weights import run_meant
+
+if TYPE_CHECKING:
+    from triscale.exporting.quantizing import Quantized
 
 Progress = Callable[[str, int, int], None]  # what is being done, how far, of how much
 
@@ -30,7 +33,7 @@ class Exported:
     format: str
     agreement: Agreement
     size: int
-    quantized: Quantized | None = None
+    quantized: "Quantized | None" = None
 
 
 def export(
@@ -102,7 +105,9 @@ def _quantized(
     name: object,
     most_lost: float,
     told: Progress,
-) -> Quantized:
+) -> "Quantized":
+    from triscale.exporting.quantizing import quantize  # with ONNX, which an installation to serve does not have
+
     if run is None:
         raise UserError(f"{name}: is no run, and int8 is calibrated on the images that a run learned from; name a run")
     data = images_of(run, place)

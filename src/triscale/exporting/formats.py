@@ -18,6 +18,7 @@ from triscale.models import Model
 PREFIX = "triscale."
 EXTRA = "triscale.json"  # the same in an archive of torch.export
 LARGEST_WEIGHT = "largest_weight"  # what a file in int8 says beside what the model does: see `saturating`
+LOST_BY_ESTIMATE = 0.005  # of the accuracy by int8, at most; the interval may end above it
 SAFE = 64  # two products of such a weight with the largest activation, 2 · 64 · 255, fit into 16 bits
 
 

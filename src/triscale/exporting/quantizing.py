@@ -22,6 +22,7 @@ from triscale.errors import TriscaleError, UserError
 from triscale.evaluating.pairing import paired
 from triscale.evaluating.predictions import predict_images
 from triscale.exporting.calibrating import TARGETS, Target, chosen, measure_ranges, runner_of, seen
+from triscale.exporting.formats import LOST_BY_ESTIMATE
 from triscale.exporting.rewriting import LARGEST, Ranges, Wiring, rewrite
 from triscale.exporting.saturating import largest_weight
 from triscale.exporting.sensitivity import Part, costs, kept_tensors, parts_of
@@ -29,7 +30,6 @@ from triscale.models import Model
 from triscale.stats import Estimate, PairedDifference, Proportion
 
 CALIBRATION, GATE, RANKED = 256, 10_000, 256  # images, at most
-LOST_BY_ESTIMATE = 0.005  # of the accuracy, at most; the interval may end above it
 BATCH = 64
 _GATE, _RANKED = 42, 43  # apart from what else is drawn by the same seed
 WARM_UP = 3  # images that are not timed
