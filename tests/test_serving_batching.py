@@ -114,6 +114,22 @@ def test_a_batch_waits_for_nobody_where_nobody_comes() -> None:
     run(work)
 
 
+def test_a_batch_goes_once_who_was_coming_does_not_come() -> None:
+    async def work() -> None:
+        squares, coming = Squares(), [True]
+        with batcher(squares, batch=2, wait=LATER, coming=lambda: coming[0]) as ask:
+            first = asyncio.create_task(ask([3], soon()))
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert squares.batches == []
+            coming[0] = False
+            ask.look()
+            async with asyncio.timeout(LATER / 2):
+                assert await first == [9]
+
+    run(work)
+
+
 def test_a_batch_goes_without_others_once_it_has_waited() -> None:
     async def work() -> None:
         with batcher(Squares(), batch=2, wait=0.01) as ask:

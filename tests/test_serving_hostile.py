@@ -245,6 +245,25 @@ def test_whoever_hangs_up_is_not_computed_for() -> None:
     assert gate.computed == [1, 3]
 
 
+@pytest.mark.parametrize(
+    "offer",
+    [
+        (),
+        ("connection: close",),
+        ("connection: Upgrade, HTTP2-Settings", "upgrade: h2c", "http2-settings: AAEAAEAAAAIAAAABAAMAAABk"),
+    ],
+    ids=["kept", "last", "another protocol"],
+)
+def test_an_answer_may_take_longer_than_a_head_whatever_the_connection_is_to_become(offer: tuple[str, ...]) -> None:
+    gate, picture = Gate(), gray(7)
+    with serving(known(gate), QUICK) as (_, port), connected(port) as connection:
+        connection.sendall(head(len(picture), *offer) + picture)
+        until(gate.entered.is_set)
+        time.sleep(3 * QUICK.head)  # longer than a head may take
+        gate.open.set()
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 200")
+
+
 def inside(port: int) -> int:
     lines = httpx.get(f"http://127.0.0.1:{port}/metrics").text.splitlines()
     return int(float(next(line for line in lines if line.startswith("triscale_images_inside ")).split()[1]))

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from triscale.cli.arguments import seconds_or_none
 from triscale.errors import UserError
 from triscale.units import (
     format_bytes,
@@ -87,3 +88,14 @@ def test_quantities_are_shown_with_four_digits() -> None:
     assert format_seconds(310) == "5 min 10 s"
     assert format_seconds(7500) == "2 h 5 min"
     assert [format_epochs(count) for count in (1, 1200)] == ["1 epoch", "1,200 epochs"]
+
+
+@pytest.mark.parametrize("text", ["0", "0s", "0ms", "0.0", " 0 s "])
+def test_none_is_none_in_whatever_unit(text: str) -> None:
+    assert seconds_or_none(text, "--wait") == 0.0
+
+
+@pytest.mark.parametrize("text", ["", "s", "-0", "00x1", "none"])
+def test_what_is_no_time_is_not_taken_for_none(text: str) -> None:
+    with pytest.raises(UserError, match="--wait"):
+        seconds_or_none(text, "--wait")

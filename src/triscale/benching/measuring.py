@@ -15,7 +15,7 @@ from triscale.engines import turns
 from triscale.engines.native import available, measure_limit
 from triscale.engines.native.profile import Profile, profile
 from triscale.engines.native.program import list_layers
-from triscale.engines.table import weights_of
+from triscale.engines.table import ENGINES, weights_of
 from triscale.errors import UserError
 from triscale.stats import Spread
 from triscale.training import steady_allocator
@@ -122,7 +122,7 @@ def _case(subject: Subject, ways: tuple[Way, ...], batch: int, threads: int, rou
     engines = {}
     for way in ways:
         spread, limit = Spread.of(taken[way.name]), limits.get(way.precision)
-        ours = f"{ways[0].engine.title} {way.precision}"
+        ours = f"{ENGINES['native'].title} {way.precision}"
         engines[way.name] = Timed(
             milliseconds=spread.times(1e3 / batch),
             of_limit=None if limit is None else macs / spread.median / limit,

@@ -168,7 +168,7 @@ def _serve_replicas(
 
 def _tell(output: Output, known: dict[str, object], address: str) -> None:
     """That requests are answered now, and how to ask."""
-    half = "" if known["precision"] == "fp32" else f" in {known['precision']}"
+    half = "" if known["precision"] in (None, "fp32") else f" in {known['precision']}"
     output.result(
         {"url": address, **known},
         lambda console: console.print(f"{known['model']} answers{half} at {address}/ until Ctrl-C"),
@@ -195,7 +195,7 @@ def _limits(batch: int, wait: str, queue: int, deadline: str, body: str, pixels:
     seconds = parse_seconds(deadline, "--deadline")
     return Limits(
         batch=batch,
-        wait=0.0 if wait == "0" else parse_seconds(wait, "--wait"),
+        wait=arguments.seconds_or_none(wait, "--wait"),
         queue=queue,
         deadline=seconds,
         arrival=seconds,

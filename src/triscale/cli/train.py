@@ -13,7 +13,7 @@ from triscale.cli.console import Output, copies
 from triscale.cli.fit import show_precision
 from triscale.cli.stopping import going_on, stopping_gently
 from triscale.errors import UserError
-from triscale.units import format_seconds, parse_seconds
+from triscale.units import format_seconds
 
 if TYPE_CHECKING:
     from triscale.fitting import Fitted
@@ -111,7 +111,7 @@ def command(
             device=device,
             on_bad=choice,
             resume=resume,
-            checkpoint_every=_every(checkpoint_every),
+            checkpoint_every=arguments.seconds_or_none(checkpoint_every, "--checkpoint-every"),
             tensorboard=tensorboard,
             listener=watcher,
         )
@@ -123,11 +123,6 @@ def _print_recipe(name: str) -> None:
     from triscale.training.recipes import find_recipe, to_json
 
     sys.stdout.write(to_json(find_recipe(name)))
-
-
-def _every(text: str) -> float:
-    """Seconds between two checkpoints; 0 for every step."""
-    return 0.0 if text in ("0", "0s") else parse_seconds(text, "--checkpoint-every")
 
 
 def _answer(output: Output, fitted: "Fitted") -> None:

@@ -1,5 +1,7 @@
 """The engines that run a network on a CPU, in one table: the command line, the checks and the benchmarks read it."""
 
+import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -127,12 +129,26 @@ def _open_vino_refuses(precision: Precision) -> str | None:
     return missing(precision) if precision == "fp16" else None
 
 
+def _compiler_is_missing(precision: Precision) -> str | None:
+    """torch.compile calls one, the one that CXX names or g++."""
+    compiler = os.environ.get("CXX", "g++")
+    return None if shutil.which(compiler) else f"there is no C++ compiler ({compiler}), which torch.compile needs"
+
+
 ENGINES: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
         Kind("native", "Triscale's engine", ANSWERING, _native, refuses=missing),
         Kind("torch", "PyTorch", ("fp32", "bf16"), _pytorch(compiled=False), wastes=_pytorch_wastes),
-        Kind("compiled", "torch.compile", ("fp32", "bf16"), _pytorch(compiled=True), wastes=_pytorch_wastes, slow=True),
+        Kind(
+            "compiled",
+            "torch.compile",
+            ("fp32", "bf16"),
+            _pytorch(compiled=True),
+            refuses=_compiler_is_missing,
+            wastes=_pytorch_wastes,
+            slow=True,
+        ),
         Kind("onnxruntime", "ONNX Runtime", ("fp32",), _onnx_runtime, ("onnx", "onnxruntime")),
         Kind("openvino", "OpenVINO", ANSWERING, _open_vino, ("onnx", "openvino"), refuses=_open_vino_refuses),
     )

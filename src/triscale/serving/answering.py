@@ -78,9 +78,12 @@ class Desk:
         """Once nothing is being answered."""
         for threads in (self._threads, self._large):
             threads.shutdown(wait=True, cancel_futures=True)
-        for batcher in (self._logits, self._maps):
-            if batcher is not None:
-                batcher.close()
+        for batcher in self._batchers:
+            batcher.close()
+
+    @property
+    def _batchers(self) -> list[Batcher[Any, Any]]:
+        return [batcher for batcher in (self._logits, self._maps) if batcher is not None]
 
     def _batcher(
         self, compute: Callable[[Sequence[Item]], Sequence[Answer]], told: Callable[[int, float], None]
@@ -125,6 +128,8 @@ class Desk:
             yield
         finally:
             self._preparing -= 1
+            for batcher in self._batchers:
+                batcher.look()
 
     async def _seen(self, content: bytes | bytearray, keep: bool, deadline: float) -> Seen:
         """A picture as the network sees it."""

@@ -83,8 +83,7 @@ class Batcher(Generic[Item, Answer]):
         futures: list[asyncio.Future[Answer]] = [loop.create_future() for _ in items]
         self._open += len(futures)
         self._waiting += [_Waiting(item, future, loop.time()) for item, future in zip(items, futures, strict=True)]
-        if len(self._waiting) >= self._batch:
-            self._full.set()
+        self.look()
         if self._worker is None or self._worker.done():
             self._worker = loop.create_task(self._work())
         try:
@@ -96,6 +95,11 @@ class Batcher(Generic[Item, Answer]):
             self._open -= len(futures)
             for future in futures:
                 future.cancel()
+
+    def look(self) -> None:
+        """Whether the batch that waits need not wait any longer: it is full, or nobody is coming any more."""
+        if len(self._waiting) >= self._batch or not self._coming():
+            self._full.set()
 
     def close(self) -> None:
         """Gives the thread back, once the batch that it computes is done."""

@@ -133,8 +133,10 @@ class _Protocol(H11Protocol):
         self._end = self.loop.call_later(self.limits.head + also, self.abort)
 
     def _check_head(self) -> None:
-        """Once a head is here, what follows has limits of its own."""
-        if self._end is not None and self.conn.their_state in (h11.SEND_BODY, h11.DONE) and not self.is_closing:
+        """Once a head is here, what follows has limits of its own. A request that arrived whole is not always DONE:
+        not the last one of its connection, nor one that offers another protocol."""
+        arrived = self.conn.their_state not in (h11.IDLE, h11.ERROR)
+        if self._end is not None and arrived and not self.is_closing:
             self._end.cancel()
             self._end = None
             self.since = self.loop.time()

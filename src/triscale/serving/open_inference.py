@@ -128,7 +128,7 @@ def _images(served: Served, given: Mapping[str, Any], raw: memoryview, most: int
         raise _wrong(f"{INPUT}: shape {_short(shape)} is not [n, {', '.join(map(str, wanted))}]")
     if not 1 <= shape[0] <= most:
         raise _wrong(f"{INPUT}: {shape[0]} images at once; send 1 to {most}")
-    values = _values(given, raw)
+    values = _values(given, raw, shape)
     if values.size != np.prod(shape):
         raise _wrong(f"{INPUT}: {values.size} values for the shape {shape}")
     with np.errstate(all="ignore"):
@@ -138,7 +138,8 @@ def _images(served: Served, given: Mapping[str, Any], raw: memoryview, most: int
     return images
 
 
-def _values(given: Mapping[str, Any], raw: memoryview) -> npt.NDArray[Any]:
+def _values(given: Mapping[str, Any], raw: memoryview, shape: Sequence[int]) -> npt.NDArray[Any]:
+    """In one row, as many as were sent."""
     size = _parameters(given).get("binary_data_size")
     if size is not None:
         if type(size) is not int or size != len(raw) or size % 4 or "data" in given:
@@ -153,6 +154,8 @@ def _values(given: Mapping[str, Any], raw: memoryview) -> npt.NDArray[Any]:
         raise _wrong(f"{INPUT}: its data are lists of uneven lengths") from None
     if values.dtype.kind not in "iuf":
         raise _wrong(f"{INPUT}: its data are not all numbers")
+    if values.ndim > 1 and list(values.shape) != list(shape):
+        raise _wrong(f"{INPUT}: its data are nested as {list(values.shape)}, and its shape is {list(shape)}")
     return values.ravel()
 
 

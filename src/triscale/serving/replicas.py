@@ -35,7 +35,7 @@ LOOKED = 0.1  # seconds between two looks at whether a signal came
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """address: host:port, "auto", or "" for one on this machine, begun here where there is none. threads: of the
+    """address: host:port, "auto", or "" for one of its own on this machine. threads: of the
     network in each replica, which are the processors that it takes. precision: as for `opened`; a node that does not
     compute the one that is named brings no replica up."""
 
@@ -83,7 +83,7 @@ def serve_replicas(
     if port == 0:
         raise UserError("--port 0: what is free on a cluster's nodes is not known here; name a port")
     _prepare()
-    ray = joined(cluster.address)
+    ray = joined(cluster.address or "local")  # never one of somebody else's, whose applications would end with it
     try:
         serve = _import_serve()
         _check_room(ray, cluster)

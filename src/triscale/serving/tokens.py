@@ -27,7 +27,7 @@ class Token:
 
 
 def find_token(file: Path | None) -> Token | None:
-    """From the file's first line, or else from the environment variable `TRISCALE_TOKEN`; never from the command line,
+    """The only line of the file, or else from the environment variable `TRISCALE_TOKEN`; never from the command line,
     which everybody on the machine can read. Raises `UserError`."""
     if file is None:
         text, where = os.environ.get(VARIABLE, ""), VARIABLE
