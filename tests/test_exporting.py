@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -294,3 +295,12 @@ def test_the_command_tells_what_int8_cost(fitted: Fitted, tmp_path: Path, trisca
     code, answer, _ = triscale(*words, "--out", tmp_path / "b.onnx")
     assert "layers are in int8" in answer
     assert "one image by ONNX Runtime" in answer
+
+
+def test_a_model_in_memory_stays_as_it_is_and_is_called_by_its_networks_name(fitted: Fitted, tmp_path: Path) -> None:
+    model, out = load(fitted.run.path).train(), tmp_path / "m.onnx"
+    for more in ({}, {"int8": True}):
+        with pytest.raises(UserError, match=rf"^{re.escape(model.architecture.name)}: [^\n]*$"):
+            export(model, out=out, **more)  # type: ignore[arg-type]
+    assert export(model, out=out, images=fitted.run.data_path()).agreement.holds
+    assert model.training

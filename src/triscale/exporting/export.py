@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -48,8 +49,9 @@ def export(
 ) -> Exported:
     """The model as a file of another engine; nothing is written unless it agrees with PyTorch on real images.
 
-    to: one of `FORMATS`. out: the new file; by default `model` with the format's ending in the run's directory, or in
-    the current one. images: what to check with; a run has its own, which this says the place of where they have moved.
+    to: one of `FORMATS`. out: the new file; by default `model` with the format's ending in the run's directory, and for
+    other networks their name with it in the current one. images: what to check with; a run has its own, which this says
+    the place of where they have moved.
     int8: see `quantize`, for the engine of the format: calibrated on the run's training images, held against its
     validation images, of whose accuracy at most `most_lost` may be lost. Such a file must agree with the network in
     int8 that passed.
@@ -61,13 +63,17 @@ def export(
     kind = find_format(to)
     if int8 and kind.engine is None:
         raise UserError(f"--int8: files of {kind.title} hold no int8 networks; take --to onnx or --to openvino")
-    model = learned(name).cpu()
-    run = None if isinstance(name, Model) else run_meant(name)
+    model, called, run = learned(name), str(name), None
+    if isinstance(name, Model):  # somebody else's: it stays where it is, and as it is
+        model, called = deepcopy(model), name.architecture.name
+    else:
+        run = run_meant(name)
+    model = model.cpu()
     path = _place(kind, name, out, run, "-int8" if int8 else "")
     told = progress or (lambda what, done, of: None)
     place = None if images is None else Path(images)
-    quantized = _quantized(kind, model, run, place, name, most_lost, told) if int8 else None
-    seen = _images(model, run, place, name)
+    quantized = _quantized(kind, model, run, place, called, most_lost, told) if int8 else None
+    seen = _images(model, run, place, called)
     with tempfile.TemporaryDirectory(prefix="triscale-") as folder:
         staged, threads = Path(folder) / path.name, torch.get_num_threads()
         graph = quantized.graph if quantized else graph_of(model.architecture, weights_of(model))
@@ -102,14 +108,16 @@ def _quantized(
     model: Model,
     run: RunDirectory | None,
     place: Path | None,
-    name: object,
+    called: str,
     most_lost: float,
     told: Progress,
 ) -> "Quantized":
     from triscale.exporting.quantizing import quantize  # with ONNX, which an installation to serve does not have
 
     if run is None:
-        raise UserError(f"{name}: is no run, and int8 is calibrated on the images that a run learned from; name a run")
+        raise UserError(
+            f"{called}: is no run, and int8 is calibrated on the images that a run learned from; name a run"
+        )
     data = images_of(run, place)
     assert kind.engine is not None
     return quantize(model, data.train, data.val, engine=kind.engine, most_lost=most_lost, progress=told)
@@ -131,12 +139,12 @@ def _place(kind: Format, name: str | Path | Model, out: str | Path | None, run: 
     return path
 
 
-def _images(model: Model, run: RunDirectory | None, place: Path | None, name: object) -> Seen:
+def _images(model: Model, run: RunDirectory | None, place: Path | None, called: str) -> Seen:
     if run is not None:
         return batches_of(model, images_of(run, place))
     if place is None:
         raise UserError(
-            f"{name}: comes without images, and a file is only written once it agrees on real ones; name some: "
+            f"{called}: comes without images, and a file is only written once it agrees on real ones; name some: "
             "--images PICTURES"
         )
     return batches_from(model, place)

@@ -117,7 +117,8 @@ def learned(model: str | Path | Model, weights: str | Path | None = None) -> Mod
     way = "name a run that `triscale fit` wrote, or weights that `triscale models` lists"
     if known is not None:
         way = f"its published weights are not on this machine: {way_to(known)}"
-    raise UserError(f"{model}: has random weights, so its answers would mean nothing; {way}")
+    named = model.architecture.name if isinstance(model, Model) else model
+    raise UserError(f"{named}: has random weights, so its answers would mean nothing; {way}")
 
 
 def answering(model: Model, precision: str | None = None) -> Precision:
