@@ -284,6 +284,16 @@ def test_a_window_may_lie_anywhere_on_and_beside_the_image(
         assert (one - exact).abs().max() <= 1e-5 * exact.abs().max().clamp_min(1)
 
 
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 21), (1, 22), (2, 12), (4, 11), (5, 21), (1, 61)])
+def test_a_stride_without_a_kernel_of_its_own_is_not_taken_for_another(kernel: int, stride: int) -> None:
+    x, taps = (one.requires_grad_() for one in (random(1, 16, 64, 64), random(16, 1, kernel, kernel, seed=1)))
+    side = (64 - kernel) // stride + 1
+    found = [depthwise(x, taps, stride, 0, 0, side, side), F.conv2d(x, taps, None, stride, 0, 1, 16)]
+    gradients = [torch.autograd.grad(y.square().sum(), (x, taps)) for y in found]
+    for one, exact in zip(*((y, *some) for y, some in zip(found, gradients, strict=True)), strict=True):
+        torch.testing.assert_close(one, exact, rtol=1e-4, atol=1e-4)
+
+
 TYPES = torch.float32, torch.float64, torch.bfloat16, torch.float16
 
 

@@ -11,7 +11,7 @@ namespace {
 template <class Call>
 inline int with_kernel(const DepthwiseShape& s, Call call) {
   if (!enough(s.channels)) return kDeclined;
-  switch (s.kernel * 10 + s.stride) {
+  switch (s.stride <= 2 ? s.kernel * 10 + s.stride : 0) {
     case 31: return call(Number<3>{}, Number<1>{});
     case 32: return call(Number<3>{}, Number<2>{});
     case 51: return call(Number<5>{}, Number<1>{});
