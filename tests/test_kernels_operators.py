@@ -134,6 +134,23 @@ def test_parameters_of_any_layout_give_the_same_bits_forward_and_backward() -> N
         assert all(map(torch.equal, *found)), operator
 
 
+@compiled
+@pytest.mark.parametrize("kind", ["norm_excite", "squeeze_excite"])
+def test_what_a_forward_pass_left_may_lie_in_any_order(kind: str) -> None:
+    x = random(3, 24, 5, 4)
+    ((operator, arguments),) = (one for one in operators(x) if one[0].name() == f"triscale::{kind}")
+    given = [one.detach() if isinstance(one, Tensor) else one for one in arguments]
+    layers, activation = given[-6:-2] if kind == "norm_excite" else given[1:5], given[-1]
+    _, *left = operator(*given)
+    first = [random(*x.shape, seed=1), x, *(given[1:3] if kind == "norm_excite" else ())]
+    backward = getattr(torch.ops.triscale, f"{kind}_backward")
+    found = [
+        backward(*first, *some, layers[0], layers[2], activation)
+        for some in (left, [one.t().contiguous().t() for one in left])
+    ]
+    assert all(map(torch.equal, *found))
+
+
 def test_an_empty_batch_gives_an_empty_output() -> None:
     x = random(0, 8, 5, 4).requires_grad_()
     for operator, arguments in operators(x):
@@ -169,7 +186,10 @@ def test_bad_shapes_and_names_are_errors() -> None:
         lambda: names.norm_backward(x, x, ones, ones, ones[None], "silu"),
         lambda: names.norm_depthwise_backward(x, x, ones, ones, ones[None], weight, "silu", 1, 1, 1, 5, 4),
         lambda: names.norm_excite_backward(x, x, ones, ones, found, gates, few, gates, *layers, "silu"),
+        lambda: names.norm_excite_backward(x, x, ones, ones, found, gates[:1], gates[:, :2], gates, *layers, "silu"),
         lambda: names.squeeze_excite_backward(x, x, gates, few, gates, *layers, "silu"),
+        lambda: names.squeeze_excite_backward(x, x, gates[:1], gates[:, :2], gates, *layers, "silu"),
+        lambda: names.squeeze_excite_backward(x, x, torch.ones(64, 8), gates[:, :2], gates, *layers, "silu"),
         lambda: names.squeeze_excite_backward(x, x, gates, gates[:, :2], gates, *layers, "gelu"),
     ):
         with pytest.raises(ValueError, match=r"tensor|weight|window|activation|value|layers|statistics|found"):

@@ -79,9 +79,10 @@ def check_excite(x: Tensor, reduce: Tensor, reduce_bias: Tensor, expand: Tensor,
         raise ValueError(f"squeeze-excite of {tuple(x.shape)} has no layers of {tuple(reduce.shape)}")
 
 
-def check_gates(x: Tensor, hidden: Tensor, gate: Tensor, reduce: Tensor, expand: Tensor) -> None:
+def check_gates(x: Tensor, pooled: Tensor, hidden: Tensor, gate: Tensor, reduce: Tensor, expand: Tensor) -> None:
     """Raises ValueError for what no squeeze-excite of x found."""
-    squeezed, channels = reduce.shape
-    shapes = [tuple(one.shape) for one in (hidden, gate, expand)]
-    if shapes != [(x.shape[0], squeezed), tuple(x.shape[:2]), (channels, squeezed)] or channels != x.shape[1]:
+    (images, channels), squeezed = x.shape[:2], expand.shape[-1]
+    shapes = [tuple(one.shape) for one in (pooled, hidden, gate, reduce, expand)]
+    wanted = [(images, channels), (images, squeezed), (images, channels), (squeezed, channels), (channels, squeezed)]
+    if shapes != wanted:
         raise ValueError(f"{shapes} are not what squeeze-excite of {tuple(x.shape)} found")

@@ -317,7 +317,9 @@ def norm_excite_backward(
     """`twins.norm_excite_backward`."""
     grad, x = dense(grad), dense(x)
     given = [one.contiguous() for one in (weight, bias, statistics, hidden, gate, reduce, expand)]
-    found = like(x), torch.empty_like(weight), torch.empty_like(bias), torch.empty_like(gate), torch.empty_like(hidden)
+    # Row-major, whatever the given ones are: `empty_like` keeps the order of dimensions of one without gaps.
+    grad_weight, grad_bias, grad_gate, grad_hidden = (one.new_empty(one.shape) for one in (weight, bias, gate, hidden))
+    found = like(x), grad_weight, grad_bias, grad_gate, grad_hidden
     shape = _excite_shape(x, hidden.shape[1])
     pointers = map(_at, (grad, x, *given, *found))
     _call("norm_excite_backward", ctypes.byref(shape), ACTIVATIONS.index(activation), *_how(x), *pointers)

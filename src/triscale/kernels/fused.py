@@ -147,7 +147,7 @@ def _norm_excite_backward(
     check_grad(grad, x, x.shape)
     check_statistics(statistics, x)
     check_grad(gate, pooled, x.shape[:2])
-    check_gates(x, hidden, gate, reduce, expand)
+    check_gates(x, pooled, hidden, gate, reduce, expand)
     parameters = weight, bias, statistics, pooled, hidden, gate, reduce, expand
     passes = passes_for(x, *parameters)
     grad_x, grad_weight, grad_bias, grad_gate, grad_hidden = passes.norm_excite_backward(

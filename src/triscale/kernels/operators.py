@@ -253,7 +253,7 @@ def _excite_backward(
     check_grad(grad, x, x.shape)
     check_grad(gate, pooled, x.shape[:2])
     check_activation(activation)
-    check_gates(x, hidden, gate, reduce, expand)
+    check_gates(x, pooled, hidden, gate, reduce, expand)
     passes = passes_for(x, pooled, hidden, gate, reduce, expand)
     pixels = x.shape[2] * x.shape[3]
     grad_gate, grad_hidden, terms = passes.gates_backward(
