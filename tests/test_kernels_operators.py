@@ -1,6 +1,8 @@
 """What the kernels are to PyTorch: operators, with the same bits for any layout and number of threads."""
 
 import math
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -348,6 +350,23 @@ def test_kernels_work_on_the_threads_of_pytorch_whoever_opened_the_library(monke
     monkeypatch.setattr("triscale.kernels.compiled.load", lambda: (opened, status()))
     assert calling._library.__wrapped__() is opened
     assert told == [calling._team()]
+
+
+@compiled
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit that the system holds")
+def test_where_the_system_refuses_threads_those_there_are_do_the_work() -> None:
+    code = (
+        "import ctypes, resource\n"
+        "from triscale.kernels.library import load\n"
+        "library, _ = load()\n"  # and no team: it starts threads itself
+        "x, means = (ctypes.c_float * (64 * 4 * 16))(*[3.0] * (64 * 4 * 16)), (ctypes.c_float * (64 * 16))()\n"
+        "taken = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (taken + (1 << 20),) * 2)\n"  # less than a thread's stack
+        "assert library.triscale_pool(64, 4, 16, 0, 8, x, means) == 0\n"
+        "print({*means})\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (0, "{3.0}\n"), ran.stderr
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

@@ -42,7 +42,10 @@ void parallel(int64_t tasks, int threads, void (*task)(void*, int64_t), void* co
     return;
   }
   std::vector<std::thread> others;
-  for (int64_t i = 1; i < used; i++) others.emplace_back(take, &work);
+  try {
+    for (int64_t i = 1; i < used; i++) others.emplace_back(take, &work);
+  } catch (...) {  // the system gives no more threads: those that run and this one do the rest
+  }
   take(&work);
   for (std::thread& other : others) other.join();
 }
