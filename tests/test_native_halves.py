@@ -4,6 +4,7 @@ import copy
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,9 +13,11 @@ from specs import architectures
 from tiny import TINY
 from unsteady import disturbed
 
-from triscale.arch import Architecture, adapt, published
+from triscale.arch import Architecture, Head, MBConv, Stage, Stem, adapt, published
 from triscale.engines.native import Availability, Engine, available, compile_plan
 from triscale.errors import UserError
+from triscale.nn import Network, build
+from triscale.nn.blocks import SqueezeExcite
 from triscale.precision import Precision
 
 pytestmark = [
@@ -112,6 +115,58 @@ def test_what_goes_beyond_fp16_is_answered_in_fp32(precision: Precision) -> None
         assert np.array_equal(found[1:3], wanted[1:3])
         assert not np.array_equal(found[[0, 3]], wanted[[0, 3]])
         assert np.array_equal(half(x[3:]), found[3:])
+        logits, _ = half.timed(x)
+        assert np.array_equal(logits[[0, 3]], found[[0, 3]])
+        assert not np.isfinite(logits[1:3]).all(1).any()  # nothing is computed again beside the clock
+
+
+def passing_on(block: MBConv) -> Network:
+    """A network whose maps all hold its image's one value: convolutions average, normalisation changes nothing."""
+    stem, head = Stem(40, kernel=1, stride=1, activation=block.activation), Head(4, None, dropout=0.0)
+    network = build(
+        Architecture((Stage(block, 16),), stem=stem, head=head, resolution=(14, 14), channels=1, stochastic_depth=0.0)
+    ).eval()
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            torch.nn.init.constant_(module.weight, 1 / module.weight[0].numel())
+        elif isinstance(module, torch.nn.BatchNorm2d):
+            module.running_var = torch.full((module.num_features,), 1 - module.eps)
+    return network
+
+
+def answered_in_half(network: Network, value: float, precision: Precision) -> tuple[npt.NDArray[np.float32], float]:
+    """The logits of an image of that value, not computed again in fp32 if they are not finite; and how far off."""
+    x = np.full((1, 1, 14, 14), value, np.float32)
+    with Engine(compile_plan(network.architecture, arrays(network)), precision=precision) as engine:
+        logits, _ = engine.timed(x)
+    return logits, furthest(logits, answered(network, x))
+
+
+@halves
+@pytest.mark.parametrize("value", [1.7890625, 4800.0])
+def test_what_squeeze_excite_sees_is_summed_in_fp32(precision: Precision, value: float) -> None:
+    """Fourteen of the first, one after another in fp16, are off by 0.2 %; of the second they are infinite."""
+    network = passing_on(MBConv(1, 1, squeeze_excite=0.5, activation="relu"))
+    (excite,) = (module for module in network.modules() if isinstance(module, SqueezeExcite))
+    gain = 512 / 2 ** np.floor(np.log2(value))  # by which the gate shows whether the average is the value
+    assert excite.reduce.bias is not None
+    assert excite.expand.bias is not None
+    with torch.no_grad():
+        excite.reduce.weight.zero_()[:, [0, -1]] = gain / 2  # of a whole panel and of half a one
+        excite.reduce.bias.fill_(1 - gain * value)
+        excite.expand.bias.fill_(-1)
+    logits, off = answered_in_half(network, value, precision)
+    assert np.isfinite(logits).all()
+    assert off < 0.01
+
+
+@halves
+@pytest.mark.parametrize("value", [12000.0, 60000.0])
+def test_hard_swish_ends_where_the_precision_does(precision: Precision, value: float) -> None:
+    network = passing_on(MBConv(1, 1, squeeze_excite=0, activation="hardswish"))
+    logits, off = answered_in_half(network, value, precision)
+    assert np.isfinite(logits).all()
+    assert off < 0.01
 
 
 @halves

@@ -40,7 +40,10 @@ TRISCALE_INLINE V cut_off(V v) {
   }
   if (ACT == kHardswish) {
     const V shifted = v + Get<V>::all_of(3), positive = shifted < zero ? zero : shifted;
-    return v * (positive > six ? six : positive) * Get<V>::all_of(1.0f / 6.0f);
+    const V capped = positive > six ? six : positive, sixth = Get<V>::all_of(1.0f / 6.0f);
+    // In half precision six times v would end where v is a sixth of the largest number.
+    if constexpr (sizeof(v[0]) < sizeof(float)) return v * (capped * sixth);
+    return v * capped * sixth;
   }
   return v;
 }

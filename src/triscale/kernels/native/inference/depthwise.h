@@ -119,16 +119,17 @@ Filter<X, Y> find_filter(const Layer& layer, long width) {
 }
 
 // Activates COUNT vectors V of so many pixels and puts them where they belong. sums: where those from `fresh` on are added
-// to, or null.
+// to, in single precision whatever V is, or null.
 template <class T, Activation ACT, class V, int COUNT>
 void settle(const Sum<T>* from, long pixels, long fresh, T* to, long apart, Vec* sums) {
   constexpr long kValues = sizeof(V) / sizeof(Sum<T>);
-  V sum[COUNT] = {};
+  constexpr long kSums = kValues / kLanes;  // of each vector
+  Vec sum[COUNT * kSums] = {};
   auto put = [&](long begin, long end, bool counts) {
     for (long i = begin; i < end; i++) {
       TRISCALE_UNROLL for (int v = 0; v < COUNT; v++) {
         const V value = activated<T, ACT>(Get<V>::from(from + (i * COUNT + v) * kValues));
-        if (counts) sum[v] += value;
+        if (counts) add_to_sums(sum + v * kSums, value);
         store(to + i * apart + v * kValues, value, Full{});
       }
     }
@@ -136,7 +137,7 @@ void settle(const Sum<T>* from, long pixels, long fresh, T* to, long apart, Vec*
   if (sums == nullptr) return put(0, pixels, false);
   put(0, fresh, false);
   put(fresh, pixels, true);
-  TRISCALE_UNROLL for (int v = 0; v < COUNT; v++) add_to_sums(sums + v, sum[v]);
+  TRISCALE_UNROLL for (int v = 0; v < COUNT * kSums; v++) sums[v] += sum[v];
 }
 
 template <class T>
