@@ -126,7 +126,8 @@ class Engine:
     def timed(self, x: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         """The same logits, and the nanoseconds of each layer, (n, layers), by the clock of the thread that calls.
 
-        One image after another, all of a call's threads on each: what several images at once would take is not told.
+        Logits that are not finite, because the precision ends early, stay so: nothing is computed again in fp32. One
+        image after another, all of a call's threads on each: what several images at once would take is not told.
         Raises as a call does.
         """
         images = self._images(x)

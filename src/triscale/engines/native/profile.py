@@ -39,7 +39,7 @@ class LayerProfile:
     name: what the program calls it, or nothing. kind: see `Kind`, in small letters; a depthwise layer has the expansion
     before it in its time and in its MACs. macs: as `cost` counts them, so none for poolings. of_limit: its MACs a
     second over those of `measure_limit`; whatever the precision, squeeze-excite computes in fp32, and so do depthwise
-    convolutions in bf16.
+    convolutions in bf16, but for matrix tiles (AMX): beside those they compute in fp16.
     """
 
     name: str
