@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from bad_data import truncated
 from hypothesis import given
 from hypothesis import strategies as st
 from pictures import encoded
@@ -330,3 +331,29 @@ def test_statistics_sample_large_splits_by_seed() -> None:
     assert first != statistics(in_memory(values), (1, 1), 1, seed=1)
     with pytest.raises(UserError, match="no picture"):
         statistics(in_memory(values[:0]), (1, 1), 1)
+
+
+def test_statistics_are_those_of_what_a_network_gets_of_long_pictures() -> None:
+    values = np.zeros((4, 6, 60, 1), np.uint8)
+    values[:, :, 30:] = 200  # a centre crop would see another share of it
+    values[:, :, 27:33] = 100
+    shape = Preprocess((6, 12), 1, (0.0,), (1.0,), squash=True)
+    seen = np.stack([shape.fit(one) for one in values]) / 255
+    (mean,), (std,) = statistics(in_memory(values), (6, 12), 1, squash=True)
+    assert (mean, std) == (pytest.approx(seen.mean()), pytest.approx(seen.std()))
+
+
+@pytest.mark.parametrize("kind", ["tif", "png", "jpg"])
+def test_an_image_object_is_seen_as_its_file_is(tmp_path: Path, kind: str) -> None:
+    exif, path, shape = Image.Exif(), tmp_path / f"a.{kind}", Preprocess((8, 4), 3, (0.0,) * 3, (1.0,) * 3)
+    exif[0x112] = 6  # lies on its side
+    Image.fromarray(ramp().repeat(3, 2)[:4, :8]).save(path, exif=exif)
+    with Image.open(path) as image:
+        assert torch.equal(shape(image), shape(path))
+
+
+def test_a_damaged_image_object_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "cut.jpg"
+    truncated(path, "jpg")
+    with Image.open(path) as image, pytest.raises(UserError, match="the image cannot be read: damaged"):
+        Preprocess((8, 8), 3, (0.0,) * 3, (1.0,) * 3)(image)

@@ -300,6 +300,11 @@ def test_classes_that_cannot_be_learned_or_tested(tmp_path: Path) -> None:
     root = sound(tmp_path / "three", "train", "test")
     shutil.rmtree(root / "test" / "dog")
     assert only(doctor(root), "untested").files == ("dog",)
+    assert doctor(root).sound
+    few = sound(tmp_path / "few", "train", "test", each=2)
+    shutil.rmtree(few / "test" / "dog")
+    assert only(doctor(few), "untested").files == ("dog",)
+    assert only(doctor(few), "no_split").message.startswith("no val picture"), "`read` refuses it, too"
     for i in range(5):
         (root / "train" / "dog" / f"{i}.png").write_bytes(b"")
     assert only(doctor(root), "unlearnable_class").files == ("dog",)

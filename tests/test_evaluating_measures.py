@@ -119,6 +119,7 @@ def test_intervals_are_in_order_and_within_what_can_be(found: Predictions) -> No
     measures = measure(found.table, resamples=50)
     for estimate in (measures.balanced, measures.macro_f1, measures.calibration.error):
         assert 0 <= estimate.low <= estimate.high
+    assert measures.calibration.error.low <= measures.calibration.error.value <= measures.calibration.error.high
     assert measures.balanced.high <= 1
     assert 0 <= measures.calibration.by_chance <= 1
 

@@ -21,6 +21,7 @@ from triscale.data.preprocessing import resample
 from triscale.errors import UserError
 from triscale.explaining import Explained, Gallery, choose, explain, overlay
 from triscale.explaining.drawing import paint, whole
+from triscale.explaining.gallery import _safe
 from triscale.explaining.seeing import around, seen_box, show, spread, window
 from triscale.explaining.sheets import CELL, capacity, sheet
 from triscale.fitting import Fitted
@@ -178,6 +179,12 @@ def test_a_class_that_is_not_the_likeliest_stands_beside_what_is_said(
     other = next(label for label in CLASSES if label != said)
     sheet(list(explain(tiny(), photos / "china.png", label=other)), ["net"])
     assert any(f"; says {said}"[:12] in text for text in drawn)
+
+
+def test_names_of_a_gallerys_files_are_short_in_bytes_too() -> None:
+    assert _safe("a b/ü") == "a_b_ü"
+    assert len(_safe("写" * 99).encode()) <= 80
+    assert set(_safe("写" * 99)) == {"写"}
 
 
 def test_files_of_a_gallery_never_share_a_name(photos: Path, tmp_path: Path) -> None:

@@ -120,7 +120,10 @@ def is_gray(image: Image.Image) -> bool:
 
 
 def flatten(image: Image.Image) -> Image.Image:
-    """Any mode → ``L`` or ``RGB``, upright, transparency on white. Raises `BadPictureError` for floating point."""
+    """Any mode → ``L`` or ``RGB``, upright, transparency on white. Raises `BadPictureError` for floating point and for
+    damage."""
+    with _damage_named():
+        image.load()  # Pillow turns some formats upright as it loads them, and forgets that they were not
     turn = _turn(image)
     return _plain(image if turn is None else image.transpose(turn))
 

@@ -221,15 +221,17 @@ def statistics(
     channels: int,
     *,
     crop: float = 1.0,
+    squash: bool = False,
     seed: int = 0,
     threads: int | None = None,
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """(mean, std) per channel, of pixels in 0..1 at ``resolution``, over a seeded sample of at most 5,000 pictures.
+    """(mean, std) per channel, of pixels in 0..1 as a network of that ``resolution`` gets them, over a seeded sample of
+    at most 5,000 pictures.
 
     Sums are whole numbers, so neither threads nor order move a digit. The std is at least 1/255: pictures of one
     single colour would otherwise divide by nothing.
     """
-    shape = Preprocess(resolution, channels, (0.0,) * channels, (1.0,) * channels, crop)
+    shape = Preprocess(resolution, channels, (0.0,) * channels, (1.0,) * channels, crop, squash=squash)
 
     def sums(i: int) -> tuple[Sums, Sums]:
         values = shape.fit(images.pixels(i)).astype(np.int64).reshape(-1, channels)

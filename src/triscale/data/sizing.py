@@ -30,6 +30,6 @@ def image_resolution(data: Data) -> tuple[int, int]:
 def fitting_preprocess(data: Data, architecture: Architecture) -> Preprocess:
     """Mean and deviation of the training images; centre crops of 87.5 % only for photographs of different sizes."""
     crop = 1.0 if data.uniform or min(data.size) < PHOTOGRAPH else 0.875
-    mean, std = statistics(data.train, architecture.resolution, architecture.channels, crop=crop)
     squash = data.uniform and max(image_resolution(data)) == LONGEST_SIDE
+    mean, std = statistics(data.train, architecture.resolution, architecture.channels, crop=crop, squash=squash)
     return Preprocess(architecture.resolution, architecture.channels, mean, std, crop=crop, squash=squash)

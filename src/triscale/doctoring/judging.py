@@ -81,21 +81,22 @@ def judge_classes(survey: Survey, entries: Sequence[Entry], facts: Sequence[Exam
 
 
 def _splits(entries: Sequence[Entry], facts: Sequence[Examined], learned: Mapping[str, int]) -> list[Finding]:
-    """Classes that a test split of the data's own leaves out; or that no split can be carved."""
+    """Classes that a test split of the data's own leaves out; and that no split can be carved."""
     tested = {entry.label for entry in entries if entry.split == "test"}
     untested = tuple(sorted(set(learned) - tested)) if tested else ()
+    found = []
     if untested:
         told = f"{number(len(untested), 'class', 'classes')} without a test picture"
-        return [Finding("warning", "untested", told, len(untested), untested)]
+        found.append(Finding("warning", "untested", told, len(untested), untested))
     position = {label: i for i, label in enumerate(sorted({entry.label for entry in entries}))}
     labels = np.array([position[entry.label] for entry in entries], np.int64)
     names, digests = [entry.name for entry in entries], [fact.file for fact in facts]
     carved = set(carve([entry.split for entry in entries], labels, names, digests, seed=0))
     missing = [split for split in SPLITS[1:] if split not in carved]
-    if not missing:
-        return []
-    told = f"no {' and no '.join(missing)} picture, and no class with three pictures to carve one from"
-    return [Finding("error", "no_split", told)]
+    if missing:
+        told = f"no {' and no '.join(missing)} picture, and no class with three pictures to carve one from"
+        found.append(Finding("error", "no_split", told))
+    return found
 
 
 def judge_pictures(entries: Sequence[Entry], facts: Sequence[Examined]) -> list[Finding]:

@@ -81,8 +81,8 @@ def calibration(table: Table, resampled: Values, seed: int = 0) -> Calibration:
     """
     value = float(errors(bin_of(table.confidence)[None], gaps(table)[None])[0])
     error, chance = reversed_percentile(value, resampled), _by_chance(table, len(resampled), seed)
-    low = 0.0 if value <= chance else max(0.0, error.low)
-    return Calibration(replace(error, low=low, high=max(low, error.high)), chance, reliability(table))
+    low = 0.0 if value <= chance else min(value, max(0.0, error.low))
+    return Calibration(replace(error, low=low, high=max(value, error.high)), chance, reliability(table))
 
 
 def calibration_difference(first: Calibration, second: Calibration, value: float, resampled: Values) -> Estimate:

@@ -9,12 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from triscale.data import Batches, Images, Prepared
+from triscale.errors import is_out_of_memory
 from triscale.evaluating.measures import balanced_accuracy
 from triscale.evaluating.table import Table
 from triscale.precision import TrainingPrecision
 from triscale.stats import Proportion
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from triscale.engines import Logits
     from triscale.models.model import Model
 
@@ -89,6 +92,7 @@ def predict_images(
     """What the model says of every image, in their order. Every part of the model keeps its mode.
 
     logits: what computes them (see `engines.running`); PyTorch, in this precision, if None.
+    Where memory does not suffice for ``batch`` images at a time it is half as many from there on, and so forth.
     Of ``world`` processes the one of this ``rank`` (from 0) takes the positions rank, rank + world, …: no image twice,
     and perhaps none at all; `merge` joins the shares.
     """
@@ -101,12 +105,27 @@ def predict_images(
     split = share.images if isinstance(share, Prepared) else share
     device = next(model.parameters()).device
     found = np.zeros((len(split), len(model.classes)), np.float32)
+
+    def answer(x: "Tensor") -> npt.NDArray[np.float32]:
+        seen = model.preprocess.normalise(x.to(device))
+        with autocast(device, precision):
+            given = model(seen) if logits is None else logits(seen)
+        return given.float().softmax(1).cpu().numpy()
+
+    most = batch
     with evaluating(model), torch.inference_mode():
         for x, _, index in (part[:3] for part in Batches(share, model.preprocess, batch)):
-            seen = model.preprocess.normalise(x.to(device))
-            with autocast(device, precision):
-                given = model(seen) if logits is None else logits(seen)
-            found[index.numpy()] = given.float().softmax(1).cpu().numpy()
+            done = 0
+            while done < len(x):
+                try:
+                    found[index[done : done + most].numpy()] = answer(x[done : done + most])
+                    done += most
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error) or most == 1:
+                        raise
+                    most = -(-min(most, len(x) - done) // 2)
+                    if device.type == "cuda":
+                        torch.cuda.empty_cache()
     return Predictions(split.names, split.labels, found, model.classes, split.digests)
 
 

@@ -61,8 +61,9 @@ class Gallery:
 
 
 def _safe(name: str) -> str:
-    """Letters, digits, dots, dashes: what every file system takes, and short."""
-    return "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name)[:40]
+    """Letters, digits, dots, dashes: what every file system takes, and short, also in bytes."""
+    letters = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in name)[:40]
+    return letters.encode()[:80].decode(errors="ignore")
 
 
 def _png(pixels: Pixels) -> bytes:

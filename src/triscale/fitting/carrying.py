@@ -58,14 +58,15 @@ def carry_out(run: RunDirectory, settings: dict[str, Any], plan: Frozen, ready: 
     rows = watch.rows or rows_of(keeper)
     # Of sittings before this one only the epochs' own seconds are known.
     training = max(here, sum(row.seconds + plan.pace.epoch_end for row in rows))
+    if processes.leads:  # before anything else can go wrong
+        trained.precision = "fp32"
+        trained.save(run.model)
     # In fp32, so that it is the same on every processor: `eval` gives the same figure again.
     test = predict_together(trained, ready.test, processes=processes)
     if not processes.leads:
         processes.wait()
         return None
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-    trained.precision = "fp32"
-    trained.save(run.model)
     write_whole(run.predictions, test.to_csv())
     half = judge_half(trained, ready.held_out, looked_at=rows[-1].step * plan.recipe.batch, seed=plan.seed)
     if half.holds:
