@@ -24,6 +24,9 @@ def height(mix: tuple[float, ...]) -> float:
     return 0.85 - 0.06 * sum((a - b) ** 2 for a, b in zip(mix, TOP, strict=True))
 
 
+SET = [mix for mix in GRID if height(mix) > 0.849]
+
+
 def named(mix: tuple[float, ...]) -> dict[str, float]:
     return dict(zip(("depth", "width", "resolution"), mix, strict=True))
 
@@ -124,8 +127,16 @@ def _study() -> str:
             "alpha": 1.189,
             "beta": 1.169,
             "gamma": 1.11,
-            "ranges": {"alpha": [1.0, 1.21], "beta": [1.1, 1.31], "gamma": [1.05, 1.26]},
-            "compatible": [mix for mix in GRID if height(mix) > 0.849],
+            "ranges": {
+                **{
+                    name: [min(column), max(column)]
+                    for name, column in zip(named(TOP), zip(*SET, strict=True), strict=True)
+                },
+                "alpha": [1.0, 1.21],
+                "beta": [1.1, 1.31],
+                "gamma": [1.05, 1.26],
+            },
+            "compatible": SET,
             "grid": [[*mix, height(mix), 0.002] for mix in GRID],
         },
         "why_no_surface": None,

@@ -9,10 +9,13 @@ import pytest
 from triscale.arch import resolve
 from triscale.costing import cost
 from triscale.errors import UserError
-from triscale.studies.conclusions import arms_again, conclude
+from triscale.stats import Estimate
+from triscale.studies.comparing import Comparisons, paired_seeds
+from triscale.studies.conclusions import ArmResult, arms_again, conclude
 from triscale.studies.designs import COMPOUND, FITTED, TEN
 from triscale.studies.planning import Effort, Fidelity
 from triscale.studies.setup import Setup
+from triscale.studies.values import surface_values
 from triscale.training import named
 from triscale.trials import How, Outcome, pack
 
@@ -122,3 +125,37 @@ def test_a_study_without_all_seeds_of_two_arms_says_nothing_yet() -> None:
     found = conclude(setup, grown, 3, {key: outcomes[key] for key in some}, unseal=False)
     assert found.factors == ()
     assert found.fit is None
+
+
+def test_differences_to_the_best_single_dimension_allow_for_its_having_been_picked() -> None:
+    setup, outcomes = made_up(0.002, (0.3, 0.3, 0.4))
+    grown = [setup.grow(arm, 2.0) for arm in TEN.arms]
+    at = conclude(setup, grown, 3, outcomes, unseal=True).factors[0]
+    compound, single = at.arm(COMPOUND), at.single()
+    assert compound is not None
+    assert at.test is not None
+    others = [arm for arm in at.arms if arm.single is not None]
+    assert len(others) == 3
+    for second in others:
+        found, plain = at.difference(compound, second), paired(compound, second, at.test)
+        assert found is not None
+        assert found.value == plain.value
+        assert (found.high - found.low > plain.high - plain.low) == (second is single)
+
+
+def paired(first: ArmResult, second: ArmResult, test: Comparisons) -> Estimate:
+    assert first.test is not None
+    assert second.test is not None
+    return paired_seeds(first.test, second.test, test.sigma, test.df)
+
+
+@pytest.mark.parametrize("best", [(0.31, 0.33, 0.36), (0.02, 0.04, 0.94), (0.52, 0.01, 0.47)])
+@pytest.mark.parametrize("noise", [0.0002, 0.002])
+def test_the_fitted_optimum_lies_within_its_ranges(noise: float, best: tuple[float, float, float]) -> None:
+    setup, outcomes = made_up(noise, best)
+    fit = conclude(setup, [setup.grow(arm, 2.0) for arm in TEN.arms], 3, outcomes, unseal=False).fit
+    assert fit is not None
+    said = surface_values(fit)
+    for key, (low, high) in said["ranges"].items():
+        assert low <= said["optimum"].get(key, said.get(key)) <= high
+    assert set(said["ranges"]) == {"depth", "width", "resolution", "alpha", "beta", "gamma"}

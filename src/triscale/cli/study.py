@@ -184,14 +184,16 @@ def show(console: Console, values: Mapping[str, Any], report: Path) -> None:
         console.print(f"no surface: {values['why_no_surface']}")
     else:
         shares = surface["optimum"]
-        low, high = ([f([p[i] for p in surface["compatible"]]) for i in range(3)] for f in (min, max))
+        bounds = surface["ranges"]
         ranges = ", ".join(
-            f"{name} {shares[name]:.0%} ({a:.0%} to {b:.0%})"
-            for name, a, b in zip(("depth", "width", "resolution"), low, high, strict=True)
+            f"{name} {shares[name]:.0%} ({bounds[name][0]:.0%} to {bounds[name][1]:.0%})"
+            for name in ("depth", "width", "resolution")
         )
         console.print(f"best mix by the fitted surface, with its 95 % set: {ranges}")
-        letters = zip("αβγ", surface["ranges"].items(), strict=True)
-        found = (f"{letter} = {surface[key]:.3f} ({low:.3f} to {high:.3f})" for letter, (key, (low, high)) in letters)
+        found = (
+            f"{letter} = {surface[key]:.3f} ({bounds[key][0]:.3f} to {bounds[key][1]:.3f})"
+            for letter, key in zip("αβγ", ("alpha", "beta", "gamma"), strict=True)
+        )
         console.print(", ".join(found))
     first = values["factors"][0] if values["factors"] else None
     if first is not None and len(first["tied"]) == len(first["arms"]):

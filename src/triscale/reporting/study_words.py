@@ -68,10 +68,10 @@ def _set(surface: Values) -> str:
     count = f"{len(surface['compatible'])} of the {len(surface['grid'])} mixes looked at"
     if _share_of_mixes(surface) >= NEARLY_ALL:
         return f"but these data rule hardly any mix out: {count} may be the best one (95 % confidence)"
-    ranges = [(min(column), max(column)) for column in zip(*surface["compatible"], strict=True)]
-    words = [f"{_range(*bounds)} {each}" for each, bounds in zip(DIMENSIONS, ranges, strict=True)]
-    letters = zip("αβγ", surface["ranges"].values(), strict=True)
-    coefficients = _and([f"{letter} {_bounds(*bounds)}" for letter, bounds in letters])
+    ranges = surface["ranges"]
+    words = [f"{_range(*ranges[each])} {each}" for each in DIMENSIONS]
+    letters = zip("αβγ", ("alpha", "beta", "gamma"), strict=True)
+    coefficients = _and([f"{letter} {_bounds(*ranges[key])}" for letter, key in letters])
     return f"with 95 % confidence the best mix has {_and(words)}, which is {coefficients} ({count})"
 
 

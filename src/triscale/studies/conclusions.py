@@ -86,10 +86,13 @@ class AtFactor:
         return max(alone, key=lambda arm: arm.mean.value, default=None)
 
     def difference(self, first: ArmResult, second: ArmResult) -> Estimate | None:
-        """By how much the first is better on the test images, over seeds."""
+        """By how much the first is better on the test images, over seeds. The best of the single dimensions was picked
+        by these very runs, and what chance gave to them it gave on the test images too: differences to it hold although
+        it was."""
         if self.test is None or first.test is None or second.test is None or first is second:
             return None
-        return paired_seeds(first.test, second.test, self.test.sigma, self.test.df)
+        picked = sum(arm.single is not None for arm in self.arms) if second is self.single() else 1
+        return paired_seeds(first.test, second.test, self.test.sigma, self.test.df, out_of=picked)
 
 
 @dataclass(frozen=True, eq=False)

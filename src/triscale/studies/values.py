@@ -142,9 +142,12 @@ def surface_values(fit: Fit) -> dict[str, Any]:
 
 
 def _ranges(fit: Fit) -> dict[str, list[float]]:
-    """What each coefficient is, at least and at most, over the mixes that may be the best one."""
-    mixes = [Exponents(*point).coefficients(PRODUCT) for point in fit.compatible.tolist()]
-    columns = {key: [getattr(mix, key) for mix in mixes] for key in ("alpha", "beta", "gamma")}
+    """What each share and each coefficient is, at least and at most, over the mixes that may be the best one: those of
+    a grid, and the optimum, which lies between its points."""
+    shares = [*(Exponents(*point) for point in fit.compatible.tolist()), fit.optimum]
+    mixes = [mix.coefficients(PRODUCT) for mix in shares]
+    columns = {key: [getattr(mix, key) for mix in shares] for key in ("depth", "width", "resolution")}
+    columns |= {key: [getattr(mix, key) for mix in mixes] for key in ("alpha", "beta", "gamma")}
     return {key: [min(values), max(values)] for key, values in columns.items()}
 
 
