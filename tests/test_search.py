@@ -163,6 +163,22 @@ def test_an_extended_search_tries_more_and_keeps_what_it_had(searched: Path, tmp
     assert [one["network"] for one in after[:8]] == [one["network"] for one in before]
 
 
+def test_a_space_that_was_used_up_stays_so_until_the_search_is_extended(
+    searched: Path, tmp_path: Path, triscale: Run
+) -> None:
+    place = tmp_path / "search"
+    shutil.copytree(searched, place)
+    settings = json.loads((place / "run.json").read_text())
+    assert settings["used_up"] is False
+    (place / "run.json").write_text(json.dumps(settings | {"used_up": True}))
+    code, _, err = triscale("search", "--resume", "--out", place)
+    assert code == 0
+    assert "--resume with --time or --candidates looks once more" in err
+    assert json.loads((place / "search.json").read_text())["used_up"]
+    assert triscale("search", "--resume", "--candidates", "9", "--out", place)[0] == 0
+    assert not json.loads((place / "search.json").read_text())["used_up"]
+
+
 def test_a_time_that_is_over_already_is_said_to_be(searched: Path, tmp_path: Path, triscale: Run) -> None:
     place = shutil.copytree(searched, tmp_path / "again")
     code, _, err = triscale("search", "--resume", "--time", "1s", "--out", place)

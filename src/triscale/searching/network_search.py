@@ -143,6 +143,7 @@ def resume_search(
     another process works on it, where the images are others, or where what all trials share is named as something else.
     """
     check_count("workers", workers)
+    started = clock.monotonic()  # reading counts
     listener, run = listener or SearchListener(), RunDirectory.open(out)
     settings, source = begun_by("search", run), f"{run.path}/run.json"
     setup = Setup.from_json(settings.get("setup", {}), source)
@@ -158,7 +159,7 @@ def resume_search(
         check_extent(time, candidates)
         # Of the two, one that is not named any more no longer holds: it would end what the other one extends.
         setup = replace(setup, time=time, candidates=candidates)
-        settings |= {"finalists": None}
+        settings |= {"finalists": None, "used_up": False}
     if beside:
         others(beside, out)
         setup = replace(setup, beside=tuple(str(path.resolve()) for path in beside))
@@ -178,7 +179,7 @@ def resume_search(
                 listener.note(
                     f"--time {format_seconds(time)}: {took}, and --time is that of all sittings: none is left"
                 )
-            return _Sitting(run, settings, setup, ledger, pool, listener, clock.monotonic()).go_through()
+            return _Sitting(run, settings, setup, ledger, pool, listener, started).go_through()
 
 
 def _finalists(settings: Mapping[str, Any], source: str) -> tuple[Codes, ...] | None:
@@ -222,9 +223,16 @@ class _Sitting:
         told = [_as_reference(row) for row in self.ledger.ended() if row.parameters.get(FACTOR, 1.0) == 1.0]
         device = torch.device(self.setup.how.device)
         costs = Costs(self.setup.objective, self.setup.reference, device, self.setup.quiet)
-        search = Search(self.setup, find_strategy(self.setup.strategy), costs, self._left, self._choose)
+        search = Search(
+            self.setup,
+            find_strategy(self.setup.strategy),
+            costs,
+            self._left,
+            lambda chosen: self._choose(chosen, used_up=search.used_up),
+        )
         search.calibrated = self.settings.get("calibrated")
         search.restore(told, _finalists(self.settings, f"{self.run.path}/run.json"))
+        search.used_up = search.finalists is not None and bool(self.settings.get("used_up"))
 
         def heard(progress: Progress) -> None:
             self.timer.tick()
@@ -237,7 +245,7 @@ class _Sitting:
         if search.used_up:
             self.listener.note(
                 f"no further network of the space was found within the limits: {len(search.candidates)} were tried; "
-                "--resume looks once more, and another --space or --reference has others"
+                "--resume with --time or --candidates looks once more, and another --space or --reference has others"
             )
         return search
 
@@ -263,8 +271,8 @@ class _Sitting:
             return float("inf")
         return 0.95 * self.setup.time - self.timer.earlier - (clock.monotonic() - self.started)
 
-    def _choose(self, finalists: Sequence[Codes]) -> None:
-        self.settings["finalists"] = [list(codes) for codes in finalists]
+    def _choose(self, finalists: Sequence[Codes], *, used_up: bool) -> None:
+        self.settings |= {"finalists": [list(codes) for codes in finalists], "used_up": used_up}
         self.run.write_settings(self.settings)
 
 

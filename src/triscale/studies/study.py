@@ -1,6 +1,5 @@
 """`study`: how depth, width and resolution pay off for a network on images, measured."""
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
@@ -53,7 +52,7 @@ class Sitting:
     executor: Executor
     listener: StudyListener
     outcomes: dict[str, Outcome] = field(default_factory=dict)
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(kw_only=True)
     timer: Timer = field(init=False)
     wished: Wanted | None = None  # what is asked for from now on, where that has changed
     choice: Choice | None = None

@@ -122,6 +122,7 @@ def resume_study(
     where the images are others, or where what all trials share is named as something else.
     """
     check_count("workers", workers)
+    started = monotonic()  # reading counts
     listener, run = listener or StudyListener(), RunDirectory.open(out)
     settings, source = begun_by("study", run), f"{run.path}/run.json"
     setup = Setup.from_json(settings.get("setup", {}), source)
@@ -145,7 +146,7 @@ def resume_study(
         closing(make_executor(images, workers or setup.workers, setup.how.threads, cluster, most=workers)) as pool,
     ):
         listener.planned(setup, run)
-        sitting = Sitting(run, settings, setup, ledger, pool, listener)
+        sitting = Sitting(run, settings, setup, ledger, pool, listener, started=started)
         with _wishing(sitting, wished, changes):
             return write_study(go_through(sitting, wanted))
 
