@@ -20,6 +20,7 @@ from waiting import until
 from triscale.errors import UserError
 from triscale.fitting import Fitted
 from triscale.models import load, predict
+from triscale.serving import replicas as replicas_module
 from triscale.serving.replicas import Cluster, model_file
 
 # Looked for, not imported: Ray reads what quietens it while it is imported, which Triscale sets before.
@@ -146,3 +147,21 @@ def test_a_cluster_that_cannot_be_used_is_named(
 ) -> None:
     code, _, err = triscale("serve", fitted.run.path, "--ray", "--address", "127.0.0.1:1", "--port", port)
     assert (code, why in err) == (2, True)
+
+
+@pytest.mark.parametrize("there", [("127.0.0.1", 8000), ("0.0.0.0", 9000), (None, 9000)])
+def test_proxies_that_listen_elsewhere_are_never_given_the_application(
+    monkeypatch: pytest.MonkeyPatch, there: tuple[str | None, int]
+) -> None:
+    class Serve:
+        def start(self, **_: object) -> None: ...
+
+        def run(self, *_: object, **__: object) -> None:
+            pytest.fail("the application was handed over")
+
+    monkeypatch.setattr(replicas_module, "_listening", lambda: there)
+    with pytest.raises(
+        UserError, match=r"--host 127\.0\.0\.1 --port 9000: Serve runs on that cluster already"
+    ) as caught:
+        replicas_module._run(Serve(), None, "demo", "127.0.0.1", 9000)
+    assert str(there[1]) in str(caught.value)

@@ -106,6 +106,8 @@ WRONG = {
     "another input": json.dumps({"inputs": [{"name": "x"}]}),
     "another datatype": json.dumps(tensor([1.0] * 4, datatype="INT8")),
     "another shape": json.dumps(tensor([1.0] * 4, [1, 4])),
+    "truths among numbers": json.dumps(tensor([True, 1, 0.5, False])),
+    "nested truths": json.dumps(tensor([[[[1, 1], [0.5, True]]]])),
     "nested in another shape": json.dumps(tensor([[[[1.0]], [[1.0]]], [[[1.0]], [[1.0]]]])),
     "a shape of something else": json.dumps(tensor([1.0] * 4, ["1", 1, 2, 2])),  # type: ignore[list-item]
     "no image": json.dumps(tensor([], [0, 1, 2, 2])),

@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triscale.cli.arguments import seconds_or_none
 from triscale.errors import UserError
 from triscale.units import (
     format_bytes,
@@ -14,6 +13,7 @@ from triscale.units import (
     parse_bytes,
     parse_count,
     parse_seconds,
+    parse_seconds_or_none,
 )
 
 
@@ -90,12 +90,12 @@ def test_quantities_are_shown_with_four_digits() -> None:
     assert [format_epochs(count) for count in (1, 1200)] == ["1 epoch", "1,200 epochs"]
 
 
-@pytest.mark.parametrize("text", ["0", "0s", "0ms", "0.0", " 0 s "])
+@pytest.mark.parametrize("text", ["0", "0s", "0ms", "0.0", ".0", " 0 s ", "0µs", "0 MS", "00h"])
 def test_none_is_none_in_whatever_unit(text: str) -> None:
-    assert seconds_or_none(text, "--wait") == 0.0
+    assert parse_seconds_or_none(text, "--wait") == 0.0
 
 
-@pytest.mark.parametrize("text", ["", "s", "-0", "00x1", "none"])
+@pytest.mark.parametrize("text", ["", "s", ".", "-0", "00x1", "none", "0banana", "0.0.0", "0 0"])
 def test_what_is_no_time_is_not_taken_for_none(text: str) -> None:
     with pytest.raises(UserError, match="--wait"):
-        seconds_or_none(text, "--wait")
+        parse_seconds_or_none(text, "--wait")

@@ -11,6 +11,7 @@ _COUNTS: Mapping[str, float] = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "
 _BYTES: Mapping[str, float] = {"b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _SECONDS: Mapping[str, float] = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
+_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZµ"
 _QUANTITY = re.compile(
     # A comma groups thousands: 1,5M is somebody's decimal comma, and fifteen million would be the wrong guess.
     r"\s*((?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9][0-9_]*)(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?|\.[0-9]+(?:[eE][+-]?[0-9]+)?)"
@@ -57,6 +58,13 @@ def parse_seconds(text: str, what: str = "time") -> float:
         if 0 < found < math.inf:
             return found
     return _parse(text, what, _SECONDS, "10ms, 90s, 5m or 1h30m")
+
+
+def parse_seconds_or_none(text: str, what: str) -> float:
+    """The same, or 0, with a unit or without, where none are wanted."""
+    number, unit = text.strip().rstrip(_LETTERS).strip(), text.strip().lstrip("0.").strip().lower()
+    none = number.strip("0") in ("", ".") and "0" in number and number.count(".") <= 1
+    return 0.0 if none and (not unit or unit in _SECONDS) else parse_seconds(text, what)
 
 
 def format_count(value: float) -> str:

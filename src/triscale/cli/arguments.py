@@ -1,6 +1,5 @@
 """Arguments that several verbs share, and how their texts become values."""
 
-import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -91,8 +90,6 @@ Weights = Annotated[
     typer.Option(help="Weights for a network that has none: a run, a file, published weights.", show_default=False),
 ]
 
-_NONE = re.compile(r"0+(\.0*)?\s*[a-z]*")  # nothing, in whatever unit
-
 
 def model_and_pictures(model: str | None, words: list[str]) -> tuple[str, list[Path]]:
     """The model that is named, by its option or as the first of the words, and the pictures. Raises `UserError`."""
@@ -115,11 +112,6 @@ def check_as_begun(out: Path, said: Collection[str], *, takes: Collection[str], 
     """Raises `UserError` for an option that a run which goes on does not take. said: parameters that were typed."""
     for option in sorted(set(said) - set(takes)):
         raise UserError(f"--{option.replace('_', '-')}: {out} goes on as it was begun; {another}leave it out")
-
-
-def seconds_or_none(text: str, option: str) -> float:
-    """Seconds; 0, with a unit or without, where none are wanted."""
-    return 0.0 if _NONE.fullmatch(text.strip()) else parse_seconds(text, option)
 
 
 def tell_reading(output: Output, model: "LoadedModel") -> None:

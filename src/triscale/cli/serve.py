@@ -10,7 +10,7 @@ import typer
 from triscale.cli import arguments
 from triscale.cli.console import Output
 from triscale.errors import UserError
-from triscale.units import parse_bytes, parse_count, parse_seconds
+from triscale.units import parse_bytes, parse_count, parse_seconds, parse_seconds_or_none
 
 if TYPE_CHECKING:
     from triscale.serving import Limits
@@ -39,7 +39,7 @@ def command(
         typer.Option(help="File with the token that requests must say.", show_default="$TRISCALE_TOKEN, or none"),
     ] = None,
     precision: arguments.Answering = None,
-    threads: Annotated[int | None, typer.Option(help="Of the network.", show_default="all cores")] = None,
+    threads: Annotated[int | None, typer.Option(help="Of the network.", show_default="all cores; with --ray 1")] = None,
     batch: Annotated[int, typer.Option(help="Images computed at once, at most.")] = 8,
     wait: Annotated[str, typer.Option(help="How long a batch waits for images that are being decoded.")] = "2ms",
     queue: Annotated[int, typer.Option(help="Images waiting at most; others are told to come again (503).")] = 128,
@@ -195,7 +195,7 @@ def _limits(batch: int, wait: str, queue: int, deadline: str, body: str, pixels:
     seconds = parse_seconds(deadline, "--deadline")
     return Limits(
         batch=batch,
-        wait=arguments.seconds_or_none(wait, "--wait"),
+        wait=parse_seconds_or_none(wait, "--wait"),
         queue=queue,
         deadline=seconds,
         arrival=seconds,

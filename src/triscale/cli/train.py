@@ -13,7 +13,7 @@ from triscale.cli.console import Output, copies
 from triscale.cli.fit import show_precision
 from triscale.cli.stopping import going_on, stopping_gently
 from triscale.errors import UserError
-from triscale.units import format_seconds
+from triscale.units import format_seconds, parse_seconds_or_none
 
 if TYPE_CHECKING:
     from triscale.fitting import Fitted
@@ -111,7 +111,7 @@ def command(
             device=device,
             on_bad=choice,
             resume=resume,
-            checkpoint_every=arguments.seconds_or_none(checkpoint_every, "--checkpoint-every"),
+            checkpoint_every=parse_seconds_or_none(checkpoint_every, "--checkpoint-every"),
             tensorboard=tensorboard,
             listener=watcher,
         )

@@ -152,11 +152,18 @@ def _values(given: Mapping[str, Any], raw: memoryview, shape: Sequence[int]) -> 
         values = np.asarray(data)
     except (ValueError, OverflowError):
         raise _wrong(f"{INPUT}: its data are lists of uneven lengths") from None
-    if values.dtype.kind not in "iuf":
+    if values.dtype.kind not in "iuf" or _has_truths(data):
         raise _wrong(f"{INPUT}: its data are not all numbers")
     if values.ndim > 1 and list(values.shape) != list(shape):
-        raise _wrong(f"{INPUT}: its data are nested as {list(values.shape)}, and its shape is {list(shape)}")
+        nested = f"its data are nested as {list(values.shape)}, and its shape is {list(shape)}"
+        raise _wrong(f"{INPUT}: {nested}; nest them so, or send one flat list")
     return values.ravel()
+
+
+def _has_truths(data: list[Any]) -> bool:
+    """Whether there are truth values among the numbers, which NumPy takes for 1 and 0."""
+    inner = isinstance(data[0], list) if data else False
+    return any(map(_has_truths, data)) if inner else bool in map(type, data)
 
 
 def _outputs(values: Mapping[str, Any]) -> dict[str, bool]:

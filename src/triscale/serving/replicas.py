@@ -108,9 +108,32 @@ def _free(place: tuple[str, int]) -> tuple[str, int]:
 def _run(serve: Any, app: Any, called: str, host: str, port: int) -> None:  # noqa: ANN401 - Ray is not typed
     try:
         serve.start(http_options={"host": host, "port": port}, logging_config=_LOGS)
+        _check_place(host, port)
         serve.run(app, name=called, route_prefix="/", logging_config=_LOGS)
+    except UserError:
+        raise
     except Exception as error:
         raise TriscaleError(f"{called}: the replicas do not come up ({' '.join(str(error).split())[:200]})") from None
+
+
+def _check_place(host: str, port: int) -> None:
+    """Where Serve runs on the cluster already, Ray keeps its proxies as they are and only logs that they listen
+    elsewhere, perhaps to everybody. Raises `UserError`."""
+    there = _listening()
+    if there != (host, port):
+        runs = f"Serve runs on that cluster already, and listens on {there[0]}, port {there[1]}"
+        raise UserError(
+            f"--host {host} --port {port}: {runs}; name that place, or end Serve there first: serve shutdown"
+        )
+
+
+def _listening() -> tuple[str | None, int]:
+    """Host and port of the proxies, which Ray's public interface does not tell."""
+    from ray.serve.context import _get_global_client
+
+    client = _get_global_client()
+    assert client is not None  # just begun, or joined
+    return client.http_config.host, client.http_config.port
 
 
 def _deployment(

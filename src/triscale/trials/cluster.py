@@ -278,7 +278,7 @@ def _in_a_line(said: object) -> str:
 
 
 def _named(address: str) -> str:
-    return f"--address {address}" if address else "the cluster of this machine"
+    return f"--address {address}" if address not in ("", "local") else "the cluster of this machine"
 
 
 @contextmanager
