@@ -202,7 +202,8 @@ def study(*differences: Interval | None, fitted: Interval | None = TIE, title: s
         if place:
             arms.append(arm("fitted", 0.83, to_compound=fitted, to_single=fitted))
         factors.append({"factor": 2.0 ** (place + 1), "best_single": "width", "best": "width", "detects": 0.01} | {
-            "arms": arms
+            "df": 8,
+            "arms": arms,
         })  # fmt: skip
     grid = [[d / 20, w / 20, (20 - d - w) / 20, 0.8, 0.01] for d in range(21) for w in range(21 - d)]
     surface = {
@@ -221,6 +222,7 @@ def study(*differences: Interval | None, fitted: Interval | None = TIE, title: s
         {
             "finished": True,
             "factor": 2.0,
+            "df": 8,
             "seeds": [0, 1, 2],
             "images": 1000,
             "epochs": 6,
