@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -256,18 +257,20 @@ def test_the_packages_weights_beat_training_from_scratch_on_a_few_photographs(tm
     skimage = pytest.importorskip("skimage")
     source = Path(skimage.__file__).parent / "data"
     rng = np.random.default_rng(0)
-    for label in ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg"):
+    classes = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
+    # Of few test images a training from scratch may name all by luck.
+    for (split, crops), label in product({"train": 8, "test": 25}.items(), classes):
         picture = Image.open(source / label).convert("RGB")
-        (tmp_path / "images" / label[:-4]).mkdir(parents=True)
-        for i in range(12):  # crops of one photograph a class: easy for who knows pictures
+        place = tmp_path / "images" / split / label[:-4]
+        place.mkdir(parents=True)
+        for i in range(crops):  # of one photograph a class: easy for who knows pictures
             side = int(min(picture.size) * rng.uniform(0.5, 0.9))
             left, top = (int(rng.integers(0, length - side)) for length in picture.size)
-            crop = picture.crop((left, top, left + side, top + side)).resize((160, 120))
-            crop.save(tmp_path / "images" / label[:-4] / f"{i}.png")
+            picture.crop((left, top, left + side, top + side)).resize((160, 120)).save(place / f"{i}.png")
     found = triscale.fit(tmp_path / "images", out=tmp_path / "run", weights="efficientnet_lite0", epochs=4)
     assert found.gain is not None
     assert found.test.top().value > 0.9
-    assert found.gain.value > 0
+    assert found.gain.interval()[0] > 0
 
 
 def test_a_run_that_started_from_published_weights_says_so_when_it_is_started_from(

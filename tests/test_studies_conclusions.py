@@ -141,6 +141,9 @@ def test_differences_to_the_best_single_dimension_allow_for_its_having_been_pick
         assert found is not None
         assert found.value == plain.value
         assert (found.high - found.low > plain.high - plain.low) == (second is single)
+        turned = at.difference(second, compound)
+        assert turned is not None
+        assert (turned.low, turned.high) == pytest.approx((-found.high, -found.low))
 
 
 def paired(first: ArmResult, second: ArmResult, test: Comparisons) -> Estimate:

@@ -87,11 +87,12 @@ class AtFactor:
 
     def difference(self, first: ArmResult, second: ArmResult) -> Estimate | None:
         """By how much the first is better on the test images, over seeds. The best of the single dimensions was picked
-        by these very runs, and what chance gave to them it gave on the test images too: differences to it hold although
+        by these very runs, and what chance gave to them it gave on the test images too: its differences hold although
         it was."""
         if self.test is None or first.test is None or second.test is None or first is second:
             return None
-        picked = sum(arm.single is not None for arm in self.arms) if second is self.single() else 1
+        best = self.single()
+        picked = sum(arm.single is not None for arm in self.arms) if best is first or best is second else 1
         return paired_seeds(first.test, second.test, self.test.sigma, self.test.df, out_of=picked)
 
 
