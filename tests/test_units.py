@@ -1,7 +1,7 @@
 import contextlib
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from triscale.errors import UserError
@@ -47,6 +47,7 @@ def test_times_are_seconds() -> None:
 
 
 @given(st.floats(1e-6, 1e6))
+@example(3879.0)  # 1 h 4 min 39 s
 def test_a_time_as_it_is_printed_can_be_typed(seconds: float) -> None:
     assert parse_seconds(format_seconds(seconds)) == pytest.approx(seconds, rel=0.01)
 

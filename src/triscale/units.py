@@ -94,5 +94,5 @@ def format_seconds(value: float) -> str:
     minutes, seconds = divmod(round(value), 60)
     if minutes < 60:
         return f"{minutes} min {seconds} s"
-    hours, minutes = divmod(minutes, 60)
+    hours, minutes = divmod(round(value / 60), 60)
     return f"{hours} h {minutes} min"
