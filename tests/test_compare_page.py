@@ -1,6 +1,8 @@
 """The page of a comparison."""
 
 import hashlib
+import shlex
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,8 @@ from markup import Outline, check_self_contained
 from pictures import digit_folder
 from tables import made_run, predictions
 
+from triscale.data import read
+from triscale.data.spelling import Spelled
 from triscale.evaluating import Comparison, Predictions, compare
 from triscale.evaluating.comparison import compared
 from triscale.reporting.comparison import MOST, find_pictures, write_comparison
@@ -79,6 +83,45 @@ def test_pictures_of_a_manifest_and_of_a_moved_table_are_found(flipped: Comparis
     assert len(find_pictures(tmp_path / "digits" / "list.csv", flipped.flips)) == 60
     assert find_pictures(tmp_path / "nowhere", flipped.flips) == {}
     assert find_pictures(None, flipped.flips) == {}
+
+
+def accented(data: Path) -> Comparison:
+    """Two models on pictures in folders and files that the disk spells with accents apart, one of them in a folder that
+    it spells in the other way too. Tables spell all names as one."""
+    apart = unicodedata.normalize("NFD", "é")
+    for label in (0, 1):
+        pictures = sorted((data / f"digit-{label}").glob("*.png"))
+        for folder, picture in zip((apart, "é", apart), pictures, strict=True):
+            (data / f"digit-{label}" / folder).mkdir(exist_ok=True)
+            picture.rename(data / f"digit-{label}" / folder / f"{apart}{picture.name}")
+    images = read(data, seed=None).train
+    right = np.eye(2, dtype=np.float32)[images.labels] * 0.8 + 0.1
+    one = Predictions(images.names, images.labels, right, ("digit-0", "digit-1"), images.digests)
+    assert all(unicodedata.is_normalized("NFC", name) for name in images.names)
+    return compared(("a", "b"), (one.table, replace(one, probabilities=1 - right).table), data, "stored", (None, None))
+
+
+def test_pictures_whose_names_the_disk_spells_otherwise_are_found(tmp_path: Path) -> None:
+    data = digit_folder(tmp_path / "digits", classes=2, each=3)
+    comparison = accented(data)
+    assert len(find_pictures(data, comparison.flips)) == len(comparison.flips) == 6
+
+
+@pytest.mark.parametrize("name", ["digit-0", "digit-0/none.png", "é/none.png", "digit-0/000.png/é", "\0/é", "é" * 300])
+def test_names_of_no_file_are_found_nowhere(name: str, tmp_path: Path) -> None:
+    data = digit_folder(tmp_path / "digits", classes=1, each=1)
+    assert Spelled(data).find(name) is None
+    assert Spelled(data).find("digit-0/000.png") == data / "digit-0" / "000.png"
+
+
+def test_the_next_command_names_a_picture_as_the_disk_spells_it(tmp_path: Path, triscale) -> None:  # noqa: ANN001
+    data = digit_folder(tmp_path / "digits", classes=2, each=3)
+    runs = [made_run(tmp_path / f"{i}", table, data=data) for i, table in enumerate(accented(data).tables)]
+    code, _, err = triscale("compare", *runs, "--out", tmp_path / "page.html")
+    assert code == 0
+    command = shlex.split(err.split("next: ")[-1])
+    assert command[:2] == ["triscale", "explain"]
+    assert Path(command[3]).is_file()
 
 
 def test_a_table_cannot_bring_other_files_into_the_page(tmp_path: Path) -> None:

@@ -69,10 +69,11 @@ def _following(first: str, second: str, data: Path | None, out: Path | None, fou
         return ["triscale", "compare", Path(first), Path(second), *where, "--out", "comparison.html"]
     folder = found.data
     if folder is not None and Path(first).is_dir() and Path(second).is_dir():
-        root = folder if folder.is_dir() else folder.parent
-        for flip in found.flips:
-            if (root / flip.names[0]).is_file():
-                return ["triscale", "explain", Path(first), root / flip.names[0], "--beside", Path(second)]
+        from triscale.data.spelling import Spelled
+
+        files = Spelled(folder if folder.is_dir() else folder.parent)
+        for picture in filter(None, (files.find(flip.names[0]) for flip in found.flips)):
+            return ["triscale", "explain", Path(first), picture, "--beside", Path(second)]
     return ["triscale", "eval", Path(first)]
 
 

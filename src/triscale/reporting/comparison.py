@@ -11,6 +11,7 @@ from markupsafe import Markup
 from triscale.data import read
 from triscale.data.decoding import BadPictureError, decode, read_bytes
 from triscale.data.idx import is_idx
+from triscale.data.spelling import Spelled
 from triscale.errors import UserError
 from triscale.evaluating import Comparison
 from triscale.evaluating.comparison import ClassDifference, Flip
@@ -64,11 +65,11 @@ def find_pictures(data: Path | None, flips: Iterable[Flip]) -> dict[bytes, str]:
         return {}
     if is_idx(data):
         return _from_idx(data, set(known))
-    root, found = data if data.is_dir() else data.parent, {}
+    files, found = Spelled(data if data.is_dir() else data.parent), {}
     for digest, flip in known.items():
-        for name in dict.fromkeys(flip.names):
+        for place in filter(None, map(files.find, dict.fromkeys(flip.names))):
             try:
-                content = read_bytes(root / name)
+                content = read_bytes(place)
                 if hashlib.sha256(content).digest() == digest:
                     found[digest] = address(decode(content), SIDE)
                     break
