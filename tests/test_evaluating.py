@@ -5,12 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pictures import digit_folder
 from tables import four_columns, made_run, predictions
 
+from triscale.data import read
 from triscale.errors import UserError
-from triscale.evaluating import evaluate, measure, read_table
+from triscale.evaluating import Predictions, evaluate, measure, read_table
 from triscale.fitting import Fitted
 
 SOURCES = str(Path(__file__).parent.parent / "src")
@@ -62,6 +64,46 @@ def test_held_out_images_that_are_gone_are_counted_and_the_others_evaluated(
     found = evaluate(fitted.run.path, tmp_path / "digits")
     assert (found.which, found.missing, found.learned) == ("held out", 1, 0)
     assert found.predictions.top().n == len(fitted.test.names) - 1
+
+
+def with_a_test_split(fitted: Fitted, place: Path) -> tuple[Path, Path]:
+    """A run with the fitted model, whose data brings its own test split, and that data."""
+    data = place / "digits"
+    digit_folder(data / "test", each=4, first=20)
+    digit_folder(data / "train", each=4)
+    images = read(data, seed=None)
+    held, learned = images.test, images.train
+    shares = np.eye(3, dtype=np.float32)[held.labels]
+    table = Predictions(held.names, held.labels, shares, images.classes, held.digests).table
+    run = made_run(place / "run", table, data=data, learned=dict(zip(learned.names, learned.digests, strict=True)))
+    shutil.copy(fitted.run.model, run)
+    return run, data
+
+
+def test_images_of_the_own_test_split_that_are_gone_or_changed_are_counted(fitted: Fitted, tmp_path: Path) -> None:
+    run, data = with_a_test_split(fitted, tmp_path)
+    whole = evaluate(run)
+    assert (whole.which, whole.missing) == ("test", 0)
+    first, second, third, *_ = sorted((data / "test" / "digit-0").iterdir())
+    first.unlink()
+    second.write_bytes(third.read_bytes())
+    assert evaluate(run).missing == 2
+    data.rename(tmp_path / "moved")
+    assert evaluate(run, tmp_path / "moved").missing == 2
+
+
+def test_where_nothing_that_was_held_out_is_left_all_of_it_is_missing(fitted: Fitted, tmp_path: Path) -> None:
+    run, data = with_a_test_split(fitted, tmp_path)
+    shutil.rmtree(data / "test")
+    found = evaluate(run)
+    assert (found.which, found.missing, found.learned) == ("all", 12, 12)
+
+
+def test_nothing_is_missing_of_other_images(fitted: Fitted, tmp_path: Path) -> None:
+    run, _ = with_a_test_split(fitted, tmp_path)
+    digit_folder(tmp_path / "other" / "test", each=4, first=40)
+    found = evaluate(run, tmp_path / "other")
+    assert (found.which, found.missing) == ("test", 0)
 
 
 def test_a_run_that_lost_its_splits_is_not_evaluated_on_what_it_learned(fitted: Fitted, tmp_path: Path) -> None:

@@ -61,6 +61,15 @@ def count_learned(table: Table, kept: Kept) -> int | None:
     return sum(digest.hex() in known for digest in table.digests)
 
 
+def count_missing(table: Table, run: RunDirectory | None, kept: Kept, data: Path) -> int:
+    """How many of the images that the run held out are not among the evaluated ones, or are changed; 0 where these are
+    other images altogether."""
+    held = {content for content in kept.items() if content[1][0] == "test"}
+    digests = (("test", digest.hex()) for digest in table.digests)
+    there = held.intersection(zip(table.names, digests, strict=True))
+    return len(held - there) if there or _made_from(run, data) else 0
+
+
 def choose(data: Data, runs: Sequence[Kept]) -> tuple[Images, str]:
     """The test split; or the images that all of the runs that were made from this data held out; or the val split; or
     everything. With the word for it. May be empty where several runs held out different images."""
@@ -94,5 +103,9 @@ def relabelled(data: Data, images: Images, model: "Model") -> Images:
 
 def check_splits(name: object, run: RunDirectory | None, kept: Kept, data: Path) -> None:
     """Nobody may be evaluated on what it learned because nobody knows any more what that was. Raises `UserError`."""
-    if run and not kept and str(data.resolve()) == run.data_path():
+    if not kept and _made_from(run, data):
         raise UserError(f"{name}: splits.csv is missing, so nobody knows which images were held out; name other images")
+
+
+def _made_from(run: RunDirectory | None, data: Path) -> bool:
+    return run is not None and str(data.resolve()) == run.data_path()

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Literal
 
 from triscale.data import read
 from triscale.errors import UserError
-from triscale.evaluating.choosing import check_splits, choose, count_learned, relabelled, run_of, stored_table
+from triscale.evaluating.choosing import (
+    check_splits,
+    choose,
+    count_learned,
+    count_missing,
+    relabelled,
+    run_of,
+    stored_table,
+)
 from triscale.evaluating.measures import Measures, measure
 from triscale.evaluating.predictions import Predictions, predict_images
 from triscale.evaluating.table import Table, is_table
@@ -84,8 +92,7 @@ def evaluate(
     with running(model.to(place), precision=named) as logits:
         predictions = predict_images(model, relabelled(images, chosen, model), logits=logits)
     seen = count_learned(predictions.table, kept)
-    held_out = sum(split == "test" for split, _ in kept.values())
-    missing = held_out - len(chosen) if which == "held out" else 0
+    missing = count_missing(predictions.table, run, kept, Path(data))
     return Evaluation(predictions.table, images.path, which, missing, seen, len(images.skipped), predictions)
 
 
