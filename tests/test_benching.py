@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -15,13 +16,15 @@ from hypothesis import given
 from tiny import TINY
 
 from triscale.arch import to_json
-from triscale.benching import Bench, bench, launching
+from triscale.benching import Bench, bench, launching, subjects
 from triscale.benching.launching import start, write_files
 from triscale.benching.subjects import find_subject, lively
+from triscale.engines import table
 from triscale.engines.native import available
 from triscale.engines.table import find_engine
 from triscale.errors import TriscaleError, UserError
 from triscale.exporting import export
+from triscale.exporting.formats import FORMATS
 from triscale.fitting import Fitted
 from triscale.nn import build
 from triscale.stats import Spread
@@ -135,9 +138,38 @@ def test_an_exported_file_is_timed_by_the_engines_that_read_it(fitted: Fitted, t
     assert found.macs > 0
 
 
-def test_engines_that_are_not_here_are_named_with_the_reason(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from triscale.engines import table
+@pytest.mark.parametrize("to", ["onnx", "openvino"])
+def test_a_file_in_int8_is_called_so_and_held_against_no_limit_of_another_precision(
+    fitted: Fitted, tmp_path: Path, to: str
+) -> None:
+    file = export(fitted.run.path, to, out=tmp_path / f"a{FORMATS[to].suffix}", int8=True, most_lost=0.2).path
+    found = bench(str(file), batches=(1,), threads=(1,), rounds=1)
+    names = [*found.cases[0].engines, *found.starts, *found.missing]
+    assert {"ONNX Runtime int8", "OpenVINO int8"} & set(found.starts)
+    assert not [name for name in names if "int8" not in name]
+    assert all(one.of_limit is None for one in found.cases[0].engines.values())
 
+
+def test_without_a_compiler_torch_compile_is_named_with_the_reason(
+    network: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    ways, missing = find_subject(str(network)).ways(peers=True)
+    assert "no C++ compiler" in missing["torch.compile fp32"]
+    assert all(way.engine.name != "compiled" for way in ways)
+
+
+def test_nothing_is_compared_with_ours_where_ours_is_not(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without = replace(table.ENGINES["native"], refuses=lambda precision: "not on this processor")
+    monkeypatch.setattr(subjects, "ENGINES", {**table.ENGINES, "native": without})
+    found = bench(str(network), batches=(1,), threads=(1,), rounds=1, peers=True, slow=False)
+    assert "Triscale's engine fp32" in found.missing
+    assert len(found.cases[0].engines) > 2, "peers of one precision, of which none is ours"
+    assert [one.compared for one in found.cases[0].engines.values()] == [None] * len(found.cases[0].engines)
+
+
+def test_engines_that_are_not_here_are_named_with_the_reason(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table, "find_spec", lambda name: None if name == "openvino" else True)
     ways, missing = find_subject(str(network)).ways(peers=True)
     assert "OpenVINO fp32" in missing

@@ -172,3 +172,13 @@ def test_an_exported_file_is_served_as_the_run_that_it_came_from_but_without_map
     assert [one["name"] for one in found["classes"]] == [one["name"] for one in expected["classes"]]
     shares = [one["probability"] for one in expected["classes"]]
     assert [one["probability"] for one in found["classes"]] == pytest.approx(shares, abs=1e-4)
+
+
+@pytest.mark.parametrize(("more", "precision"), [({}, "fp32"), ({"int8": True, "most_lost": 0.2}, "int8")])
+def test_an_exported_file_says_in_which_numbers_it_answers(
+    fitted: Fitted, tmp_path: Path, more: dict[str, bool | float], precision: str
+) -> None:
+    pytest.importorskip("onnxruntime")
+    file = export(fitted.run.path, out=tmp_path / "mine.onnx", **more).path  # type: ignore[arg-type]
+    with opened(file) as served:
+        assert served.precision == precision

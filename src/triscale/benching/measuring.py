@@ -31,9 +31,9 @@ class Timed:
     """An engine on one case.
 
     milliseconds: per image. of_limit: the time that the network's MACs would take at the speed that `measure_limit`
-    finds, over the time it took; None without our engine. differs: the largest difference of a logit from the first
-    engine's, relative to the largest logit. compared: its time over our engine's in the same precision, round by round;
-    None for that engine itself.
+    finds, over the time it took; None without our engine, and in int8, of which no limit is measured. differs: the
+    largest difference of a logit from the first engine's, relative to the largest logit. compared: its time over our
+    engine's in the same precision, round by round; None for that engine itself, and where ours is not.
     """
 
     milliseconds: Spread
@@ -121,7 +121,7 @@ def _case(subject: Subject, ways: tuple[Way, ...], batch: int, threads: int, rou
     macs, limits = cost(architecture).macs * batch, _limits(threads)
     engines = {}
     for way in ways:
-        spread, limit = Spread.of(taken[way.name]), limits.get(way.precision)
+        spread, limit = Spread.of(taken[way.name]), None if way.int8 else limits.get(way.precision)
         ours = f"{ENGINES['native'].title} {way.precision}"
         engines[way.name] = Timed(
             milliseconds=spread.times(1e3 / batch),

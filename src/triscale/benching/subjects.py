@@ -25,26 +25,30 @@ READS = {"onnx": ("onnxruntime", "openvino"), "openvino": ("openvino",)}  # form
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """An engine in a precision."""
+    """An engine in a precision; int8: on a file in int8, where the precision is that of what int8 leaves."""
 
     engine: Kind
     precision: Precision
+    int8: bool = False
 
     @property
     def name(self) -> str:
         """As tables call it."""
-        return f"{self.engine.title} {self.precision}"
+        rest = "" if self.precision == "fp32" else f" and {self.precision}"
+        return f"{self.engine.title} " + (f"int8{rest}" if self.int8 else self.precision)
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """name: as it was given. network: None for a file, which `file` then is, of the format `format`."""
+    """name: as it was given. network: None for a file, which `file` then is, of the format `format`. int8: whether
+    that file is in int8."""
 
     name: str
     architecture: Architecture
     network: Network | None
     file: Path | None = None
     format: str = ""
+    int8: bool = False
 
     def ways(self, *, peers: bool, slow: bool = True) -> tuple[tuple[Way, ...], dict[str, str]]:
         """How it can be run here, ours and PyTorch's first; and of the others why not, or why nobody would. peers: all
@@ -52,11 +56,12 @@ class Subject:
         found, missing = [], {}
         for kind in (one for one in self._kinds(peers=peers) if slow or not one.slow):
             for precision in kind.precisions:
+                way = Way(kind, precision, self.int8)
                 why = kind.missing(precision) or kind.wastes(precision)
                 if why is None:
-                    found.append(Way(kind, precision))
+                    found.append(way)
                 else:
-                    missing[f"{kind.title} {precision}"] = why
+                    missing[way.name] = why
         if not found:
             raise UserError(f"{self.name}: no engine here can run it: {'; '.join(missing.values())}")
         return tuple(found), missing
@@ -99,7 +104,7 @@ def find_subject(name: str) -> Subject:
     """
     if is_exported(name):
         file = opened(name, threads=1)
-        return Subject(name, file.architecture, None, file.path, file.format.name)
+        return Subject(name, file.architecture, None, file.path, file.format.name, file.int8)
     model = load(name).cpu()
     return Subject(name, model.architecture, model if model.trained else lively(model))
 

@@ -25,7 +25,8 @@ class _Telling(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class File:
-    """An exported network, ready to run. format: its kind. run: images (n, channels, h, w) → logits (n, classes)."""
+    """An exported network, ready to run. format: its kind. run: images (n, channels, h, w) → logits (n, classes).
+    int8: whether it is in int8, as far as that goes; in fp32 otherwise."""
 
     path: Path
     format: Format
@@ -33,6 +34,7 @@ class File:
     classes: tuple[str, ...]
     preprocess: Preprocess
     run: Runner
+    int8: bool
 
 
 def is_exported(name: str | Path) -> bool:
@@ -59,7 +61,7 @@ def opened(path: str | Path, *, threads: int) -> File:
     metadata = _metadata(run)  # type: ignore[arg-type]
     said = Said.read(metadata, str(place))
     _warn_of_overflow(place, kind, metadata)
-    return File(place, kind, said.architecture, said.classes, said.preprocess, run)
+    return File(place, kind, said.architecture, said.classes, said.preprocess, run, LARGEST_WEIGHT in metadata)
 
 
 def _warn_of_overflow(place: Path, kind: Format, metadata: Mapping[str, str]) -> None:

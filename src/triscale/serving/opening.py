@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,8 +23,8 @@ from triscale.precision import Precision
 @dataclass(frozen=True, slots=True, eq=False)
 class Served:
     """name: in addresses. logits: from images (n, channels, h, w) to (n, classes), callable from any thread. precision:
-    in which they are computed.
-    network: what activation maps are computed with; None where there can be none. platform: what computes."""
+    in which they are computed, int8 being for exported files alone. network: what activation
+    maps are computed with; None where there can be none. platform: what computes."""
 
     name: str
     classes: tuple[str, ...]
@@ -31,7 +32,7 @@ class Served:
     logits: Logits
     network: Network | None = None
     platform: str = "triscale"
-    precision: Precision = "fp32"
+    precision: Precision | Literal["int8"] = "fp32"
 
     @property
     def sees_pictures(self) -> bool:
@@ -76,7 +77,8 @@ def _exported(name: str | Path, weights: str | Path | None, called: str) -> Serv
     def logits(x: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(run(np.ascontiguousarray(x.numpy(), np.float32)))
 
-    return Served(called, file.classes, file.preprocess, logits, platform=file.format.name)
+    precision: Literal["int8", "fp32"] = "int8" if file.int8 else "fp32"
+    return Served(called, file.classes, file.preprocess, logits, platform=file.format.name, precision=precision)
 
 
 def name_in_addresses(name: str | Path, called: str | None) -> str:
