@@ -26,7 +26,26 @@ def test_the_hubs_config_decides_how_pictures_are_seen(tmp_path: Path) -> None:
     found = import_weights(place, "timm")
     assert found.preprocess == Preprocess((192, 256), 3, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), 0.9, "bilinear", squash=True)
     assert found.architecture.resolution == (192, 256)
-    assert "preprocessing as it states" in found.because
+    assert found.because.endswith("; preprocessing as it states")
+
+
+@pytest.mark.parametrize(("stated", "said"), [
+    ({"interpolation": "lanczos"}, "interpolation 'lanczos'"),
+    ({"interpolation": ["a\nb"] * 99}, "interpolation ['a"),
+    ({"crop_mode": "border"}, "crop_mode 'border'"),
+    ({"interpolation": "random", "crop_mode": "border"}, "interpolation 'random' and crop_mode 'border'"),
+])  # fmt: skip
+def test_what_the_hubs_config_states_and_nothing_here_does_is_said(
+    stated: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    place = write(tmp_path / "model.safetensors", arrays("timm", "efficientnet_b0"))
+    values = {"architecture": "efficientnet_b0", "pretrained_cfg": CONFIG | stated}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    found = import_weights(place, "timm")
+    assert (found.preprocess.mean, found.preprocess.crop) == ((0.5, 0.4, 0.3), 0.9), "the rest is as it states"
+    assert f"preprocessing as it states, but for {said}" in found.because
+    assert "\n" not in found.because
+    assert len(found.because) < 250
 
 
 @pytest.mark.parametrize("broken", [

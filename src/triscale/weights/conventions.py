@@ -99,7 +99,9 @@ def _configured(options: Sequence[Convention], config: HubConfig) -> Convention:
     stated = config.look(chosen.preprocess)
     if stated is None:
         return chosen
-    return replace(chosen, preprocess=stated, because=f"{says}; preprocessing as it states")
+    undone = " and ".join(config.undone())
+    but = f", but for {undone}, which nothing here does" if undone else ""
+    return replace(chosen, preprocess=stated, because=f"{says}; preprocessing as it states{but}")
 
 
 def _differences(options: Sequence[Convention], name: str) -> str:

@@ -10,6 +10,8 @@ from triscale.data import Preprocess
 from triscale.errors import UserError
 
 MAX_CONFIG = 1_000_000
+DONE: Mapping[str, tuple[str, ...]] = {"interpolation": ("bilinear", "bicubic"), "crop_mode": ("center", "squash")}
+LONGEST = 40  # letters of a value in a line
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,8 @@ class HubConfig:
         return f"{self.model}.{self.tag}" if self.tag else self.model
 
     def look(self, usual: Preprocess) -> Preprocess | None:
-        """The preprocessing that it states; None where it states none, or one that cannot be."""
+        """The preprocessing that it states, with the usual in place of what is `undone`; None where it states none, or
+        one that cannot be."""
         mean, std, size = (_numbers(self.values.get(key)) for key in ("mean", "std", "input_size"))
         if not mean or not std or len(size) != 3:
             return None
@@ -39,11 +42,20 @@ class HubConfig:
                 mean=mean,
                 std=std,
                 crop=float(self.values.get("crop_pct", usual.crop)),
-                interpolation=interpolation if interpolation in ("bilinear", "bicubic") else usual.interpolation,
+                interpolation=interpolation if interpolation in DONE["interpolation"] else usual.interpolation,
                 squash=self.values.get("crop_mode") == "squash",
             )
         except (UserError, TypeError, ValueError, OverflowError):  # the last for what is infinite
             return None
+
+    def undone(self) -> tuple[str, ...]:
+        """What it states of looking at pictures that nothing here does, each as its key and value."""
+        stated = {key: self.values.get(key) for key in DONE}
+        return tuple(
+            f"{key} {value!r:.{LONGEST}}"
+            for key, value in stated.items()
+            if value is not None and value not in DONE[key]
+        )
 
 
 def read_hub_config(path: Path) -> HubConfig | None:
