@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from heapq import heappop, heappush
 from pathlib import Path
 
 from small_trials import MADE
@@ -104,3 +105,22 @@ class Formula(Fake):
         took = self.seconds * trial.recipe.epochs
         made = replace(MADE, selection=self.accuracy(trial), macs=cost(trial.architecture).macs, seconds=took)
         return self.failing(trial) or made
+
+
+class Clocked(Fake):
+    """A trial takes as many seconds as `takes` says, and reaches what the formula does. now: the seconds that have
+    passed."""
+
+    def __init__(self, slots: int, takes: Callable[[Trial], float]) -> None:
+        super().__init__(slots)
+        self.takes, self.now = takes, 0.0
+        self._ends: list[tuple[float, int, Trial]] = []
+
+    def submit(self, ticket: int, trial: Trial, place: Path) -> None:
+        super().submit(ticket, trial, place)
+        heappush(self._ends, (self.now + self.takes(trial), ticket, trial))
+
+    def wait(self, seconds: float) -> list[Done]:
+        self.now, ticket, trial = heappop(self._ends)
+        self.running.remove((ticket, trial))
+        return [Done(ticket, replace(MADE, selection=accuracy(trial), seconds=self.takes(trial)))]

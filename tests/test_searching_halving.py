@@ -9,8 +9,10 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
-from executors import Formula, accuracy
+import torch
+from executors import Clocked, Formula, accuracy
 from searches import REFERENCE, SETUP, Chosen, StopError, sit
+from small_trials import unheard
 
 from triscale.arch import Architecture
 from triscale.costing import cost
@@ -20,10 +22,10 @@ from triscale.searching.costs import Costs
 from triscale.searching.halving import ETA, FEWEST, FINAL, FINALISTS, LOOKS, Search
 from triscale.searching.objectives import Objective
 from triscale.searching.setup import Setup
-from triscale.searching.strategies import STRATEGIES
+from triscale.searching.strategies import STRATEGIES, find_strategy
 from triscale.searching.values import curve, learned, search_values
 from triscale.searching.writing import name_winner
-from triscale.trials import Cause, Failure, Ledger, Trial
+from triscale.trials import Cause, Failure, Ledger, Trial, run_asked
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +141,20 @@ def test_the_asked_time_holds_with_the_final_runs(tmp_path: Path) -> None:
     assert 300 < took <= 400
     assert search.finalists is not None
     assert all((9, seed) in one.outcomes for one in search.finalists for seed in FINAL)
+
+
+def test_the_asked_time_holds_where_final_runs_are_more_than_the_slots(tmp_path: Path) -> None:
+    """Eighteen of them in sixteen slots take as long as two, not as nine eighths of one."""
+    hour, full = 3600.0, 1150.0
+    setup = replace(SETUP, time=hour, workers=16, strategy="random", pace=full / (9 * 30 * cost(REFERENCE).macs))
+    pool = Clocked(16, lambda trial: setup.seconds(trial.architecture, trial.recipe.epochs))
+    with closing(Ledger(tmp_path / "ledger.db", "search")) as ledger:
+        costs = Costs(setup.objective, setup.reference, torch.device("cpu"))
+        search = Search(setup, find_strategy("random"), costs, lambda: 0.95 * hour - pool.now, Chosen())
+        run_asked(ledger, pool, search, unheard)
+    assert search.finalists
+    assert all((9, seed) in one.outcomes for one in (*search.finalists, search.reference) for seed in FINAL)
+    assert pool.now <= hour
 
 
 def test_a_time_that_is_far_too_short_still_tries_the_fewest(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """Before the first trial: the space of what was asked, and what the least and the most of its networks take."""
 
 import json
-from dataclasses import replace
+import math
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from random import Random
 
+import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,8 +18,10 @@ from triscale.costing import cost
 from triscale.data import Data
 from triscale.errors import UserError
 from triscale.searching import Asked, NetworkSpace, StageChoices, around, mnasnet
-from triscale.searching.preparing import _space, extremes
+from triscale.searching.halving import FEWEST, FINALISTS, SEEDS
+from triscale.searching.preparing import Amount, _amount, _passes, _space, extremes
 from triscale.searching.references import mini
+from triscale.training import Recipe
 
 CPU = torch.device("cpu")
 
@@ -125,3 +129,46 @@ def test_a_reference_that_no_scale_brings_nearer_to_the_limits_is_taken_as_it_is
     assert cost(_space(data, Asked(limits, reference=path, candidates=8), CPU).reference) == total
     with pytest.raises(UserError, match="no network that small"):
         _space(data, Asked({term: limit / 2 for term, limit in limits.items()}, reference=path, candidates=8), CPU)
+
+
+@dataclass(frozen=True)
+class Many:
+    """Images of which nothing but their number counts."""
+
+    train: range
+
+
+def amount(passes: float, images: int, workers: int) -> Amount:
+    asked, recipe = Asked({"macs": 1e6}, time=3600.0), Recipe(epochs=9, batch=128)
+    return _amount(passes, Many(range(images)), asked, recipe, 3_000.0, workers)  # type: ignore[arg-type]
+
+
+PASSES, IMAGES, WORKERS = st.floats(1e4, 1e8), st.integers(200, 100_000), st.integers(1, 128)
+
+
+@given(PASSES, IMAGES, WORKERS)
+@settings(max_examples=60, deadline=None)
+def test_one_candidate_and_the_final_runs_fit_the_time_however_many_workers_there_are(
+    passes: float, images: int, workers: int
+) -> None:
+    found = amount(passes, images, workers)
+    if found.candidates >= FEWEST:
+        trials = [found.images * epochs + 3_000.0 for epochs in found.rungs]
+        one_after_the_other = math.ceil((FINALISTS + 1) * SEEDS / workers)
+        assert sum(trials) + one_after_the_other * trials[-1] <= passes
+
+
+@given(PASSES, IMAGES, WORKERS, WORKERS)
+@settings(max_examples=60, deadline=None)
+def test_more_workers_never_train_less(passes: float, images: int, workers: int, more: int) -> None:
+    few, many = amount(passes, images, workers), amount(passes, images, workers + more)
+    assert many.images * many.rungs[-1] >= few.images * few.rungs[-1]
+
+
+@given(IMAGES, WORKERS)
+@settings(max_examples=60, deadline=None)
+def test_the_time_that_the_least_search_is_said_to_take_suffices(images: int, workers: int) -> None:
+    found = amount(1.0, images, workers)
+    assert found.candidates < FEWEST
+    needed = _passes(FEWEST, found.images, found.rungs, 3_000.0, workers)
+    assert amount(needed, images, workers).candidates >= FEWEST

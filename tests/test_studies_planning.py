@@ -1,17 +1,23 @@
 """Power before promises: what fits the time, what it shows, and what is refused."""
 
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
+from executors import Clocked
 from hypothesis import given, settings
+from small_trials import a_trial, entry, unheard
 
-from triscale.errors import UserError
+from triscale.errors import TooShortError, UserError
 from triscale.studies.designs import DESIGNS, FIVE, TEN
 from triscale.studies.planning import (
     BEST,
     Effort,
     Fidelity,
+    Rung,
     check_least,
     choose,
     fidelity_for,
@@ -20,9 +26,32 @@ from triscale.studies.planning import (
     lines,
     reaching,
 )
+from triscale.trials import Ledger, run_trials
 from triscale.trials.pace import usable
 
 EFFORT = Effort(1e-3, (2e-3,) * 10, (4e-3,) * 3, 1.25, 1_000.0)
+
+
+SLOTS = (1, 2, 8, 32, 64, 96)
+
+
+def stages(rung: Rung, effort: Effort, again: Sequence[float]) -> list[list[float]]:
+    """What each trial of a study takes to train an image, a stage after the other. again: of the arms that turn out to
+    be the best."""
+    extra = (rung.seeds - 3) * [effort.baseline]
+    arms = [pace for pace in effort.arms[: len(rung.design.arms)] for _ in range(rung.seeds)]
+    return [3 * [effort.baseline], arms, extra, [pace for pace in again for _ in range(rung.seeds)] * rung.twice]
+
+
+def carried_out(jobs: Sequence[float], slots: int) -> float:
+    """The oracle: seconds by the clock, the longest first, each as soon as another one has ended."""
+    waiting, running, now = sorted(jobs), list[float](), 0.0
+    while waiting or running:
+        while waiting and len(running) < slots:
+            running.append(now + waiting.pop())
+        now = min(running)
+        running.remove(now)
+    return now
 
 
 def plan(seconds: float, images: int = 50_000, slots: int = 2) -> tuple[int, list[float], Fidelity]:
@@ -44,12 +73,12 @@ def test_work_is_told_of_arms_that_were_not_timed() -> None:
     """Those of a design that has grown since, and those at the squared factor where nobody wanted any."""
     fidelity = Fidelity(10_000, 6)
     for rung in ladder(None):
-        timed = rung.work(replace(EFFORT, again=(4e-3,)), fidelity)
-        assert rung.work(replace(EFFORT, arms=(2e-3,) * 5, again=()), fidelity) == pytest.approx(timed)
+        timed = rung.wall(replace(EFFORT, again=(4e-3,)), fidelity, 1)
+        assert rung.wall(replace(EFFORT, arms=(2e-3,) * 5, again=()), fidelity, 1) == pytest.approx(timed)
 
 
 def test_every_rung_is_more_work_than_the_one_before() -> None:
-    taken = [rung.work(EFFORT, Fidelity(10_000, 6)) for rung in ladder(None)]
+    taken = [rung.wall(EFFORT, Fidelity(10_000, 6), 1) for rung in ladder(None)]
     assert taken == sorted(taken)
 
 
@@ -64,6 +93,57 @@ def test_what_is_chosen_fits_the_time(seconds: float, slots: int, images: int) -
     assert all(more > usable(seconds) for more in taken[chosen + 1 :])
     assert fidelity.images <= images
     assert fidelity.passes >= least(images, 128).passes
+
+
+PACES = st.floats(1e-4, 1e-2)
+
+
+@given(
+    st.sampled_from(ladder(None)),
+    st.builds(Effort, PACES, st.tuples(*[PACES] * 10), st.tuples(*[PACES] * 3), st.floats(1, 2), st.floats(0, 1e4)),
+    st.tuples(*[st.floats(0, 1)] * BEST),
+    st.integers(1, 128),
+)
+def test_a_study_takes_no_longer_than_its_plan_says_for_no_trial_is_cut(
+    rung: Rung, effort: Effort, shares: tuple[float, ...], slots: int
+) -> None:
+    fidelity = Fidelity(10_000, 6)
+    again = [share * max(effort.again) for share in shares]  # none is slower than the slowest that was timed
+    jobs = [[effort.trial(pace, fidelity) for pace in stage] for stage in stages(rung, effort, again)]
+    planned = rung.wall(effort, fidelity, slots)
+    assert planned >= sum(carried_out(stage, slots) for stage in jobs) * (1 - 1e-9)
+    assert planned >= rung.wall(effort, fidelity, 1) / slots * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("slots", [2, 32])
+def test_the_driver_carries_stages_out_in_the_time_that_is_planned(slots: int, tmp_path: Path) -> None:
+    effort, fidelity = Effort(1e-3, tuple(2e-3 + 1e-4 * arm for arm in range(10)), (4e-3,), 1.25, 0.0), Fidelity(100, 1)
+    rung, took = ladder(None)[1], 0.0
+    for place, stage in enumerate(stages(rung, effort, ())):
+        seconds = {replace(a_trial(), seed=seed): effort.trial(pace, fidelity) for seed, pace in enumerate(stage)}
+        pool, expected = Clocked(slots, seconds.__getitem__), {one.key: each for one, each in seconds.items()}
+        with closing(Ledger(tmp_path / f"{place}.db", "study")) as ledger:
+            run_trials(ledger, pool, [entry(trial) for trial in seconds], expected, unheard)
+        took += pool.now
+    assert rung.wall(effort, fidelity, slots) == pytest.approx(took)
+
+
+@pytest.mark.parametrize("slots", SLOTS)
+@pytest.mark.parametrize("images", [12_000, 50_000])
+def test_the_asked_time_holds_on_machines_of_many_slots(images: int, slots: int) -> None:
+    chosen, _, fidelity = plan(9_000, images, slots)
+    jobs = stages(ladder(None)[chosen], EFFORT, BEST * EFFORT.again[:1])
+    assert sum(carried_out([EFFORT.trial(pace, fidelity) for pace in stage], slots) for stage in jobs) <= 9_000
+
+
+@pytest.mark.parametrize("slots", SLOTS)
+def test_the_time_that_a_refusal_names_suffices(slots: int) -> None:
+    with pytest.raises(TooShortError) as error:
+        plan(60, slots=slots)
+    needed = error.value.least * 1.001
+    chosen, _, fidelity = plan(needed, slots=slots)
+    jobs = stages(ladder(None)[chosen], EFFORT, BEST * EFFORT.again[:1])
+    assert sum(carried_out([EFFORT.trial(pace, fidelity) for pace in stage], slots) for stage in jobs) <= needed
 
 
 @given(st.floats(4_000, 100_000), st.floats(1, 5))
@@ -81,7 +161,7 @@ def test_too_little_time_is_refused_with_what_it_would_take_and_that_is_enough()
     assert "takes about" in needed
     rungs = ladder(None)
     fewest = least(50_000, 128)
-    takes = rungs[0].work(EFFORT, fewest) / 2 / (usable(1.0))
+    takes = rungs[0].wall(EFFORT, fewest, 2) / (usable(1.0))
     assert plan(takes * 1.001)[0] == 0
 
 
@@ -101,7 +181,7 @@ def test_the_full_design_trains_all_arms_then_the_best_again() -> None:
     assert full.trials == (10 + BEST + 1) * 3
     effort, fidelity = replace(EFFORT, judging=0.0), Fidelity(1_000, 1)
     expected = 1.25 * 1_000 * 3 * (1e-3 + 10 * 2e-3 + BEST * 4e-3)
-    assert full.work(effort, fidelity) == pytest.approx(expected)
+    assert full.wall(effort, fidelity, 1) == pytest.approx(expected)
 
 
 def test_more_seeds_show_smaller_differences() -> None:

@@ -21,6 +21,7 @@ from triscale.searching.setup import REFERENCE, Setup
 from triscale.searching.space import Codes
 from triscale.searching.strategies import Known, Scored, Strategy, fresh
 from triscale.trials import Cause, Ended, Entry, Failure, Outcome
+from triscale.trials.pace import makespan
 
 ETA = 3  # one of so many goes on to the next rung
 FINALISTS, SEEDS = 5, 3
@@ -283,7 +284,7 @@ class Search:
             return True
         ahead = [one for one in self._final_runs(self._leading()) if one[1] not in one[0].outcomes]
         pace = self._pace
-        final = sum(self.setup.seconds(one.network, run[0]) for one, run in ahead) / self.setup.workers
+        final = makespan((self.setup.seconds(one.network, run[0]) for one, run in ahead), self.setup.workers)
         full = self.setup.seconds(self.reference.network, self.setup.top)
         return left > pace * SPREAD * (final + full)
 

@@ -30,7 +30,7 @@ from triscale.training.budgets import check_memory, measured_budget
 from triscale.training.recipe import Recipe
 from triscale.training.schedule import FEWEST_STEPS
 from triscale.trials import Executor
-from triscale.trials.pace import JUDGING, PART, TRIAL_OVERHEAD, fastest_way, usable
+from triscale.trials.pace import JUDGING, PART, TRIAL_OVERHEAD, fastest_way, makespan, usable
 from triscale.units import format_seconds
 
 EPOCHS = 9  # of a full training: rungs of 1, 3 and 9
@@ -68,15 +68,15 @@ def prepare_search(
     way = fastest_way(pool, reference, recipe.batch, device, asked.workers)
     keep(way.workers)
     judged = JUDGING * len(images.val)
-    pace = way.pace * way.workers * TRIAL_OVERHEAD / cost(reference).macs
+    image = way.pace * way.workers * TRIAL_OVERHEAD  # seconds that one worker takes for one of the reference
     gone, first = monotonic() - started, 0.0
     if asked.calibrate:
-        first = _calibration(images, asked, recipe, judged) * pace * cost(reference).macs / way.workers
+        first = _calibration(images, asked, recipe, judged, way.workers) * image
     left = None if asked.time is None else max(1.0, usable(max(1.0, asked.time - gone)) - first)
-    passes = math.inf if left is None else left * way.workers / (pace * cost(reference).macs)
-    amount = _amount(passes, images, asked, recipe, judged)
+    passes = math.inf if left is None else left / image
+    amount = _amount(passes, images, asked, recipe, judged, way.workers)
     if asked.time is not None and amount.candidates < FEWEST:
-        least = _passes(FEWEST, amount.images, amount.rungs, judged) * pace * cost(reference).macs / way.workers
+        least = _passes(FEWEST, amount.images, amount.rungs, judged, way.workers) * image
         needed = (least + first) / usable(1.0) + gone
         raise TooShortError(
             f"--time {format_seconds(asked.time)}: the least search, {FEWEST} candidates of {amount.images:,} images × "
@@ -95,7 +95,7 @@ def prepare_search(
         workers=way.workers,
         seed=asked.seed,
         data=images.fingerprint,
-        pace=pace,
+        pace=image / cost(reference).macs,
         judged=judged,
         selection=len(images.val),
         time=asked.time,
@@ -196,9 +196,10 @@ def _extreme(space: NetworkSpace, at: int, pick: Callable[..., tuple[int, Codes]
     return pick(starmap(settled, product(kinds, channels)))[1]
 
 
-def _amount(passes: float, images: Data, asked: Asked, recipe: Recipe, judged: float) -> Amount:
+def _amount(passes: float, images: Data, asked: Asked, recipe: Recipe, judged: float, workers: int) -> Amount:
     """How much a trial trains: as asked; else nine epochs of so many images that a hundred candidates take the time,
-    then more epochs of all images. Never less than 300 steps; without a time, 8,000 images where there are more."""
+    then more epochs of all images. Never less than 300 steps; without a time, 8,000 images where there are more.
+    passes: images that each of the workers trains on in the time."""
     most = len(images.train) if asked.images is None else min(asked.images, len(images.train))
     epochs = asked.epochs or _enough(min(most, PART), recipe.batch)
     rungs = rungs_of(epochs)
@@ -207,25 +208,26 @@ def _amount(passes: float, images: Data, asked: Asked, recipe: Recipe, judged: f
     wanted, part = min(MANY, asked.candidates or MANY), most
     if asked.images is None:
         least = min(most, recipe.batch * math.ceil(FEWEST_STEPS / epochs))
-        one = _passes(wanted, 1, rungs, 0.0)
-        grown = int((passes - _passes(wanted, 0, rungs, judged)) / one) // 100 * 100
+        one = _passes(wanted, 1, rungs, 0.0, workers)
+        grown = int((passes - _passes(wanted, 0, rungs, judged, workers)) / one) // 100 * 100
         part = min(most, max(least, grown))
     while asked.epochs is None and part == most and epochs + EPOCHS <= MOST_EPOCHS:
-        if _passes(wanted, part, rungs_of(epochs + EPOCHS), judged) > passes:
+        if _passes(wanted, part, rungs_of(epochs + EPOCHS), judged, workers) > passes:
             break
         epochs += EPOCHS
         rungs = rungs_of(epochs)
     tried = 0
-    while tried < (asked.candidates or 100_000) and _passes(tried + 1, part, rungs, judged) <= passes:
+    while tried < (asked.candidates or 100_000) and _passes(tried + 1, part, rungs, judged, workers) <= passes:
         tried += 1
     return Amount(part, rungs, tried)
 
 
-def _calibration(images: Data, asked: Asked, recipe: Recipe, judged: float) -> float:
-    """Images that the calibration trains on at least, in those of the reference."""
+def _calibration(images: Data, asked: Asked, recipe: Recipe, judged: float, workers: int) -> float:
+    """Images that a worker trains on at least until the calibration is over, in those of the reference."""
     part = min(len(images.train), asked.images or PART)
     epochs = asked.epochs or _enough(part, recipe.batch)
-    return sum(FACTORS) * CALIBRATION_SEEDS * (part * epochs + judged)
+    longest_first = sorted(CALIBRATION_SEEDS * FACTORS, reverse=True)
+    return makespan(longest_first, workers) * (part * epochs + judged)
 
 
 def _enough(images: int, batch: int) -> int:
@@ -239,11 +241,14 @@ def rungs_of(epochs: int) -> tuple[int, ...]:
     return tuple(sorted({max(1, epochs // ETA**2), max(1, epochs // ETA), epochs}))
 
 
-def _passes(candidates: int, images: int, rungs: tuple[int, ...], judged: float) -> float:
-    """Images that a search trains on, judging included: halving, then the final runs with the reference's."""
-    found, count = 0.0, float(candidates)
-    for epochs in rungs:
-        found += count * (epochs * images + judged)
+def _passes(candidates: int, images: int, rungs: tuple[int, ...], judged: float, workers: int) -> float:
+    """Images that a worker trains on until a search is over, judging included: halving, then the final runs with the
+    reference's. No training is cut: however many workers there are, a candidate goes from rung to rung, and then as
+    many full trainings follow as one of them does."""
+    trials, count, halving = [epochs * images + judged for epochs in rungs], float(candidates), 0.0
+    for each in trials:
+        halving += count * each
         count /= ETA
     again = (FINALISTS + 1) * SEEDS
-    return found + SPREAD * again * (rungs[-1] * images + judged)
+    shared = (halving + SPREAD * again * trials[-1]) / workers
+    return max(shared, sum(trials) + SPREAD * math.ceil(again / workers) * trials[-1])

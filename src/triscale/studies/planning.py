@@ -9,7 +9,7 @@ from triscale.errors import TooShortError, UserError
 from triscale.studies.designs import FEWEST_ARMS, FEWEST_SEEDS, FIVE, TEN, Design
 from triscale.studies.power import detectable
 from triscale.training.schedule import FEWEST_EPOCHS, FEWEST_STEPS
-from triscale.trials.pace import PART, usable
+from triscale.trials.pace import PART, makespan, usable
 from triscale.units import format_epochs, format_seconds
 
 EPOCHS = 6  # a part of the images is seen so often before more of them are
@@ -79,12 +79,14 @@ class Rung:
         """Trainings, the baseline's included."""
         return (len(self.design.arms) + (BEST if self.twice else 0)) * self.seeds + max(BASELINE_SEEDS, self.seeds)
 
-    def work(self, effort: Effort, fidelity: Fidelity) -> float:
-        """Seconds of all trials one after the other."""
-        once = sum(effort.trial(pace, fidelity) for pace in effort.paces(len(self.design.arms)))
-        if self.twice:  # which ones those will be is not known yet
-            once += BEST * max(effort.trial(pace, fidelity) for pace in effort.squared)
-        return once * self.seeds + max(BASELINE_SEEDS, self.seeds) * effort.trial(effort.baseline, fidelity)
+    def wall(self, effort: Effort, fidelity: Fidelity, slots: int) -> float:
+        """Seconds until all trials have ended, so many at once: one stage after the other, the longest trials of each
+        first, as `trials.run_trials` does."""
+        arms = sorted(self.seeds * effort.paces(len(self.design.arms)), reverse=True)
+        again = self.seeds * BEST * [max(effort.squared)] if self.twice else []  # which ones is not known yet
+        rest = max(0, self.seeds - BASELINE_SEEDS) * [effort.baseline]
+        stages = BASELINE_SEEDS * [effort.baseline], arms, rest, again
+        return sum(makespan((effort.trial(pace, fidelity) for pace in stage), slots) for stage in stages)
 
     def detects(self, sigma: float) -> float:
         """The smallest true difference of two arms that it shows four times in five."""
@@ -150,14 +152,14 @@ def fidelity_for(
     """
     target = rungs[min(3, len(rungs) - 1)]
     one = Fidelity(1_000_000, 1)
-    per_pass = target.work(replace(effort, judging=0.0), one) / one.passes / slots
-    fixed = target.work(effort, Fidelity(0, 0)) / slots
+    per_pass = target.wall(replace(effort, judging=0.0), one, slots) / one.passes
+    fixed = target.wall(effort, Fidelity(0, 0), slots)
     return reaching(max(0.0, usable(seconds) - fixed) / per_pass, images, batch)
 
 
 def lines(rungs: Sequence[Rung], effort: Effort, fidelity: Fidelity, slots: int, sigma: float) -> list[Line]:
     """The ladder as it is printed."""
-    return [Line(rung, fidelity, rung.work(effort, fidelity) / slots, rung.detects(sigma)) for rung in rungs]
+    return [Line(rung, fidelity, rung.wall(effort, fidelity, slots), rung.detects(sigma)) for rung in rungs]
 
 
 def choose(found: Sequence[Line], seconds: float, gone: float = 0.0, *, begun: bool = False) -> int:

@@ -92,12 +92,12 @@ def _sized(
     way = fastest_way(pool, small, recipe.batch, device, asked.workers)
     if not asked.published or asked.wanted.time is None:
         return way, small
-    per_mac = way.pace / cost(small).macs  # all workers together
+    per_mac = way.pace * way.workers / cost(small).macs
     rungs = asked.wanted.rungs
     rung = rungs[min(3, len(rungs) - 1)]
     effort = Effort(1.0, (asked.factor,) * len(rung.design.arms), (asked.factor**2,), TRIAL_OVERHEAD, _judging(images))
     twice = replace(fewest, epochs=2 * fewest.epochs)
-    most = usable(asked.wanted.time) / (rung.work(effort, twice) * per_mac)
+    most = usable(asked.wanted.time) / (rung.wall(effort, twice, way.workers) * per_mac)
     if most >= cost(named).macs:
         return way, named
     return way, slimmed(named, max(cost(slimmest(named)).macs, most))

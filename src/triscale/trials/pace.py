@@ -1,7 +1,9 @@
 """How trials compute on this machine (precision, kernels, threads for each, by measurement), and what they are planned
 with."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from heapq import heapreplace
 from statistics import fmean
 
 import torch
@@ -23,6 +25,15 @@ WORTH = 1.1  # fewer, wider trials have to be so much faster: many small ones lo
 def usable(seconds: float) -> float:
     """Of a time limit, what is planned with."""
     return seconds * (1 - KEPT_BACK)
+
+
+def makespan(seconds: Iterable[float], slots: int) -> float:
+    """Seconds until trials of so many seconds each have all ended, of which the next begins wherever a slot is free. No
+    trial is cut: many slots do not make it shorter than the longest."""
+    ends = [0.0] * slots
+    for each in seconds:
+        heapreplace(ends, ends[0] + each)
+    return max(ends)
 
 
 @dataclass(frozen=True, slots=True)
