@@ -3,7 +3,9 @@
 import copy
 import importlib.util
 import json
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -161,6 +163,29 @@ def test_a_file_that_cannot_be_written_takes_the_one_beside_it_away(
     with pytest.raises(TriscaleError, match="full"):
         export(fitted.run.path, "openvino", out=tmp_path / "a.xml")
     assert written(tmp_path) == []
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_a_full_disk_where_a_file_is_checked_first_is_said_in_a_line_and_leaves_nothing(
+    fitted: Fitted, tmp_path: Path, to: str
+) -> None:
+    staging, out = tmp_path / "staging", tmp_path / "out"
+    staging.mkdir()
+    out.mkdir()
+    file = out / f"a{FORMATS[to].suffix}"
+    command = [sys.executable, "-m", "triscale", "export", fitted.run.path, "--to", to, "--out", file]
+    # No file may grow beyond 8 kB, which to a writer is what a full disk is. In a process of its own: one library's
+    # answer to that was to end it.
+    limited = ["bash", "-c", 'ulimit -f 8; exec "$@"', "bash", *map(str, command)]
+    environment = {**os.environ, "TMPDIR": str(staging), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(limited, capture_output=True, text=True, env=environment)
+    (line,) = done.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert line.startswith(f"triscale: {file}: not written: ")
+    assert str(staging) in line
+    assert "TMPDIR" in line
+    assert written(out) == []
+    assert list(staging.glob("triscale-*")) == []
 
 
 @pytest.fixture

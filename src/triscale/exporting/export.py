@@ -78,7 +78,7 @@ def export(
         staged, threads = Path(folder) / path.name, torch.get_num_threads()
         graph = quantized.graph if quantized else graph_of(model.architecture, weights_of(model))
         more = {LARGEST_WEIGHT: str(quantized.largest)} if quantized else {}
-        kind.write(graph, model, model.metadata() | more, staged)
+        _stage(kind, graph, model, model.metadata() | more, staged, path)
         wanted = kind.wanted(graph, threads) if quantized else partial(by_pytorch, model)
         checked = check(wanted, kind.open(staged, threads), seen, partial(told, "checking on images"))
         if not checked.agreement.holds:
@@ -88,6 +88,17 @@ def export(
         _write({path.parent / file.name: file for file in files})
         size = sum(file.stat().st_size for file in files)
         return Exported(path, kind.name, checked.agreement, size, quantized)
+
+
+def _stage(kind: Format, graph: bytes, model: Model, said: Mapping[str, str], staged: Path, path: Path) -> None:
+    """The file where it is checked first. Raises `TriscaleError` where there is no room for it."""
+    try:
+        kind.write(graph, model, said, staged)
+    except OSError as error:
+        raise TriscaleError(
+            f"{path}: not written: there was no writing it to {staged.parent.parent}, where it is checked first "
+            f"({error.strerror or error}); make room there, or name another directory in TMPDIR"
+        ) from None
 
 
 def _write(files: Mapping[Path, Path]) -> None:

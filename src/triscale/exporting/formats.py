@@ -1,5 +1,6 @@
 """What a network can be exported to: one table behind the command line, the checks and the documentation."""
 
+import io
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -27,9 +28,9 @@ class Format:
     """A kind of file. suffix: of the file that is named; beside: of one more that belongs to it. modules: what writing
     takes; opens: what running takes. engine: which one runs int8 networks from such files; None where none does.
 
-    write: the network as ONNX content, the model, what the file shall say, the file. open: the file, threads → what
-    runs it, in fp32. layers: the file, names of modules, images → what those modules gave there, in the order of
-    computing, as far as the file still has them.
+    write: the network as ONNX content, the model, what the file shall say, the file; raises `OSError` where the disk
+    refuses. open: the file, threads → what runs it, in fp32. layers: the file, names of modules, images → what those
+    modules gave there, in the order of computing, as far as the file still has them.
     """
 
     name: str
@@ -104,7 +105,10 @@ def _write_openvino(graph: bytes, model: Model, said: Mapping[str, str], path: P
     content = vino.Core().read_model(graph)
     for key, value in said.items():
         content.set_rt_info(value, ["triscale", key])
-    vino.save_model(content, str(path), compress_to_fp16=False)
+    try:
+        vino.save_model(content, str(path), compress_to_fp16=False)
+    except RuntimeError as error:  # what it says of a full disk is: iostream error
+        raise OSError(str(error)) from None
 
 
 def _open_openvino(path: Path, threads: int) -> Runner:
@@ -130,7 +134,9 @@ def _write_torch(graph: bytes, model: Model, said: Mapping[str, str], path: Path
     # An example of one image would be taken for a batch that is always one.
     example = torch.zeros((2, model.architecture.channels, *model.architecture.resolution))
     program = export(model.eval(), (example,), dynamic_shapes=({0: Dim("n")},))
-    save(program, path, extra_files={EXTRA: json.dumps(dict(said), ensure_ascii=False)})
+    archive = io.BytesIO()  # given a path, PyTorch ends the process where the disk is full
+    save(program, archive, extra_files={EXTRA: json.dumps(dict(said), ensure_ascii=False)})
+    path.write_bytes(archive.getbuffer())
 
 
 def _open_torch(path: Path, threads: int) -> Runner:
