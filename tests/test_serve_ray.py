@@ -1,5 +1,6 @@
 """`triscale serve --ray`: two replicas on one machine, of which one is killed under load."""
 
+import asyncio
 import json
 import os
 import signal
@@ -9,19 +10,25 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import cycle
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
+from served import HOME
 from waiting import until
 
 from triscale.errors import UserError
 from triscale.fitting import Fitted
 from triscale.models import load, predict
+from triscale.serving import Limits
 from triscale.serving import replicas as replicas_module
 from triscale.serving.replicas import Cluster, model_file
+from triscale.serving.running import Ended
 
 # Looked for, not imported: Ray reads what quietens it while it is imported, which Triscale sets before.
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="takes Ray")
@@ -59,7 +66,7 @@ def test_a_replica_that_is_killed_under_load_costs_nobody_a_right_answer_and_is_
         line = server.stdout.readline()
         assert line, server.communicate()[1]
         said = json.loads(line)
-        assert (said["model"], said["replicas"]) == (name, 2)
+        assert (said["model"], said["replicas"], said["precision"]) == (name, 2, None)
         before = replicas(name)
         assert len(before) == 2
 
@@ -117,6 +124,59 @@ def test_a_replica_that_is_killed_under_load_costs_nobody_a_right_answer_and_is_
         server.communicate(timeout=PATIENCE)
 
 
+@pytest.mark.parametrize("precision", [None, "fp32"])
+def test_what_a_replica_is_built_from_answers_as_predict_whether_or_not_a_precision_is_named(
+    fitted: Fitted, digits: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None, precision: str | None
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(get=lambda held: held))
+    path = next(digits.rglob("*.png"))
+    (guess,) = predict(fitted.run.path, path)
+    content, cluster = model_file(str(fitted.run.path), None), Cluster(precision=precision)
+    app = replicas_module._build([content], "demo", Limits(), cluster, None, "127.0.0.1", version("triscale"))
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app)
+        async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url=HOME) as client:
+            return await client.post("/predict", content=path.read_bytes())
+
+    with app.state.open:
+        values = asyncio.run(ask()).json()
+    assert values["model"] == "demo"
+    assert {one["name"]: one["probability"] for one in values["classes"]} == pytest.approx(dict(guess.classes))
+
+
+def test_a_replica_of_another_version_is_never_built() -> None:
+    with pytest.raises(UserError, match=r"not 0\.0; install the same on every node"):
+        replicas_module._build([b""], "demo", Limits(), Cluster(), None, "127.0.0.1", "0.0")
+
+
+@pytest.mark.parametrize("named", [None, "fp32"])
+def test_replicas_are_told_of_with_the_precision_that_was_named_or_none(
+    triscale: Callable[..., tuple[int, str, str]],
+    fitted: Fitted,
+    monkeypatch: pytest.MonkeyPatch,
+    named: str | None,
+) -> None:
+    asked: list[Cluster] = []
+
+    def at_once(
+        content: bytes, called: str, limits: Limits, cluster: Cluster, place: tuple[str, int], **how: Any
+    ) -> Ended:
+        asked.append(cluster)
+        how["started"](place[1])
+        return Ended(signal.SIGTERM, None)
+
+    monkeypatch.setattr(replicas_module, "serve_replicas", at_once)
+    words = ["serve", fitted.run.path, "--ray", "--port", 9000, *([] if named is None else ["--precision", named])]
+    code, out, err = triscale(*words)
+    assert (code, out) == (143, "run answers at http://127.0.0.1:9000/ until Ctrl-C\n")
+    assert err.splitlines()[-1] == "ended; whether the replicas answered all requests that had begun is not known"
+    code, out, _ = triscale(*words, "--json")
+    where = {"url": "http://127.0.0.1:9000", "model": "run", "replicas": 2}
+    assert json.loads(out) == {**where, "precision": named, "token": False}
+    assert asked == [Cluster(precision=named)] * 2
+
+
 def test_the_model_travels_as_one_file(fitted: Fitted, tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
     file.write_bytes(model_file(str(fitted.run.path), None))
@@ -124,6 +184,16 @@ def test_the_model_travels_as_one_file(fitted: Fitted, tmp_path: Path) -> None:
     assert (there.classes, there.preprocess, there.architecture) == (here.classes, here.preprocess, here.architecture)
     weights = here.state_dict()
     assert all(bool((tensor == weights[key]).all()) for key, tensor in there.state_dict().items())
+
+
+@needs_ray
+def test_ray_serve_tells_nothing_of_its_steps() -> None:
+    check = (
+        "import logging; from triscale.serving import replicas; replicas._prepare(); replicas._import_serve(); "
+        "print(logging.getLogger('ray.serve').isEnabledFor(logging.WARNING))"
+    )
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 @pytest.mark.parametrize("wrong", [{"replicas": 0}, {"threads": 0}, {"replicas": 9999}])

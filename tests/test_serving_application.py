@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from pngs import GRAY, bomb
-from served import HOME, Gate, asking, bright, brightness, error, get, gray, known, post, said
+from served import HOME, PATIENCE, Gate, asking, bright, brightness, error, get, gray, known, post, said
 
 from triscale.errors import UserError
 from triscale.explaining import class_activation_maps
@@ -177,6 +177,32 @@ def test_small_pictures_do_not_wait_for_large_ones(monkeypatch: pytest.MonkeyPat
     quick, slow = asking(known(), ask, limits=Limits(pixels=1000, deadline=60.0))
     assert [said(one) for one in quick] == pytest.approx([bright(value) for value in range(30)], abs=1e-6)
     assert [said(one) for one in slow] == pytest.approx([bright(200)] * 9, abs=1e-6)
+
+
+def test_a_picture_that_cannot_be_decoded_keeps_no_batch_waiting_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoding, go = threading.Event(), threading.Event()
+
+    def slowly(served: Served, content: bytes, max_pixels: int, keep: bool) -> Seen:
+        if content == b"broken":
+            decoding.set()
+            assert go.wait(PATIENCE)
+        return look(served, content, max_pixels, keep)
+
+    monkeypatch.setattr(answering, "look", slowly)
+    monkeypatch.setattr(answering, "usable_cores", lambda: 2)
+
+    async def ask(client: httpx.AsyncClient) -> None:
+        broken = asyncio.create_task(client.post("/predict", content=b"broken"))
+        assert await asyncio.to_thread(decoding.wait, PATIENCE)
+        whole = asyncio.create_task(client.post("/predict", content=gray(100)))
+        while "triscale_images_waiting 1.0" not in (await client.get("/metrics")).text:
+            await asyncio.sleep(0.001)
+        go.set()
+        assert (await broken).status_code == 415
+        assert said(await whole) == pytest.approx(bright(100))
+
+    # A batch may wait for others until long after the deadline, at which it would be refused.
+    asking(known(), ask, limits=Limits(deadline=PATIENCE / 4, wait=2 * PATIENCE))
 
 
 def test_a_body_is_refused_as_soon_as_it_is_too_large_and_not_read_further() -> None:

@@ -200,6 +200,7 @@ def _import_serve() -> Any:  # noqa: ANN401
         from ray import serve
     except ImportError:
         raise UserError("--ray: takes Ray Serve, which is not installed: pip install 'triscale[serve-ray]'") from None
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # which the import has set, to tell of every step
     return serve
 
 
@@ -208,7 +209,6 @@ def _prepare() -> None:
     os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")  # standard output is the answer
     os.environ.setdefault("RAY_worker_niceness", "0")  # people wait for what replicas do
     os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "120")  # a busy machine is no failure
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
 
 
 @contextmanager
