@@ -48,6 +48,8 @@ def test_every_verb_explains_itself_with_an_example(triscale, verb: str) -> None
         (["costs"], ["costs", "see triscale --help"]),
         (["cost", "efficientnet_b0", "--fast"], ["--fast", "see triscale cost --help"]),
         (["models", "cost"], ["cost", "see triscale models --help"]),
+        (["models", "--json", "download", "efficientnet_lite0"], ["models --json download", "at the end"]),
+        (["bench", "x", "--batch", "1", "--batch", "foo"], ["--batch 1 --batch foo", "see triscale bench --help"]),
         (["scale", "efficientnet_b0"], ["--macs", "--factor", "--phi"]),
         (["scale", "efficientnet_b0", "--macs", "banana"], ["banana", "400M"]),
         (["scale", "efficientnet_b0", "--macs", "1"], ["1 MACs", "132k"]),

@@ -110,11 +110,12 @@ def _any_stream() -> None:
 def _given(error: TyperException) -> str:
     """What was typed for the option that the parser complains of: its own message does not name the value."""
     names = getattr(getattr(error, "param", None), "opts", [])
+    typed = []  # an option may stand there several times, and which of them is wrong is not said
     for place, word in enumerate(sys.argv):
         option, equals, value = word.partition("=")
         if option in names and (equals or place + 1 < len(sys.argv)):
-            return f" ({option} {value if equals else sys.argv[place + 1]})"
-    return ""
+            typed.append(f"{option} {value if equals else sys.argv[place + 1]}")
+    return f" ({' '.join(typed)})" if typed else ""
 
 
 def _help(error: TyperException) -> str:

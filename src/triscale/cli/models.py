@@ -36,6 +36,8 @@ def listing(context: typer.Context, as_json: arguments.Json = False) -> None:
     Example: triscale models
     """
     if context.invoked_subcommand is not None:
+        if as_json:  # which the subcommand would not hear of, and answer as for people
+            raise UserError(f"models --json {context.invoked_subcommand}: --json goes behind it; write it at the end")
         return
     output = Output(as_json)
     from triscale.weights import catalogue, find_weights
