@@ -22,7 +22,7 @@ import pytest
 from served import HOME
 from waiting import until
 
-from triscale.errors import UserError
+from triscale.errors import TriscaleError, UserError
 from triscale.fitting import Fitted
 from triscale.models import load, predict
 from triscale.serving import Limits
@@ -229,9 +229,32 @@ def test_proxies_that_listen_elsewhere_are_never_given_the_application(
         def run(self, *_: object, **__: object) -> None:
             pytest.fail("the application was handed over")
 
+        def delete(self, _: str) -> None:
+            pytest.fail("somebody else's application was ended")
+
     monkeypatch.setattr(replicas_module, "_listening", lambda: there)
-    with pytest.raises(
-        UserError, match=r"--host 127\.0\.0\.1 --port 9000: Serve runs on that cluster already"
-    ) as caught:
-        replicas_module._run(Serve(), None, "demo", "127.0.0.1", 9000)
+    with (
+        pytest.raises(
+            UserError, match=r"--host 127\.0\.0\.1 --port 9000: Serve runs on that cluster already"
+        ) as caught,
+        replicas_module._deployed(Serve(), None, "demo", "127.0.0.1", 9000, own=False),
+    ):
+        pass
     assert str(there[1]) in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no processors"), KeyboardInterrupt()])
+def test_replicas_that_do_not_come_up_are_not_left_on_somebody_elses_cluster(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    deleted: list[str] = []
+
+    def run(*_: object, **__: object) -> None:
+        raise error
+
+    serve = SimpleNamespace(start=lambda **_: None, run=run, delete=deleted.append)
+    monkeypatch.setattr(replicas_module, "_listening", lambda: ("127.0.0.1", 9000))
+    kind = TriscaleError if isinstance(error, Exception) else KeyboardInterrupt
+    with pytest.raises(kind), replicas_module._deployed(serve, None, "demo", "127.0.0.1", 9000, own=False):
+        pass
+    assert deleted == ["demo"]

@@ -88,12 +88,11 @@ def serve_replicas(
         serve = _import_serve()
         _check_room(ray, cluster)
         with _noted() as came:
-            _run(serve, _deployment(serve, ray.put(content), called, limits, cluster, token, host), called, host, port)
-            started(port)
-            while not came:
-                time.sleep(LOOKED)
-            with contextlib.suppress(Exception):
-                serve.delete(called) if cluster.address else serve.shutdown()
+            app = _deployment(serve, ray.put(content), called, limits, cluster, token, host)
+            with _deployed(serve, app, called, host, port, own=not cluster.address):
+                started(port)
+                while not came:
+                    time.sleep(LOOKED)
             return Ended(came[0], None)
     finally:
         ray.shutdown()
@@ -105,11 +104,26 @@ def _free(place: tuple[str, int]) -> tuple[str, int]:
         return place[0], free.getsockname()[1]
 
 
-def _run(serve: Any, app: Any, called: str, host: str, port: int) -> None:  # noqa: ANN401 - Ray is not typed
-    try:
+@contextmanager
+def _deployed(serve: Any, app: Any, called: str, host: str, port: int, *, own: bool) -> Iterator[None]:  # noqa: ANN401
+    """The application answers there; however this ends, none of it stays on the cluster, which is `own` or others'."""
+    with _in_a_line(called):
         serve.start(http_options={"host": host, "port": port}, logging_config=_LOGS)
         _check_place(host, port)
-        serve.run(app, name=called, route_prefix="/", logging_config=_LOGS)
+    try:
+        with _in_a_line(called):
+            serve.run(app, name=called, route_prefix="/", logging_config=_LOGS)
+        yield
+    finally:
+        with contextlib.suppress(Exception):
+            serve.shutdown() if own else serve.delete(called)
+
+
+@contextmanager
+def _in_a_line(called: str) -> Iterator[None]:
+    """Whatever Ray says of replicas that do not come up, as `TriscaleError`."""
+    try:
+        yield
     except UserError:
         raise
     except Exception as error:
