@@ -48,7 +48,6 @@ def test_every_verb_explains_itself_with_an_example(triscale, verb: str) -> None
         (["costs"], ["costs", "see triscale --help"]),
         (["cost", "efficientnet_b0", "--fast"], ["--fast", "see triscale cost --help"]),
         (["models", "cost"], ["cost", "see triscale models --help"]),
-        (["models", "--json", "download", "efficientnet_lite0"], ["models --json download", "at the end"]),
         (["bench", "x", "--batch", "1", "--batch", "foo"], ["--batch 1 --batch foo", "see triscale bench --help"]),
         (["scale", "efficientnet_b0"], ["--macs", "--factor", "--phi"]),
         (["scale", "efficientnet_b0", "--macs", "banana"], ["banana", "400M"]),
@@ -126,6 +125,12 @@ def test_a_mistake_is_one_line_that_names_it_and_exit_code_two(
         assert part in message
     assert "Traceback" not in err
     assert not (tmp_path / "run").exists()
+
+
+def test_json_before_a_subcommand_which_would_not_hear_of_it_is_refused(triscale) -> None:  # noqa: ANN001
+    code, out, _ = triscale("models", "--json", "download", "efficientnet_lite0")
+    assert code == 2
+    assert json.loads(out)["error"].startswith("models --json download: --json goes behind it")
 
 
 def test_nothing_is_cut_off_where_output_goes_to_a_file(triscale, tmp_path: Path) -> None:  # noqa: ANN001
