@@ -32,6 +32,13 @@ def test_a_latency_says_what_it_was_measured_with() -> None:
     assert found.device == "cpu"
 
 
+def test_a_latency_names_the_engine_that_ran_the_network() -> None:
+    hooked = small()
+    hooked.register_forward_hook(lambda module, inputs, logits: logits)
+    found = measure_latency([small(), hooked], device=CPU, seconds=0.001)
+    assert [one.engine for one in found] == [engine_for(CPU), "torch"]
+
+
 class Recorded(Network):
     """A network that writes down when it is asked."""
 

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 from triscale.engines import turns
-from triscale.engines.logits import Logits, engine_for, running
+from triscale.engines.logits import Logits, engine_for, engine_of, running
 from triscale.nn.network import Network
 from triscale.precision import Precision
 from triscale.stats import Spread
@@ -61,13 +61,15 @@ def measure_latency(
 
     seconds: about how long for each network; at least 11 images each after three that warm up (of a network so slow
     that those take over three seconds, fewer: three after one). engine, precision: as for `running`, by default what
-    `predict` takes; with as many threads as PyTorch uses at the time. They are left where and in which mode they were.
+    `predict` takes, and named is the engine that ran each network; with as many threads as PyTorch uses at the time.
+    They are left where and in which mode they were.
     Raises `UserError` for an engine that is not here.
     """
     threads, chosen = torch.get_num_threads(), engine_for(device, engine, precision)
     if not networks:
         return []
     with _ready(networks, device, chosen, precision) as ready:
+        engines = [engine_of(network, chosen, precision) for network in networks]
         passes = [_pass(network, logits, device) for network, logits in zip(networks, ready, strict=True)]
         for run in passes:
             turns.warm_up(run, WARM_UP, LONGEST / 3)
@@ -75,7 +77,8 @@ def measure_latency(
             [partial(turns.seconds, run) for run in passes], turns.Until(FEWEST, MOST, seconds, LONGEST)
         )
     return [
-        Latency.of(times, device=str(device), threads=threads, engine=chosen, precision=precision) for times in taken
+        Latency.of(times, device=str(device), threads=threads, engine=name, precision=precision)
+        for times, name in zip(taken, engines, strict=True)
     ]
 
 

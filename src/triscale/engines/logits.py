@@ -56,6 +56,12 @@ def engine_for(device: torch.device, name: str | None = None, precision: Precisi
     return name
 
 
+def engine_of(network: Network, name: str | None = None, precision: Precision = "fp32") -> str:
+    """The engine that `running` runs this network by. Raises as `engine_for`."""
+    chosen = engine_for(next(network.parameters()).device, name, precision)
+    return chosen if _is_described(network) else "torch"
+
+
 @contextmanager
 def running(
     network: Network, *, engine: str | None = None, precision: Precision = "fp32", batch: int | None = None
@@ -67,17 +73,15 @@ def running(
     threads as PyTorch uses at the time. batch: images of every call, where they are always as many. Images may lie on
     any device; logits lie where the network does. Every part of the network keeps its mode.
     """
-    place = next(network.parameters()).device
-    chosen = engine_for(place, engine, precision)
-    described = _is_described(network)
-    if chosen != "torch" and described:
+    place, chosen = next(network.parameters()).device, engine_of(network, engine, precision)
+    if chosen != "torch":
         kind, threads = find_engine(chosen, precision), torch.get_num_threads()
         with kind.open(network, precision=precision, threads=threads, batch=batch) as run:
             yield lambda x: torch.from_numpy(run(_array(x)))
         return
     kept = _copy(network).eval()
     # What somebody put in place of a `forward` may hold on to the network itself, which a copy of it then calls.
-    with nullcontext() if described else evaluating(network):
+    with nullcontext() if _is_described(network) else evaluating(network):
         yield lambda x: _by_pytorch(kept, x.to(place), precision)
 
 
