@@ -249,6 +249,14 @@ def test_networks_that_were_not_timed_are_not_drawn_against_latency() -> None:
     assert {row[6] for row in Tables(page).of("order")[1:]} == {"–", "3.8 ms"}
 
 
+def test_how_many_runs_latencies_are_of_is_said_of_all_networks() -> None:
+    values = search()
+    n = values["reference"]["latency"]["n"]
+    assert f"the median of {n} runs" in search_page(values)
+    values["candidates"][8]["latency"]["n"] = 3
+    assert f"the median of 3 to {n} runs" in search_page(values)
+
+
 # --- other searches ---
 
 

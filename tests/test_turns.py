@@ -71,6 +71,20 @@ def test_turns_end_by_the_fewest_the_most_and_the_seconds(each: tuple[float, flo
     assert len(first) == len(second) == rounds
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_what_is_quick_has_its_turns_beside_what_is_slow_which_sits_them_out(place: int) -> None:
+    each = [0.001, 0.001]
+    each[place] = 2.0
+    taken = take_turns([lambda one=one: one for one in each], Until(11, 200, 0.2, longest=3.0))
+    assert len(taken[place]) == 3
+    assert len(taken[1 - place]) == 11
+
+
+def test_what_is_compared_turn_by_turn_has_as_many_turns_however_slow_one_of_them_is() -> None:
+    slow, quick = take_turns([lambda: 2.0, lambda: 0.001], Until(21, 200, 2.0))
+    assert len(slow) == len(quick) == 21
+
+
 def test_a_turn_is_one_pass_where_that_takes_long(clock: Callable[..., Clock]) -> None:
     passes = clock(0.5)
     assert turn(passes.run, 0.03) == 0.5

@@ -44,19 +44,23 @@ def warm_up(run: Callable[[], object], passes: int, longest: float = math.inf) -
 
 @dataclass(frozen=True, slots=True)
 class Until:
-    """Enough of seconds: `fewest` rounds, and more until each of what is measured has taken `seconds` or there are
-    `most`. Of what has taken `longest` seconds each, three rounds are enough."""
+    """Enough of seconds: `fewest` turns each, and more until they have taken `seconds` each, on average, or have had
+    `most`. Of what has itself taken `longest` seconds, three turns are enough: it sits out what the others still need.
+    """
 
     fewest: int
     most: int
     seconds: float
     longest: float = math.inf
 
-    def __call__(self, taken: Sequence[Sequence[float]]) -> bool:
-        """Whether there is to be another round. taken: seconds of each in each round."""
-        rounds, spent = len(taken[0]), sum(map(sum, taken)) / len(taken)
-        fewest = self.fewest if spent < self.longest else FEW
-        return rounds < fewest or (rounds < self.most and spent < self.seconds)
+    def __call__(self, taken: Sequence[Sequence[float]]) -> list[bool]:
+        """Which of them are to have another turn. taken: seconds of each in each turn."""
+        average = sum(map(sum, taken)) / len(taken)
+        return [self._goes_on(len(one), sum(one), average) for one in taken]
+
+    def _goes_on(self, turns: int, own: float, average: float) -> bool:
+        fewest, spent = (self.fewest, average) if own < self.longest else (FEW, own)
+        return turns < fewest or (turns < self.most and spent < self.seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,30 +69,33 @@ class Rounds:
 
     n: int
 
-    def __call__(self, taken: Sequence[Sequence[object]]) -> bool:
-        """Whether there is to be another round."""
-        return len(taken[0]) < self.n
+    def __call__(self, taken: Sequence[Sequence[object]]) -> list[bool]:
+        """Which of them are to have another turn: all, or none."""
+        return [len(one) < self.n for one in taken]
 
 
 def take_turns(
     calls: Sequence[Callable[[], Found]],
-    goes_on: Callable[[Sequence[Sequence[Found]]], bool],
+    goes_on: Callable[[Sequence[Sequence[Found]]], Sequence[bool]],
     *,
     uncounted: int = 0,
     rotating: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> list[list[Found]]:
-    """What each call (at least one) tells in each round, as long as `goes_on` says: by what each has told so far.
+    """What each call tells in each of its turns, as long as `goes_on` has turns for any: by what each has told so far.
 
     uncounted: rounds before the first that is kept. rotating: another one begins each round; otherwise each comes
     after the same one always. progress: is told how many rounds are done, those not counted among them.
     """
     taken: list[list[Found]] = [[] for _ in calls]
     for number in count():
-        if number >= uncounted and not goes_on(taken):
+        on = goes_on(taken) if number >= uncounted else [True] * len(calls)
+        if not any(on):
             break
         for place in range(len(calls)):
             at = (number + place) % len(calls) if rotating else place
+            if not on[at]:
+                continue
             found = calls[at]()
             if number >= uncounted:
                 taken[at].append(found)

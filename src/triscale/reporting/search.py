@@ -54,6 +54,7 @@ def search_page(values: Values, others: Sequence[Values] = ()) -> str:
 def _view(values: Values, others: Sequence[Values]) -> dict[str, Any]:
     terms = [term for term in values["objective"]["limits"] if term not in ("macs", "params")]
     every = [values["reference"], *values["candidates"]]
+    turns = [one["latency"]["n"] for one in every if one["latency"] is not None]
     return {
         "search": values,
         "finished": values["finished"],
@@ -73,7 +74,8 @@ def _view(values: Values, others: Sequence[Values]) -> dict[str, Any]:
         "seeds": [values["seed"] + place for place in range(_seeds(values))],
         "judged": values["judged"],
         "finalists": _finalists(values),
-        "timed": any(one["latency"] is not None for one in every),
+        "timed": bool(turns),
+        "turns": sorted({min(turns), max(turns)}) if turns else [],
         "candidates": _candidates(values),
         "how": _how(values),
     }
