@@ -1,6 +1,7 @@
 """Where memory does not suffice for as many images at a time, fewer are looked at, and nothing is lost."""
 
 from pathlib import Path
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -38,6 +39,24 @@ def test_all_images_are_answered_in_their_order(fitted: Fitted, digits: Path, li
     alone = predict_images(model, images, batch=1)
     np.testing.assert_allclose(found.probabilities, alone.probabilities, atol=1e-5)
     assert found.names == alone.names
+
+
+def test_memory_is_given_back_once_nothing_holds_what_the_failed_pass_had_made(
+    fitted: Fitted, digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, made, held = Network.forward, [], []
+
+    def limited(self: Network, x: Tensor) -> Tensor:
+        logits = forward(self, x)
+        if not made:
+            made.append(ref(logits))
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return logits
+
+    monkeypatch.setattr(Network, "forward", limited)
+    monkeypatch.setattr("triscale.training.machine.give_back", lambda device: held.append(made[0]()))
+    predict_images(load(fitted.run.path), read(digits, seed=3).train)
+    assert held == [None]
 
 
 def test_what_fails_for_a_single_image_fails(fitted: Fitted, digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:

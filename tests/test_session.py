@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from weakref import ref
 
 import numpy as np
 import numpy.typing as npt
@@ -138,6 +139,22 @@ def test_memory_for_not_even_two_images_is_an_error_and_no_loop(monkeypatch: pyt
     session = begun(QUIET)
     with pytest.raises(RuntimeError, match="out of memory"):
         session.step(first_batch(session))
+
+
+def test_memory_is_given_back_once_nothing_holds_what_the_failed_pass_had_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    session, real, made, held = begun(QUIET), Model.forward, [], []
+
+    def forward(model: Model, x: Tensor) -> Tensor:
+        logits = real(model, x)
+        if not made:
+            made.append(ref(logits))
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return logits
+
+    monkeypatch.setattr(Model, "forward", forward)
+    monkeypatch.setattr("triscale.training.session.give_back", lambda device: held.append(made[0]()))
+    session._gradients(first_batch(session))
+    assert held == [None]
 
 
 def test_an_error_of_another_kind_is_no_reason_for_smaller_parts(monkeypatch: pytest.MonkeyPatch) -> None:

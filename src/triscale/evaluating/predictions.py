@@ -99,7 +99,7 @@ def predict_images(
     import torch
 
     from triscale.nn import evaluating
-    from triscale.training.machine import autocast
+    from triscale.training.machine import autocast, give_back
 
     share = _share(images, rank, world)
     split = share.images if isinstance(share, Prepared) else share
@@ -120,12 +120,12 @@ def predict_images(
                 try:
                     found[index[done : done + most].numpy()] = answer(x[done : done + most])
                     done += most
+                    continue
                 except (RuntimeError, MemoryError) as error:
                     if not is_out_of_memory(error) or most == 1:
                         raise
-                    most = -(-min(most, len(x) - done) // 2)
-                    if device.type == "cuda":
-                        torch.cuda.empty_cache()
+                most = -(-min(most, len(x) - done) // 2)
+                give_back(device)
     return Predictions(split.names, split.labels, found, model.classes, split.digests)
 
 

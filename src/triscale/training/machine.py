@@ -100,6 +100,15 @@ def to_device(network: N, device: torch.device) -> N:
     return network
 
 
+def give_back(device: torch.device) -> None:
+    """What PyTorch keeps of a GPU's memory for later goes back, so that smaller tensors find room in whole pieces.
+
+    To be called once the error of a pass that failed is gone: its traceback holds all that the pass had made.
+    """
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
 def steady_allocator() -> bool:
     """Lets glibc keep freed memory instead of returning every large tensor to the system and faulting it in again.
 

@@ -21,7 +21,7 @@ from triscale.models.model import Model
 from triscale.training.average import Average
 from triscale.training.best import Best
 from triscale.training.checkpoints import Snapshot
-from triscale.training.machine import Machine, autocast, to_device
+from triscale.training.machine import Machine, autocast, give_back, to_device
 from triscale.training.optimizers import make_optimizer
 from triscale.training.processes import Processes
 from triscale.training.recipe import Recipe
@@ -211,10 +211,9 @@ class Session:
                 # Other processes wait in the middle of the step: nobody could go back alone.
                 if not is_out_of_memory(error) or most <= FEWEST or self.processes.world > 1:
                     raise
-                self.optimizer.zero_grad(set_to_none=True)
-                self.micro = most = max(FEWEST, -(-most // 2))
-                if self.device.type == "cuda":
-                    torch.cuda.empty_cache()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.micro = most = max(FEWEST, -(-most // 2))
+            give_back(self.device)
         if most < before:
             self.note(
                 f"not enough memory for {before} images at a time: from here on {most} at a time; a step is still made "
