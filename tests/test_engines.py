@@ -69,6 +69,21 @@ def test_measuring_leaves_a_network_in_its_mode() -> None:
     assert network.training
 
 
+class Elsewhere(Network):
+    """A network that was on another device: moving it makes new tensors."""
+
+    def to(self, *_: Any, **__: Any) -> "Elsewhere":
+        return self._apply(torch.clone)
+
+
+def test_a_network_that_was_moved_to_be_measured_can_be_trained() -> None:
+    network = Elsewhere(adapt(published("resnet18"), resolution=(16, 16), classes=2))
+    measure_latency([network], device=CPU, seconds=0.001)
+    network(torch.zeros(2, 3, 16, 16)).sum().backward()
+    measure_memory(network, device=CPU)
+    network(torch.zeros(2, 3, 16, 16)).sum().backward()
+
+
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0"])
 def test_memory_is_the_same_each_time_and_holds_the_weights_and_the_largest_maps(name: str) -> None:
     network = small(name)

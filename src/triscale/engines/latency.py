@@ -48,7 +48,6 @@ class Latency:
         return cls(spread.median, spread.p10, spread.p90, spread.n, device, threads, engine, precision)
 
 
-@torch.inference_mode()
 def measure_latency(
     networks: Sequence[Network],
     *,
@@ -86,7 +85,8 @@ def measure_latency(
 def _ready(
     networks: Sequence[Network], device: torch.device, engine: str, precision: Precision
 ) -> Iterator[list[Logits]]:
-    """What gives their logits on the device; they are afterwards where they were."""
+    """What gives their logits on the device; they are afterwards where they were. Not to be called in inference mode:
+    what is moved in it cannot be trained any more."""
     before = [next(network.parameters()).device for network in networks]
     try:
         with ExitStack() as engines:

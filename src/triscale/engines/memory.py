@@ -14,7 +14,6 @@ from torch.profiler import ProfilerActivity, profile
 from triscale.nn import Network, evaluating
 
 
-@torch.inference_mode()
 def measure_memory(network: Network, *, device: torch.device) -> int:
     """Bytes that PyTorch holds at the peak of running one image: weights, input, and all it allocates on the way.
 
@@ -22,8 +21,8 @@ def measure_memory(network: Network, *, device: torch.device) -> int:
     interpreter and the libraries themselves. fp32, eager, channels last. The network is left on the device, every part
     in the mode that it had.
     """
-    network.to(device)
-    with evaluating(network):
+    network.to(device)  # not in inference mode: what is moved in it cannot be trained any more
+    with evaluating(network), torch.inference_mode():
         return _measured(network, device)
 
 
