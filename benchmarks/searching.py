@@ -113,7 +113,7 @@ def search(reference: Architecture, seed: int) -> Search:
         candidates=None,
     )
     costs = Costs(objective, reference, torch.device("cpu"))
-    return Search(setup, Evolution(), costs, left=lambda: math.inf, choose=lambda _: None)
+    return Search(setup, Evolution(), costs, left=lambda: math.inf, slots=lambda: 1, choose=lambda _: None)
 
 
 def reference() -> Architecture:

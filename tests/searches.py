@@ -64,13 +64,13 @@ def sit(
     with closing(Ledger(place, "search")) as ledger:
         ledger.requeue()
         costs = Costs(setup.objective, setup.reference, torch.device("cpu"))
-        spent = 0.0 if setup.time is None else sum(row.outcome.seconds for row in ledger.ended() if row.outcome)
+        spent = 0.0 if setup.time is None else sum(one.seconds for one in ledger.finished().values())
 
         def left() -> float:
             now = sum(pool.seconds * trial.recipe.epochs for trial in pool.began)
             return math.inf if setup.time is None else setup.time - spent - now
 
-        search = Search(setup, find_strategy(setup.strategy), costs, left, chosen)
+        search = Search(setup, find_strategy(setup.strategy), costs, left, lambda: pool.slots, chosen)
         search.restore(ledger.ended(), chosen.codes)
 
         def told(progress: Progress) -> None:

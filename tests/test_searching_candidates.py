@@ -28,7 +28,7 @@ def asking(space: NetworkSpace, limit: float, strategy: str = "random", term: st
     """A search that has tried nothing."""
     setup = replace(SETUP, space=space, objective=Objective({term: limit}), strategy=strategy, candidates=None)
     costs = Costs(setup.objective, setup.reference, torch.device("cpu"))
-    return Search(setup, find_strategy(strategy), costs, lambda: math.inf, lambda _: None)
+    return Search(setup, find_strategy(strategy), costs, lambda: math.inf, lambda: 1, lambda _: None)
 
 
 def candidates(search: Search, n: int, monkeypatch: pytest.MonkeyPatch) -> list[Codes]:

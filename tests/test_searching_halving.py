@@ -143,18 +143,39 @@ def test_the_asked_time_holds_with_the_final_runs(tmp_path: Path) -> None:
     assert all((9, seed) in one.outcomes for one in search.finalists for seed in FINAL)
 
 
-def test_the_asked_time_holds_where_final_runs_are_more_than_the_slots(tmp_path: Path) -> None:
-    """Eighteen of them in sixteen slots take as long as two, not as nine eighths of one."""
-    hour, full = 3600.0, 1150.0
-    setup = replace(SETUP, time=hour, workers=16, strategy="random", pace=full / (9 * 30 * cost(REFERENCE).macs))
-    pool = Clocked(16, lambda trial: setup.seconds(trial.architecture, trial.recipe.epochs))
-    with closing(Ledger(tmp_path / "ledger.db", "search")) as ledger:
+HOUR = 3600.0
+
+
+def clocked(place: Path, planned: int, slots: int, full: float) -> tuple[Search, float]:
+    """A search of an hour by chance, and the seconds that it took. planned: the workers that it was begun with; full:
+    seconds of a full training of the reference."""
+    setup = replace(SETUP, time=HOUR, workers=planned, strategy="random", candidates=None)
+    setup = replace(setup, pace=full / (9 * 30 * cost(REFERENCE).macs))
+    pool = Clocked(slots, lambda trial: setup.seconds(trial.architecture, trial.recipe.epochs))
+    with closing(Ledger(place, "search")) as ledger:
         costs = Costs(setup.objective, setup.reference, torch.device("cpu"))
-        search = Search(setup, find_strategy("random"), costs, lambda: 0.95 * hour - pool.now, Chosen())
+        left = lambda: 0.95 * HOUR - pool.now  # noqa: E731
+        search = Search(setup, find_strategy("random"), costs, left, lambda: pool.slots, Chosen())
         run_asked(ledger, pool, search, unheard)
+    return search, pool.now
+
+
+@pytest.mark.parametrize(("planned", "slots", "full"), [(16, 16, 1150.0), (16, 2, 300.0)])
+def test_the_asked_time_holds_where_final_runs_are_more_than_the_slots(
+    planned: int, slots: int, full: float, tmp_path: Path
+) -> None:
+    """Eighteen of them in sixteen slots take as long as two, not as nine eighths of one; and in the two that a later
+    sitting has as long as nine."""
+    search, took = clocked(tmp_path / "ledger.db", planned, slots, full)
     assert search.finalists
     assert all((9, seed) in one.outcomes for one in (*search.finalists, search.reference) for seed in FINAL)
-    assert pool.now <= hour
+    assert took <= HOUR
+
+
+def test_a_later_sitting_with_more_slots_tries_what_these_have_time_for(tmp_path: Path) -> None:
+    search, took = clocked(tmp_path / "ledger.db", planned=1, slots=8, full=600.0)
+    assert len(search.candidates) > 2 * FEWEST
+    assert took <= HOUR
 
 
 def test_a_time_that_is_far_too_short_still_tries_the_fewest(tmp_path: Path) -> None:

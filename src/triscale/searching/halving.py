@@ -79,12 +79,14 @@ class Search:
         strategy: Strategy,
         costs: Costs,
         left: Callable[[], float],
+        slots: Callable[[], int],
         choose: Callable[[Sequence[Codes]], None],
     ) -> None:
-        """left: seconds until the asked time is over; infinite without one. choose: told the finalists, once. used_up:
-        whether it ended with time left, for nothing else was found within the limits."""
+        """left: seconds until the asked time is over; infinite without one. slots: trials at once as it stands, which
+        are not always those that the setup was made with, in another sitting or on a cluster. choose: told the
+        finalists, once. used_up: whether it ended with time left, for nothing else was found within the limits."""
         self.setup, self.strategy, self.costs = setup, strategy, costs
-        self._left, self._choose = left, choose
+        self._left, self._choose, self.slots = left, choose, slots
         self.candidates: dict[Codes, Candidate] = {}
         reference = setup.entry(None, setup.top, 0, REFERENCE).trial.architecture
         self.reference = Candidate(None, reference, costs.of(reference), -1)
@@ -284,7 +286,7 @@ class Search:
             return True
         ahead = [one for one in self._final_runs(self._leading()) if one[1] not in one[0].outcomes]
         pace = self._pace
-        final = makespan((self.setup.seconds(one.network, run[0]) for one, run in ahead), self.setup.workers)
+        final = makespan((self.setup.seconds(one.network, run[0]) for one, run in ahead), self.slots())
         full = self.setup.seconds(self.reference.network, self.setup.top)
         return left > pace * SPREAD * (final + full)
 
@@ -325,7 +327,7 @@ class Search:
         ahead += sum(setup.seconds(one.network, run[0]) for one, run in final)
         pace = self._pace
         done = self._took / pace
-        return done / max(1e-9, done + ahead), pace * ahead / setup.workers
+        return done / max(1e-9, done + ahead), pace * ahead / self.slots()
 
 
 def _hopeless(came: Failure | None) -> TypeGuard[Failure]:

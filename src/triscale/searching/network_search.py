@@ -172,7 +172,7 @@ def resume_search(
         run.write_settings(settings)
         count = workers or setup.workers
         with closing(make_executor(untested(images), count, setup.how.threads, cluster, most=workers)) as pool:
-            listener.planned(setup, run)
+            listener.planned(replace(setup, workers=pool.slots), run)
             spent = sum(one.seconds for one in ledger.sittings())
             if time is not None and time <= spent:
                 took = f"the search has taken {format_seconds(spent)} already"
@@ -228,6 +228,7 @@ class _Sitting:
             find_strategy(self.setup.strategy),
             costs,
             self._left,
+            lambda: self.pool.slots,
             lambda chosen: self._choose(chosen, used_up=search.used_up),
         )
         search.calibrated = self.settings.get("calibrated")

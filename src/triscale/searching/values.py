@@ -89,7 +89,7 @@ def search_values(search: Search, latencies: Latencies, winner: Candidate | None
         "rungs": list(setup.rungs),
         "recipe": to_plain(setup.recipe),
         "how": asdict(setup.how),
-        "workers": setup.workers,
+        "workers": search.slots(),
         "reference": candidate_values(search, search.reference, latencies, judged),
         "candidates": [candidate_values(search, one, latencies, judged) for one in tried],
         "used_up": search.used_up,
