@@ -352,6 +352,21 @@ def test_finalists_are_judged_without_a_reference_that_cannot_be_trained(tmp_pat
     assert search_values(search, {}, winner, None)["gain"] is None
 
 
+def test_a_search_without_a_reference_that_can_be_trained_is_extended_as_any_other(tmp_path: Path) -> None:
+    pool = Lethal(lambda trial: trial.architecture.stages == REFERENCE.stages, cause=Cause.TRIAL)
+    sit(tmp_path / "ledger.db", pool, replace(SETUP, candidates=8))
+    search = sit(tmp_path / "ledger.db", pool, replace(SETUP, candidates=10))
+    assert len(search.candidates) == 10
+    assert name_winner(search, {}) in (search.finalists or [])
+
+
+def test_where_neither_a_finalist_nor_the_reference_can_be_trained_the_search_ends_and_says_why(tmp_path: Path) -> None:
+    pool = Lethal(lambda trial: trial.seed > 0, cause=Cause.TRIAL)
+    pool.slots = 2  # the reference comes to nothing while a finalist still runs
+    with pytest.raises(HopelessError, match="9 epochs, seed 2: not enough memory"):
+        sit(tmp_path / "ledger.db", pool, replace(SETUP, candidates=8))
+
+
 def test_with_more_slots_than_there_is_time_for_finalists_are_waited_for(tmp_path: Path) -> None:
     setup = replace(SETUP, time=5.0, candidates=None, workers=16, pace=1 / (30 * cost(REFERENCE).macs))
     search = sit(tmp_path / "ledger.db", Formula(slots=16), setup)

@@ -109,8 +109,9 @@ class Search:
             run = int(row.parameters["epochs"]), int(row.parameters["seed"])
             if isinstance(row.came, Outcome):
                 self._learn(candidate, run, row.came)
-            elif _hopeless(row.came) and candidate is not self.reference:
-                self._fail(candidate, row.came.why)
+            elif _hopeless(row.came):
+                if candidate is not self.reference:  # that is tried once more, when its turn comes
+                    self._fail(candidate, row.came.why)
             elif run not in candidate.outcomes and (candidate, run) not in self._again:
                 self._again.append((candidate, run))
         self._again = [(one, run) for one, run in self._again if not one.failed and run not in one.outcomes]
@@ -138,10 +139,11 @@ class Search:
         return None if missing is None else self._asked(*missing)
 
     def failed(self, entry: Entry, why: str) -> bool:
-        """See `trials.Asking`: a candidate that cannot be trained is worth nothing. The reference has to be, unless a
-        finalist has come that far: then there is an answer without it."""
+        """See `trials.Asking`: a candidate that cannot be trained is worth nothing. Somebody has to be left who may
+        win: without a finalist the reference, without the reference a finalist."""
         candidate = self._of(self.setup.codes(entry.parameters))
-        if candidate is self.reference and all(one.failed for one in self.finalists or []):
+        able = [one for one in (*self.judged, self.reference) if one is not candidate and not one.failed]
+        if self.finalists is not None and not able:
             return False
         self._fail(candidate, why)
         return True
