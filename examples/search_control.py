@@ -46,7 +46,7 @@ def passes(found: Values) -> int:
 def searched(place: Path, strategy: str, seed: int, asked: argparse.Namespace, candidates: int) -> Values:
     """What the search there found, begun or gone on with where it is not finished with so many candidates."""
     kept, told = place / "search.json", Told(place.name)
-    if kept.is_file() and len(json.loads(kept.read_text("utf-8"))["candidates"]) >= candidates:
+    if kept.is_file() and json.loads(kept.read_text("utf-8"))["asked"]["candidates"] >= candidates:
         pass
     elif (place / "run.json").is_file():
         resume_search(place, candidates=candidates, listener=told)
@@ -68,12 +68,12 @@ def searched(place: Path, strategy: str, seed: int, asked: argparse.Namespace, c
 
 
 def controlled(seed: int, asked: argparse.Namespace) -> tuple[Values, Values]:
-    """A search, and its control with as many passes or a few more."""
+    """A search, and its control with as many passes or a few more; with fewer where its space holds no more."""
     search = searched(asked.out / f"evolution-{seed}", "evolution", seed, asked, asked.candidates)
     wanted, candidates = passes(search), asked.candidates
     control = searched(asked.out / f"random-{seed}", "random", seed, asked, candidates)
-    while passes(control) < wanted:
-        tried = len(control["candidates"])
+    while passes(control) < wanted and not control["used_up"]:
+        tried = control["asked"]["candidates"]  # those that could not be trained included
         candidates = tried + max(1, math.ceil((wanted - passes(control)) * tried / passes(control)))
         control = searched(asked.out / f"random-{seed}", "random", seed, asked, candidates)
     return search, control
@@ -81,8 +81,8 @@ def controlled(seed: int, asked: argparse.Namespace) -> tuple[Values, Values]:
 
 def row(seed: int, found: Values) -> str:
     """A line of the table."""
-    place, gain = found["winner"], found["gain"]  # nothing where the reference is the best
-    winner = found["reference"] if place is None else found["candidates"][place]
+    gain = found["gain"]  # none where the reference is the best
+    winner = next(one for one in (found["reference"], *found["candidates"]) if one["order"] == found["winner"])
     apart = " | ".join("" if gain is None else f"{100 * gain[bound]:+.2f}" for bound in range(3))
     trained = found["time"]["trained"] / 60
     return (
