@@ -3,8 +3,9 @@
     python examples/across.py ONE/contest.json NAME ANOTHER/contest.json NAME
 
 Prints, for every seed that both contests have, the first network's test accuracy less the second's in points, paired
-by image, with its 95 % interval and McNemar's p. The contests must have judged on the same test images; what else
-sets them apart (epochs, recipe, images) is printed, for the difference is due to that too.
+by image, with its 95 % interval and McNemar's p. The contests must have judged on the same test images, which those of
+earlier versions do not say; what else sets them apart (epochs, recipe, images) is printed, for the difference is due to
+that too.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from triscale.stats import PairedDifference
 from triscale.trials import unpack
 
 APART = ("images", "epochs", "recipe")
+TEST = "test_fingerprint"
 
 
 def row_of(contest: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -44,6 +46,8 @@ def main() -> None:
     parser.add_argument("other")
     asked = parser.parse_args()
     (one, a), (another, b) = row_of(asked.first, asked.name), row_of(asked.second, asked.other)
+    if len({contest[TEST] for contest in (one, another) if TEST in contest}) > 1:
+        raise SystemExit(f"{asked.first} and {asked.second} judged on other test images, which cannot be paired")
     for key in APART:
         if one[key] != another[key]:
             print(f"{key}: {one[key]} and {another[key]}")

@@ -122,7 +122,9 @@ def plain(found: Estimate) -> dict[str, float]:
     return {"value": found.value, "low": found.low, "high": found.high}
 
 
-def values(networks: list[Architecture], tests: list[list[str]], asked: argparse.Namespace) -> dict[str, Any]:
+def values(
+    networks: list[Architecture], tests: list[list[str]], images: Data, asked: argparse.Namespace
+) -> dict[str, Any]:
     """Plain values. tests: which test images were named right, by network and seed, packed."""
     right = [[unpack(test) for test in row] for row in tests]
     means, apart = over_seeds(right) if asked.seeds > 1 else over_images([row[0] for row in right])
@@ -141,7 +143,14 @@ def values(networks: list[Architecture], tests: list[list[str]], asked: argparse
                 "network": to_dict(network),
             }
         )
-    return {"images": asked.images, "epochs": asked.epochs, "recipe": asked.recipe, "seeds": asked.seeds, "rows": rows}
+    return {
+        "test_fingerprint": images.test_fingerprint(),
+        "images": min(asked.images, len(images.train)),
+        "epochs": asked.epochs,
+        "recipe": asked.recipe,
+        "seeds": asked.seeds,
+        "rows": rows,
+    }
 
 
 def markdown(found: dict[str, Any]) -> str:
@@ -174,9 +183,14 @@ def main() -> None:
     parser.add_argument("--recipe", default="quick")
     parser.add_argument("--workers", type=int, help="trainings at once; 1 shares all cores")
     asked = parser.parse_args()
-    asked.out.mkdir(parents=True, exist_ok=True)
+    if asked.seeds < 1 or (asked.seeds > 1 and len(asked.networks) < 2):
+        parser.error(f"--seeds {asked.seeds}: at least 1; and several take two networks, whose noise is one")
     images = read(asked.data, seed=0)
     networks = [entrant(word, images, asked.macs) for word in asked.networks]
+    names = [network.name for network in networks]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        parser.error(f"{len(names)} networks, of which several are called {twice[0]}; name each: one=FILE another=FILE")
+    asked.out.mkdir(parents=True, exist_ok=True)
     entries, workers = trials(networks, images, asked)
     every = [entry for row in entries for entry in row]
     pool = Workers(images, workers)
@@ -187,7 +201,8 @@ def main() -> None:
             outcomes = run_trials(ledger, pool, every, expected, Told())
     finally:
         pool.close()
-    found = values(networks, [[outcomes[entry.trial.key].test for entry in row] for row in entries], asked)
+    tests = [[outcomes[entry.trial.key].test for entry in row] for row in entries]
+    found = values(networks, tests, images, asked)
     (asked.out / "contest.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(markdown(found))
 

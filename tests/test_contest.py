@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from example_scripts import printed
+from example_scripts import printed, run_example
 
 from triscale.arch import from_dict
 from triscale.costing import cost
+from triscale.data import read
 
 
 @pytest.mark.slow
@@ -19,6 +20,8 @@ def test_a_contest_trains_every_network_with_the_same_seeds_and_repeats_nothing(
     assert sorted(ended) == [f"{name}, seed {seed}" for name in ("efficientnet_b0", "mini") for seed in (0, 1)]
     found = json.loads((tmp_path / "contest.json").read_text("utf-8"))
     assert [row["name"] for row in found["rows"]] == ["mini", "efficientnet_b0"]
+    images = read(digits, seed=0)
+    assert (found["images"], found["test_fingerprint"]) == (len(images.train), images.test_fingerprint())
     for row in found["rows"]:
         total = cost(from_dict(row["network"]))
         assert (total.macs, total.params) == (row["macs"], row["params"])
@@ -44,3 +47,21 @@ def test_a_contest_trains_every_network_with_the_same_seeds_and_repeats_nothing(
     assert sorted(line.split(":")[0] for line in told.splitlines()) == ["efficientnet_b0, seed 2", "mini, seed 2"]
     longer = json.loads((tmp_path / "contest.json").read_text("utf-8"))
     assert [row["by_seed"][:2] for row in longer["rows"]] == [row["by_seed"] for row in found["rows"]]
+
+
+@pytest.mark.parametrize(
+    ("networks", "said"),
+    [
+        (["MINI", "MINI"], "2 networks, of which several are called mobilenet_mini; name each: one=FILE another=FILE"),
+        (["MINI"], "--seeds 5: at least 1; and several take two networks"),
+        (["MINI", "resnet18", "--seeds", "0"], "--seeds 0: at least 1"),
+    ],
+)
+def test_what_no_contest_could_say_is_refused_before_anything_is_trained(
+    networks: list[str], said: str, digits: Path, tmp_path: Path
+) -> None:
+    words = ["examples/baselines/mobilenet_mini.json" if word == "MINI" else word for word in networks]
+    done = run_example("contest.py", digits, "--out", tmp_path / "out", "--macs", "400k", *words, timeout=100)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert not (tmp_path / "out").exists()

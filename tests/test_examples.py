@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from example_scripts import run_example
 from published import COUNTS
 
 ROOT = Path(__file__).parent.parent
@@ -49,6 +50,16 @@ def test_networks_of_two_contests_are_paired_by_image() -> None:
     said = run("examples/across.py", files[0], "family4", files[1], "resnet18").splitlines()
     assert said[0] == "epochs: 20 and 10"
     assert said[1] == "seed 0: family4 less resnet18 +0.25 points (95 % interval -0.11 to +0.61, n = 10,000), p 0.19"
+
+
+def test_contests_that_judged_on_other_images_are_not_paired(tmp_path: Path) -> None:
+    row = {"name": "one", "right": ["8:/w=="]}
+    for name in ("a", "b"):
+        shared = {"images": 8, "epochs": 1, "recipe": "quick", "test_fingerprint": name, "rows": [row]}
+        (tmp_path / name).write_text(json.dumps(shared))
+    done = run_example("across.py", tmp_path / "a", "one", tmp_path / "b", "one", timeout=100)
+    assert done.returncode == 1
+    assert "judged on other test images, which cannot be paired" in done.stderr
 
 
 def test_only_the_compound_row_of_table_7_reproduces_its_printed_flops() -> None:
