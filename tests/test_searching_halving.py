@@ -200,7 +200,7 @@ def test_an_exhausted_space_ends_the_search(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_space_without_a_network_at_the_limit_says_so(tmp_path: Path) -> None:
     objective = Objective({"macs": 1000 * cost(REFERENCE).macs})
-    with pytest.raises(UserError, match="no network of the space was found that uses 85% to 100% of the limits"):
+    with pytest.raises(HopelessError, match="no network of the space was found that uses 85% to 100% of the limits"):
         sit(tmp_path / "ledger.db", Formula(), replace(SETUP, objective=objective))
 
 
@@ -213,7 +213,7 @@ def test_what_is_dear_to_measure_is_not_measured_for_ever(tmp_path: Path, monkey
 
     monkeypatch.setattr(Costs, "_measure", slow)
     objective = Objective({"latency": 10.0})
-    with pytest.raises(UserError, match="no network of the space was found that uses 85% to 100% of the limits"):
+    with pytest.raises(HopelessError, match="no network of the space was found that uses 85% to 100% of the limits"):
         sit(tmp_path / "ledger.db", Formula(), replace(SETUP, objective=objective))
     assert len(measured) <= LOOKS + 1  # and the reference
 

@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Any, TypeGuard
 
 from triscale.arch import Architecture
-from triscale.errors import UserError
+from triscale.errors import HopelessError
 from triscale.searching.costs import Costs
 from triscale.searching.networks import plainest
 from triscale.searching.setup import REFERENCE, Setup
@@ -208,9 +208,9 @@ class Search:
         if codes is None:
             if not self.candidates:
                 low, high = self.setup.objective.band
-                raise UserError(
-                    f"no network of the space was found that uses {low:.0%} to {high:.0%} of the limits; take another "
-                    "--reference or --space, or another limit"
+                raise HopelessError(  # what all trials share stands: going on with it would draw the same
+                    f"no network of the space was found that uses {low:.0%} to {high:.0%} of the limits; begin another "
+                    "search, in another --out, with another --reference or --space, or another limit"
                 )
             self._exhausted, self.used_up = True, self._left() > 0
             return None

@@ -76,8 +76,9 @@ def search_network(
     measured. strategy: one of `STRATEGIES`. images, epochs: of a full training.
     cluster: the address of a Ray cluster, "" for one that is begun here. beside: other searches for the page. Test
     images are never looked at. Trials run in processes of their own: a script calls this under
-    ``if __name__ == "__main__":``. Raises `UserError` for what was asked wrongly, `TriscaleError` where a trial fails;
-    what is finished is kept, and `resume_search` goes on.
+    ``if __name__ == "__main__":``. Raises `UserError` for what was asked wrongly, `TriscaleError` where a trial fails:
+    what is finished is kept, and `resume_search` goes on. `HopelessError` where that would end in the same way, as it
+    does where the space has no network within the limits.
     """
     asked = Asked(
         limits=limits_of(macs=macs, params=params, activations=activations, size=size, latency=latency, memory=memory),
