@@ -11,13 +11,17 @@ from triscale.costing import cost
 from triscale.data import read
 
 
+def ended(told: str) -> list[str]:
+    """The trials; a slow machine tells how far it is between them."""
+    return sorted(line.split(":")[0] for line in told.splitlines() if ", seed " in line)
+
+
 @pytest.mark.slow
 def test_a_contest_trains_every_network_with_the_same_seeds_and_repeats_nothing(digits: Path, tmp_path: Path) -> None:
     words = [digits, "--out", tmp_path, "--macs", "400k", "--epochs", "2"]
     words += ["mini=examples/baselines/mobilenet_mini.json", "efficientnet_b0"]
     table, told = printed("contest.py", *words, "--seeds", "2")
-    ended = [line.split(":")[0] for line in told.splitlines()]
-    assert sorted(ended) == [f"{name}, seed {seed}" for name in ("efficientnet_b0", "mini") for seed in (0, 1)]
+    assert ended(told) == [f"{name}, seed {seed}" for name in ("efficientnet_b0", "mini") for seed in (0, 1)]
     found = json.loads((tmp_path / "contest.json").read_text("utf-8"))
     assert [row["name"] for row in found["rows"]] == ["mini", "efficientnet_b0"]
     images = read(digits, seed=0)
@@ -44,7 +48,7 @@ def test_a_contest_trains_every_network_with_the_same_seeds_and_repeats_nothing(
     assert apart["value"] == pytest.approx(single[0]["test"][0] - single[1]["test"][0])
     assert f"{100 * apart['value']:+.2f}" in once
     _, told = printed("contest.py", *words, "--seeds", "3")
-    assert sorted(line.split(":")[0] for line in told.splitlines()) == ["efficientnet_b0, seed 2", "mini, seed 2"]
+    assert ended(told) == ["efficientnet_b0, seed 2", "mini, seed 2"]
     longer = json.loads((tmp_path / "contest.json").read_text("utf-8"))
     assert [row["by_seed"][:2] for row in longer["rows"]] == [row["by_seed"] for row in found["rows"]]
 
