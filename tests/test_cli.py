@@ -18,8 +18,9 @@ from sklearn.datasets import load_sample_image
 
 from triscale.arch import Architecture, Head, MBConv, Stage, Stem, published, to_json
 from triscale.cli.console import pasteable, print_table, table
-from triscale.cli.stopping import way
+from triscale.cli.stopping import going_on, stopping_gently, way
 from triscale.data import Preprocess
+from triscale.errors import HopelessError, TriscaleError
 from triscale.fitting import Fitted
 from triscale.models.model import new
 from triscale.runs import RunDirectory
@@ -422,3 +423,16 @@ def test_a_demo_overwrites_nothing_and_can_be_run_twice(
     assert [Path(run).name for run in runs] == ["demo-2", "demo-3"]
     assert (tmp_path / "digits" / "0" / "0000.png").read_text() == "mine"
     assert json.loads(triscale("eval", runs[0], "--json")[1])["evaluated"] == "held out"
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [(HopelessError, "^no way$"), (TriscaleError, "^no way; go on with: triscale fit")]
+)
+def test_only_what_could_end_otherwise_is_told_to_go_on(kind: type[TriscaleError], said: str) -> None:
+    def end() -> None:
+        with stopping_gently(going_on("fit", Path("RUN"))) as signalled:
+            signalled.begun = True
+            raise kind("no way")
+
+    with pytest.raises(TriscaleError, match=said):
+        end()

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType
 
 from triscale.cli.console import pasteable
-from triscale.errors import TooShortError, TriscaleError, UserError, is_out_of_memory
+from triscale.errors import HopelessError, TooShortError, TriscaleError, UserError, is_out_of_memory
 
 
 class Interrupted(BaseException):
@@ -37,7 +37,7 @@ class Signalled:
 def stopping_gently(again: tuple[object, ...]) -> Iterator[Signalled]:
     """While steps are made, a first signal only notes that it came; a second one, or one at another time, raises
     `Interrupted` at once. However a training ends early, the command to go on is part of what is said."""
-    from triscale.training import DivergedError, StoppedError
+    from triscale.training import StoppedError
 
     signalled = Signalled()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -60,7 +60,7 @@ def stopping_gently(again: tuple[object, ...]) -> Iterator[Signalled]:
         raise (UserError(f"{error}; then {longer}") if signalled.begun else error) from None
     except UserError as error:
         raise (UserError(f"{error}; then {way_on}") if signalled.begun else error) from None
-    except DivergedError:
+    except HopelessError:
         raise
     except TriscaleError as error:
         raise (TriscaleError(f"{error}; {way_on}") if signalled.begun else error) from None
