@@ -1,15 +1,19 @@
 """How templates become pages: values are escaped, a name that is missing is an error."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 
 from triscale.units import format_bytes, format_count, format_epochs, format_seconds
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
-def render(template: str, values: Mapping[str, Any]) -> str:
-    """A template of this room with its values filled in."""
+
+def render(template: str, page: "DataclassInstance | Mapping[str, Any]") -> str:
+    """A template of this room, filled in with a page, whose fields are the names that it knows."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("triscale.reporting"),
         autoescape=True,
@@ -22,7 +26,12 @@ def render(template: str, values: Mapping[str, Any]) -> str:
         "seconds": format_seconds,
         "percent": _percent,
     }
-    return environment.get_template(template).render(values)
+    return environment.get_template(template).render(named(page) if is_dataclass(page) else page)
+
+
+def named(page: "DataclassInstance") -> dict[str, object]:
+    """The fields of a page, by name."""
+    return {field.name: getattr(page, field.name) for field in fields(page)}
 
 
 def _percent(share: float, digits: int = 2) -> str:

@@ -1,6 +1,7 @@
 """The page of a run of all stages: what was found, what it brought, and where each stage's own page lies."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,55 @@ TIED = "not shown to differ"
 ALIKE = 0.03  # of the MACs: closer than that networks count as equally large
 
 
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """tried: how many networks. macs, resolution (height, width): the baseline's. gain: its validation accuracy less
+    the reference's, with a 95 % interval where there is one. reference: whether it is the reference itself."""
+
+    tried: int
+    macs: int
+    resolution: Sequence[int]
+    gain: Sequence[float] | None
+    reference: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Studied:
+    """surface: the fitted one, with the coefficients; where there is none, why. arms: how many at each factor. tied:
+    those that are tied with the best at the first."""
+
+    surface: Values | None
+    why: str | None
+    arms: Sequence[int]
+    tied: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class WholePage:
+    """values: whole.json. networks: of its result, the grown one first, each with its verdict."""
+
+    values: Values
+    networks: Sequence[tuple[Values, str]]
+    searched: Searched | None
+    studied: Studied | None
+    claim: str
+    to_come: Sequence[str]
+
+
 def write_whole_page(
     path: Path, values: Values, searched: Values | None, studied: Values | None, to_come: Sequence[str] = ()
 ) -> None:
     """The page, whole. values: whole.json; searched, studied: of the stages that there were; to_come: networks of the
     zoo that are not trained yet."""
     networks = values["result"]["networks"]
-    page = {
-        "values": values,
-        "grown": networks[0],
-        "networks": [row | {"verdict": verdict(row)} for row in networks],
-        "searched": None if searched is None else _searched(searched),
-        "studied": None if studied is None else _studied(studied),
-        "claim": claim(networks),
-        "to_come": to_come,
-    }
+    page = WholePage(
+        values=values,
+        networks=[(row, verdict(row)) for row in networks],
+        searched=None if searched is None else _searched(searched),
+        studied=None if studied is None else _studied(studied),
+        claim=claim(networks),
+        to_come=to_come,
+    )
     write_whole(path, render("whole.html.j2", page))
 
 
@@ -61,23 +96,23 @@ def _listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _searched(values: Values) -> dict[str, Any]:
+def _searched(values: Values) -> Searched:
     by_order = {one["order"]: one for one in (values["reference"], *values["candidates"])}
     found = by_order[values["winner"]]
-    return {
-        "tried": len(values["candidates"]),
-        "macs": found["macs"],
-        "resolution": found["network"]["resolution"],
-        "gain": values["gain"],
-        "reference": values["winner"] == -1,
-    }
+    return Searched(
+        tried=len(values["candidates"]),
+        macs=found["macs"],
+        resolution=found["network"]["resolution"],
+        gain=values["gain"],
+        reference=values["winner"] == -1,
+    )
 
 
-def _studied(values: Values) -> dict[str, Any]:
-    surface = values["surface"]
-    return {
-        "surface": surface,
-        "why": values["why_no_surface"],
-        "arms": [len(at["arms"]) for at in values["factors"]],
-        "tied": values["factors"][0]["tied"] if values["factors"] else [],
-    }
+def _studied(values: Values) -> Studied:
+    factors = values["factors"]
+    return Studied(
+        surface=values["surface"],
+        why=values["why_no_surface"],
+        arms=[len(at["arms"]) for at in factors],
+        tied=factors[0]["tied"] if factors else [],
+    )
