@@ -33,29 +33,49 @@ class Shown:
     picture: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Side:
+    """The images that only one of the models named right, total in number, of which not endlessly many are shown."""
+
+    shown: list[Shown]
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonPage:
+    """names: of the models, short. pictured: whether any picture was found, of those looked for. plots: how sure each
+    may be. classes: those with images, that differ most first. version: Triscale's."""
+
+    comparison: Comparison
+    names: tuple[str, str]
+    sides: list[Side]
+    pictured: bool
+    plots: list[Markup]
+    classes: list[ClassDifference]
+    most_classes: int
+    version: str
+
+
 def write_comparison(out: Path, comparison: Comparison) -> None:
     """One self-contained page, whole. Pictures are taken from the comparison's data, where their content is still that
     which the models saw. Raises `TriscaleError` where the disk refuses."""
     sides = [[flip for flip in comparison.flips if flip.right == side] for side in (0, 1)]
     shown = [flip for side in sides for flip in side[:MOST]]
     pictures = find_pictures(comparison.data, shown)
-    values = {
-        "comparison": comparison,
-        "difference": comparison.difference,
-        "interval": [100 * bound for bound in comparison.difference.interval()],
-        "names": _short(comparison.names),
-        "sides": [[Shown(flip, pictures.get(flip.digest)) for flip in side[:MOST]] for side in sides],
-        "totals": [len(side) for side in sides],
-        "pictured": bool(pictures) or not shown,
-        "plots": [
+    page = ComparisonPage(
+        comparison=comparison,
+        names=_short(comparison.names),
+        sides=[Side([Shown(flip, pictures.get(flip.digest)) for flip in side[:MOST]], len(side)) for side in sides],
+        pictured=bool(pictures) or not shown,
+        plots=[
             Markup(reliability(measures.calibration.bins, f"{letter}: right, by confidence"))
             for letter, measures in zip("AB", comparison.measures, strict=True)
         ],
-        "classes": _classes(comparison),
-        "most_classes": MOST_CLASSES,
-        "version": version("triscale"),
-    }
-    write_whole(out, render("comparison.html.j2", values))
+        classes=_classes(comparison),
+        most_classes=MOST_CLASSES,
+        version=version("triscale"),
+    )
+    write_whole(out, render("comparison.html.j2", page))
 
 
 def find_pictures(data: Path | None, flips: Iterable[Flip]) -> dict[bytes, str]:
