@@ -1,6 +1,7 @@
 """The page of a scaling study, from the plain values of its study.json."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -8,9 +9,10 @@ from typing import Any
 from markupsafe import Markup
 
 from triscale.reporting.study_plots import CORNERS, Bounded, Dot, Kind, Row, Series, Shares, curves, strip, ternary
-from triscale.reporting.study_words import answer
+from triscale.reporting.study_words import Answer, answer
 from triscale.reporting.templating import render
 from triscale.runs import write_whole
+from triscale.scaling.multipliers import Coefficients
 from triscale.scaling.rules import PAPER
 from triscale.units import format_seconds
 
@@ -22,6 +24,52 @@ MISFIT = 0.05  # p of the lack of fit below which the surface does not describe 
 ALONE = 1 - 1e-9  # share of a dimension that moves alone
 
 
+@dataclass(frozen=True, slots=True)
+class Recommended:
+    """which: the fitted optimum or the fastest of the tied arms. found: None where there is none; else with the command
+    that grows by it, its arm, where it is one, and the arm of the paper's mix."""
+
+    which: str
+    found: Values | None
+    command: tuple[str, ...] = ()
+    arm: Values | None = None
+    compound: Values | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """values: of study.json. arms: the best on the selection images first. timed, enlarged: whether any of them is.
+    off: the largest share by which one misses the cost that was asked. plot: seed by seed."""
+
+    values: Values
+    arms: Sequence[Values]
+    timed: bool
+    enlarged: bool
+    off: float
+    plot: Markup
+
+
+@dataclass(frozen=True, slots=True)
+class StudyPage:
+    """study: study.json. seeds: how many. progress: trials whose results are shown, and those of the chosen design.
+    misfit: whether the surface does not describe the arms. equal, time: rows of words."""
+
+    study: Values
+    finished: bool
+    seeds: int
+    answer: Answer
+    progress: tuple[int, int | None]
+    recommended: Sequence[Recommended]
+    ternary: Markup | None
+    no_surface: str | None
+    misfit: bool
+    curves: Markup | None
+    factors: Sequence[Factor]
+    equal: Sequence[tuple[str, str]]
+    time: Sequence[tuple[str, str]]
+    paper: Coefficients
+
+
 def write_study_page(out: Path, values: Mapping[str, Any]) -> None:
     """One self-contained page, whole. Raises `TriscaleError` where the disk refuses."""
     write_whole(out, study_page(values))
@@ -30,27 +78,27 @@ def write_study_page(out: Path, values: Mapping[str, Any]) -> None:
 def study_page(values: Mapping[str, Any]) -> str:
     """The page of a study, finished or not. values: what study.json holds; the page depends on nothing else. Of a study
     that is not finished no test result is shown, whatever the values hold."""
-    return render("study.html.j2", _view(values))
+    return render("study.html.j2", _page(values))
 
 
-def _view(values: Values) -> dict[str, Any]:
+def _page(values: Values) -> StudyPage:
     factors, surface = values["factors"], values["surface"]
-    return {
-        "study": values,
-        "finished": values["finished"],
-        "seeds": len(values["seeds"]),
-        "answer": answer(values),
-        "progress": _progress(values),
-        "recommended": [_recommended(values, which) for which in FILES] if values["finished"] else [],
-        "ternary": None if surface is None else Markup(_ternary(values)),
-        "no_surface": _why_no_surface(values),
-        "misfit": surface is not None and surface["lack_of_fit"] is not None and surface["lack_of_fit"] < MISFIT,
-        "curves": _curves(values),
-        "factors": [_at(values, at) for at in factors],
-        "equal": _equal(values),
-        "time": _time(values["time"]),
-        "paper": PAPER,
-    }
+    return StudyPage(
+        study=values,
+        finished=values["finished"],
+        seeds=len(values["seeds"]),
+        answer=answer(values),
+        progress=_progress(values),
+        recommended=[_recommended(values, which) for which in FILES] if values["finished"] else [],
+        ternary=None if surface is None else Markup(_ternary(values)),
+        no_surface=_why_no_surface(values),
+        misfit=surface is not None and surface["lack_of_fit"] is not None and surface["lack_of_fit"] < MISFIT,
+        curves=_curves(values),
+        factors=[_at(values, at) for at in factors],
+        equal=_equal(values),
+        time=_time(values["time"]),
+        paper=PAPER,
+    )
 
 
 def _progress(values: Values) -> tuple[int, int | None]:
@@ -61,20 +109,13 @@ def _progress(values: Values) -> tuple[int, int | None]:
     return done, planned
 
 
-def _recommended(values: Values, which: str) -> dict[str, Any]:
-    """The fitted optimum or the fastest of the tied arms, with the command that grows by it."""
+def _recommended(values: Values, which: str) -> Recommended:
     found = values["recommended"][which]
     if found is None:
-        return {"which": which, "found": None}
+        return Recommended(which, None)
     command = "triscale", "scale", "baseline.json", "--rule", FILES[which], "--factor", f"{values['factor']:g}"
     at = values["factors"][0] if values["factors"] else {"arms": []}
-    return {
-        "which": which,
-        "found": found,
-        "command": command,
-        "arm": _named(at, found.get("arm")),
-        "compound": _called(at, COMPOUND),
-    }
+    return Recommended(which, found, command, arm=_named(at, found.get("arm")), compound=_called(at, COMPOUND))
 
 
 def _named(at: Values, name: str | None) -> Values | None:
@@ -153,19 +194,18 @@ def _ways(values: Values) -> dict[Kind, list[Values]]:
     return found
 
 
-def _at(values: Values, at: Values) -> dict[str, Any]:
-    """A factor's tables and its plot, the best arm on the selection images first."""
+def _at(values: Values, at: Values) -> Factor:
     arms = sorted(at["arms"], key=lambda arm: -arm["selection_mean"][0])
     rows = [Row(arm["name"], tuple(_runs(values, arm)), _accuracy(values, arm), arm["tied"]) for arm in arms]
     title = f"{'test' if values['finished'] else 'selection'} accuracy at ×{at['factor']:g}, seed by seed"
-    return {
-        "values": at,
-        "arms": arms,
-        "timed": any(arm["latency"] is not None for arm in arms),
-        "enlarged": any(arm["upscaled"] for arm in arms),
-        "off": max(abs(arm["realised"] / arm["asked"] - 1) for arm in arms),
-        "plot": Markup(strip(rows, title)),
-    }
+    return Factor(
+        values=at,
+        arms=arms,
+        timed=any(arm["latency"] is not None for arm in arms),
+        enlarged=any(arm["upscaled"] for arm in arms),
+        off=max(abs(arm["realised"] / arm["asked"] - 1) for arm in arms),
+        plot=Markup(strip(rows, title)),
+    )
 
 
 def _equal(values: Values) -> list[tuple[str, str]]:
