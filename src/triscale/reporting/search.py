@@ -1,17 +1,19 @@
 """The page of a search, from the plain values of its search.json."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
 from triscale.arch import from_dict
-from triscale.reporting.search_curves import SEVERAL, Course, bands, course, different, incomparable, together
-from triscale.reporting.search_networks import COLUMNS, changes, pairs
-from triscale.reporting.search_plots import Learned, Spot, Standing, fronts, learned, progress, seen_of
+from triscale.reporting.search_networks import COLUMNS, Pair, changes, pairs
+from triscale.reporting.search_plots import Learned, Spot, Standing, fronts, learned, seen_of
+from triscale.reporting.search_progress import Progress, progressed
 from triscale.reporting.search_words import (
     REFERENCE,
+    Answer,
     aim,
     all_at_random,
     answer,
@@ -29,7 +31,7 @@ from triscale.reporting.search_words import (
 )
 from triscale.reporting.templating import render
 from triscale.runs import write_whole
-from triscale.scaling.budget import ANALYTIC, label, show
+from triscale.scaling.budget import ANALYTIC
 from triscale.units import format_epochs, format_seconds
 
 Values = Mapping[str, Any]
@@ -37,6 +39,94 @@ Row = tuple[str, str]
 
 STRONGEST = 8  # choices that are drawn
 TOLD = 0.005  # of the variance that a choice explains, to be drawn
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """The reference and another candidate, part by part. won: whether that one is the winner. most: the largest share
+    of the MACs that a part has. idle: whether a shortcut adds nothing. macs: of both networks."""
+
+    label: str
+    won: bool
+    pairs: tuple[Pair, ...]
+    most: float
+    idle: bool
+    macs: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """A value of a choice, in words: how many candidates had it, and their mean, with a 95 % interval if there is one.
+    explained: by the choice, a share of the variance."""
+
+    choice: str
+    explained: float
+    value: str
+    n: int
+    mean: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """The strongest as plots, the values of all as rows, of so many choices. at_random: whether chance alone drew all
+    candidates."""
+
+    plots: Sequence[Markup]
+    title: str
+    count: int
+    rows: Sequence[Worth]
+    at_random: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Finalist:
+    """values: of search.json. runs: accuracy by seed. costs: by limited term."""
+
+    values: Values
+    standing: Standing
+    runs: Sequence[float | None]
+    costs: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """values: of search.json. accuracy: after so many epochs, the mean of so many runs. changes: (stage, what it has
+    instead of the reference's)."""
+
+    values: Values
+    epochs: int
+    accuracy: float
+    runs: int
+    standing: Standing
+    changes: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchPage:
+    """search: search.json. reference: its name. commands: what for, and the words. earlier: epochs of the rungs before
+    the last, the longest first. weighed: whether cost counts against accuracy. terms: limits that have a column of
+    their own. turns: the fewest and the most runs of a latency, once where they are as many; none where none was
+    measured. searched, how: rows of words."""
+
+    search: Values
+    finished: bool
+    reference: str
+    answer: Answer
+    searched: Sequence[Row]
+    commands: Sequence[tuple[str, tuple[str, ...]]]
+    fronts: Sequence[Markup]
+    earlier: Sequence[int]
+    beside: Beside | None
+    columns: Sequence[str]
+    learned: Choices
+    progress: Progress
+    weighed: bool
+    terms: Sequence[str]
+    seeds: Sequence[int]
+    finalists: Sequence[Finalist]
+    turns: Sequence[int]
+    candidates: Sequence[Candidate]
+    how: Sequence[Row]
 
 
 def write_search_page(path: Path, values: Values, others: Sequence[Values] = ()) -> None:
@@ -48,37 +138,37 @@ def write_search_page(path: Path, values: Values, others: Sequence[Values] = ())
 def search_page(values: Values, others: Sequence[Values] = ()) -> str:
     """The page of a search, finished or not. values: what search.json holds; the page depends on nothing else than it
     and the others."""
-    return render("search.html.j2", _view(values, others))
+    return render("search.html.j2", _page(values, others))
 
 
-def _view(values: Values, others: Sequence[Values]) -> dict[str, Any]:
-    terms = [term for term in values["objective"]["limits"] if term not in ("macs", "params")]
+def _page(values: Values, others: Sequence[Values]) -> SearchPage:
     every = [values["reference"], *values["candidates"]]
     turns = [one["latency"]["n"] for one in every if one["latency"] is not None]
-    return {
-        "search": values,
-        "finished": values["finished"],
-        "reference": values["reference"]["network"]["name"],
-        "answer": answer(values),
-        "searched": _searched(values),
-        "commands": _commands(values) if values["finished"] else [],
-        "fronts": [Markup(drawn) for drawn in (_front(values, "macs"), _front(values, "latency")) if drawn],
-        "earlier": list(reversed(values["rungs"][:-1])),
-        "beside": _beside(values),
-        "columns": COLUMNS,
-        "learned": _learned(values),
-        "progress": _progress(values, others),
-        "weighed": values["objective"]["kind"] != "constraint",
-        "terms": [(term, label(term)) for term in terms if term != "latency"],
-        "show": show,
-        "seeds": [values["seed"] + place for place in range(_seeds(values))],
-        "judged": values["judged"],
-        "finalists": _finalists(values),
-        "timed": bool(turns),
-        "turns": sorted({min(turns), max(turns)}) if turns else [],
-        "candidates": _candidates(values),
-        "how": _how(values),
-    }
+    return SearchPage(
+        search=values,
+        finished=values["finished"],
+        reference=values["reference"]["network"]["name"],
+        answer=answer(values),
+        searched=_searched(values),
+        commands=_commands(values) if values["finished"] else [],
+        fronts=[Markup(drawn) for drawn in (_front(values, "macs"), _front(values, "latency")) if drawn],
+        earlier=values["rungs"][:-1][::-1],
+        beside=_beside(values),
+        columns=COLUMNS,
+        learned=_choices(values),
+        progress=progressed(values, others),
+        weighed=_weighed(values),
+        terms=[term for term in values["objective"]["limits"] if term not in ("macs", "params", "latency")],
+        seeds=[values["seed"] + place for place in range(_seeds(values))],
+        finalists=_finalists(values),
+        turns=sorted({min(turns), max(turns)}) if turns else [],
+        candidates=_candidates(values),
+        how=_how(values),
+    )
+
+
+def _weighed(values: Values) -> bool:
+    return bool(values["objective"]["kind"] != "constraint")
 
 
 def _searched(values: Values) -> list[Row]:
@@ -165,7 +255,7 @@ def _front(values: Values, term: str) -> str | None:
     return fronts(spots, term, values["objective"]["limits"].get(term)) if spots else None
 
 
-def _beside(values: Values) -> dict[str, Any] | None:
+def _beside(values: Values) -> Beside | None:
     """The reference and the winner, stage by stage; where the reference won, and before anything did, the candidate
     that came nearest. None without one."""
     reference = values["reference"]
@@ -174,27 +264,31 @@ def _beside(values: Values) -> dict[str, Any] | None:
     if shown is None:
         return None
     found = pairs(from_dict(reference["network"]), from_dict(shown["network"]))
-    return {
-        "label": shown["label"],
-        "won": shown is winner,
-        "pairs": found,
-        "most": max(part.share for pair in found for part in (pair.before, pair.after)),
-        "idle": any(part.idle for pair in found for part in (pair.before, pair.after)),
-        "macs": (reference["macs"], shown["macs"]),
-    }
+    return Beside(
+        label=shown["label"],
+        won=shown is winner,
+        pairs=found,
+        most=max(part.share for pair in found for part in (pair.before, pair.after)),
+        idle=any(part.idle for pair in found for part in (pair.before, pair.after)),
+        macs=(reference["macs"], shown["macs"]),
+    )
 
 
-def _learned(values: Values) -> dict[str, Any]:
-    """The strongest choices as plots, all of them as rows; before two values of a choice were tried there are none."""
+def _choices(values: Values) -> Choices:
+    """Before two values of a choice were tried there are none."""
     known = values["learned"]
     drawn = [one for one in known[:STRONGEST] if one["explained"] >= TOLD]
+    rows = [
+        Worth(one["choice"], one["explained"], said(one["choice"], row["value"]), row["n"], row["mean"])
+        for one in known
+        for row in one["values"]
+    ]
     choices = [(f"{one['choice']}: {100 * one['explained']:.0f} %", _worths(one)) for one in drawn]
     half = (len(choices) + 1) // 2
-    weighed = values["objective"]["kind"] != "constraint"
-    title = f"mean {'worth' if weighed else 'validation accuracy'} after {format_epochs(values['rungs'][0])}"
+    title = f"mean {'worth' if _weighed(values) else 'validation accuracy'} after {format_epochs(values['rungs'][0])}"
     seen = seen_of([one for _, each in choices for one in each]) if choices else (0.0, 1.0)
     plots = [Markup(learned(each, seen, title)) for each in (choices[:half], choices[half:]) if each]
-    return {"plots": plots, "title": title, "rows": known, "said": said, "at_random": all_at_random(values)}
+    return Choices(plots, title, len(known), rows, all_at_random(values))
 
 
 def _worths(choice: Values) -> list[Learned]:
@@ -205,50 +299,6 @@ def _worths(choice: Values) -> list[Learned]:
     return rows
 
 
-def _progress(values: Values, others: Sequence[Values]) -> dict[str, Any]:
-    """The curves with what is known of the searches that they are of."""
-    fit = [other for other in others if not incomparable(values, other)]
-    shown = [(values, course(values, own=True)), *((other, course(other)) for other in fit)]
-    courses = [one for _, one in shown if one is not None]
-    title = "the leader's validation accuracy in a full training"
-    return {
-        "plot": Markup(progress(courses, bands(courses), title)) if courses else None,
-        "title": title,
-        "rows": [_course_row(values, other, one) for other, one in shown],
-        "common": _common(courses),
-        "banded": bool(bands(courses)),
-        "refused": [
-            (str(other["strategy"]), ", ".join(why)) for other in others if (why := incomparable(values, other))
-        ],
-    }
-
-
-def _course_row(values: Values, other: Values, one: Course | None) -> dict[str, Any]:
-    winner = by_order(other, other["winner"]) if other["finished"] else None
-    return {
-        "strategy": other["strategy"],
-        "own": other is values,
-        "seed": other["seed"],
-        "tried": len(other["candidates"]),
-        "end": None if one is None else one.end,
-        "leader": None if one is None else one.steps[-1][1],
-        "winner": None if winner is None else winner["label"],
-        "accuracy": None if winner is None else winner["accuracy"],
-        "different": different(values, other),
-    }
-
-
-def _common(courses: Sequence[Course]) -> dict[str, Any] | None:
-    """Every strategy's leaders after the most work that all searches have done. None where one is alone."""
-    at = together(courses) if len(courses) > 1 else None
-    if at is None:
-        return None
-    reached: dict[str, list[float]] = {}
-    for one in courses:
-        reached.setdefault(one.strategy, []).append(one.at(at))
-    return {"at": at, "reached": reached, "several": all(len(each) >= SEVERAL for each in reached.values())}
-
-
 def _seeds(values: Values) -> int:
     """How many seeds full trainings had, at most."""
     top = values["rungs"][-1]
@@ -256,36 +306,32 @@ def _seeds(values: Values) -> int:
     return 1 + max((run["seed"] for one in every for run in one["runs"] if run["epochs"] == top), default=-1)
 
 
-def _finalists(values: Values) -> list[dict[str, Any]]:
+def _finalists(values: Values) -> list[Finalist]:
     """With the reference, what is worth most first. Empty before any full training."""
     top = values["rungs"][-1]
     among = [values["reference"], *(by_order(values, order) for order in values["finalists"])]
     rows = []
-    weighed = values["objective"]["kind"] != "constraint"
-    for one in sorted(among, key=lambda one: -(value(one) if weighed else highest(one))):
+    for one in sorted(among, key=lambda one: -(value(one) if _weighed(values) else highest(one))):
         by_seed = {run["seed"]: run["accuracy"] for run in one["runs"] if run["epochs"] == top}
         runs = [by_seed.get(place) for place in range(_seeds(values))]
-        rows.append({"values": one, "standing": _standing(values, one), "runs": runs, "costs": _costs(values, one)})
+        costs = {term: cost_of(one, term) for term in values["objective"]["limits"]}
+        rows.append(Finalist(one, _standing(values, one), runs, costs))
     return rows if values["finalists"] or values["reference"]["runs"] else []
 
 
-def _costs(values: Values, one: Values) -> dict[str, float]:
-    return {term: cost_of(one, term) for term in values["objective"]["limits"]}
-
-
-def _candidates(values: Values) -> list[dict[str, Any]]:
+def _candidates(values: Values) -> list[Candidate]:
     """All that were tried: what went furthest first, and of those the best."""
     reference = from_dict(values["reference"]["network"])
     rows = sorted(values["candidates"], key=lambda one: (-one["rung"], -highest(one), one["order"]))
     return [
-        {
-            "values": one,
-            "epochs": values["rungs"][one["rung"]],
-            "accuracy": highest(one),
-            "runs": len(longest(one)),
-            "standing": _standing(values, one),
-            "changes": changes(reference, from_dict(one["network"])),
-        }
+        Candidate(
+            values=one,
+            epochs=values["rungs"][one["rung"]],
+            accuracy=highest(one),
+            runs=len(longest(one)),
+            standing=_standing(values, one),
+            changes=changes(reference, from_dict(one["network"])),
+        )
         for one in rows
     ]
 

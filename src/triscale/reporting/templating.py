@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
+from triscale.scaling.budget import label, show
 from triscale.units import format_bytes, format_count, format_epochs, format_seconds
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ def render(template: str, page: "DataclassInstance | Mapping[str, Any]") -> str:
         "epochs": format_epochs,
         "seconds": format_seconds,
         "percent": _percent,
+        "label": label,
+        "show": show,
     }
     return environment.get_template(template).render(named(page) if is_dataclass(page) else page)
 
