@@ -12,10 +12,10 @@ from jinja2 import UndefinedError
 
 from triscale.arch import Architecture, from_json
 from triscale.arch.resolve import read_metadata
-from triscale.costing import cost
+from triscale.costing import Cost, cost
 from triscale.data import Preprocess
 from triscale.errors import UserError
-from triscale.evaluating import measure, read_table
+from triscale.evaluating import Measures, measure, read_table
 from triscale.evaluating.measures import ClassMeasures
 from triscale.reporting.markdown import Markdown, render_markdown
 from triscale.reporting.precision import precision_words
@@ -53,15 +53,25 @@ def card(run: RunDirectory) -> str:
     if "result" not in settings:
         raise UserError(f"{run.path}: is not finished, so there is no model to describe; go on with it by --resume")
     try:
-        return render_markdown("card.md.j2", _values(run, settings))
+        return render_markdown("card.md.j2", _page(run, settings))
     except UserError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, UndefinedError) as error:
         raise UserError(f"{source}: not what this version can describe ({error!r}); train the model again") from None
 
 
-@dataclass(frozen=True)
-class _Leaks:
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A limited cost in words: what was asked and realised. used: share of the limit."""
+
+    term: str
+    asked: Markdown
+    value: Markdown
+    used: float
+
+
+@dataclass(frozen=True, slots=True)
+class Leaks:
     """Test images whose content is also among those that were learned from or chosen by: in this run (None where it
     kept no list), and in the run whose weights it started from. total: of both together."""
 
@@ -70,7 +80,45 @@ class _Leaks:
     before: int | None
 
 
-def _values(run: RunDirectory, settings: dict[str, Any]) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class CardPage:
+    """triscale, data, plan, recipe, result: as the run has them; versions: with the kernels' instruction sets. images:
+    the name of their folder. totals: images of each split. batch: images of a step. sizes: training images of the
+    smallest and of the largest class. epochs: how many were made. blocks: kind → how many. few: whether there are so
+    few classes that all are listed. file_bytes, file_sha256: of the model's file."""
+
+    triscale: str
+    versions: Mapping[str, str]
+    data: Mapping[str, Any]
+    images: str
+    totals: Mapping[str, int]
+    batch: int
+    sizes: tuple[int, int]
+    plan: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    recipe_json: Markdown
+    result: Mapping[str, Any]
+    epochs: int
+    architecture: Architecture
+    blocks: Mapping[str, int]
+    pixels: Markdown
+    colours: Markdown
+    preprocess: Preprocess
+    classes: Sequence[str]
+    few: bool
+    listed: Sequence[ClassMeasures]
+    measures: Measures
+    cost: Cost
+    budget: Sequence[Limit]
+    answers: str
+    leaks: Leaks
+    weights: Provenance | None
+    hub_licence: Markdown | None
+    file_bytes: int
+    file_sha256: str
+
+
+def _page(run: RunDirectory, settings: Mapping[str, Any]) -> CardPage:
     data, plan, result = settings["data"], settings["plan"], settings["result"]
     metadata = read_metadata(run.model)
     architecture = from_json(metadata["architecture"], str(run.model))
@@ -78,38 +126,37 @@ def _values(run: RunDirectory, settings: dict[str, Any]) -> dict[str, Any]:
     measures = measure(read_table(run.predictions).among(classes))
     weights = None if plan["weights"] is None else Provenance.from_json(plan["weights"])
     totals = {split: sum(table.values()) for split, table in data["counts"].items()}
-    return {
-        "triscale": settings["triscale"],
-        "versions": _versions(settings["versions"], plan["machine"]),
-        "data": data,
-        "images": _name(data["path"]),
-        "totals": totals,
-        "batch": min(plan["recipe"]["batch"], totals["train"]),
-        "sizes": _sizes(data["counts"]["train"]),
-        "plan": plan,
-        "recipe": plan["recipe"],
-        "recipe_json": _as_json(plan["recipe"]),
-        "result": result,
-        "epochs": sum(1 for _ in run.metrics()),
-        "architecture": architecture,
-        "blocks": _blocks(architecture),
-        "pixels": _pixels(architecture.resolution),
-        "colours": _colours(architecture.channels),
-        "preprocess": Preprocess.from_json(json.loads(metadata["preprocess"])),
-        "classes": classes,
-        "few": len(classes) <= FEW_CLASSES,
-        "listed": _listed(measures.classes),
-        "measures": measures,
-        "cost": cost(architecture),
-        "budget": _budget(result["budget"]),
-        "engine": result["latency"]["engine"],
-        "precision": result["latency"]["precision"],
-        "answers": precision_words(result["half"]),
-        "leaks": _leaks(run, result["leaks"]),
-        "weights": weights,
-        "hub_licence": _hub_licence(weights),
-        "file": {"bytes": run.model.stat().st_size, "sha256": sha256_of(run.model)},
-    }
+    return CardPage(
+        triscale=settings["triscale"],
+        versions=_versions(settings["versions"], plan["machine"]),
+        data=data,
+        images=_name(data["path"]),
+        totals=totals,
+        batch=min(plan["recipe"]["batch"], totals["train"]),
+        sizes=_sizes(data["counts"]["train"]),
+        plan=plan,
+        recipe=plan["recipe"],
+        recipe_json=_as_json(plan["recipe"]),
+        result=result,
+        epochs=sum(1 for _ in run.metrics()),
+        architecture=architecture,
+        blocks=_blocks(architecture),
+        pixels=_pixels(architecture.resolution),
+        colours=_colours(architecture.channels),
+        preprocess=Preprocess.from_json(json.loads(metadata["preprocess"])),
+        classes=classes,
+        few=len(classes) <= FEW_CLASSES,
+        listed=_listed(measures.classes),
+        measures=measures,
+        cost=cost(architecture),
+        budget=_budget(result["budget"]),
+        answers=precision_words(result["half"]),
+        leaks=_leaks(run, result["leaks"]),
+        weights=weights,
+        hub_licence=_hub_licence(weights),
+        file_bytes=run.model.stat().st_size,
+        file_sha256=sha256_of(run.model),
+    )
 
 
 def _versions(versions: Mapping[str, str], machine: Mapping[str, Any]) -> Mapping[str, str]:
@@ -137,12 +184,12 @@ def _as_json(recipe: Mapping[str, Any]) -> Markdown:
     return Markdown("{\n" + ",\n".join(rows) + "\n}")
 
 
-def _blocks(architecture: Architecture) -> list[tuple[str, int]]:
+def _blocks(architecture: Architecture) -> Mapping[str, int]:
     """kind → how many, in the order of their first."""
     kinds: Counter[str] = Counter()
     for stage in architecture.stages:
         kinds[stage.block.kind] += stage.repeats
-    return list(kinds.items())
+    return kinds
 
 
 def _pixels(sides: Sequence[int]) -> Markdown:
@@ -161,15 +208,14 @@ def _listed(classes: Sequence[ClassMeasures]) -> list[ClassMeasures]:
     return [one for _, _, one in sorted(tested, key=lambda row: row[:2])[:WORST]]
 
 
-def _budget(budget: Mapping[str, Mapping[str, float]]) -> list[tuple[str, Markdown, Markdown, float]]:
-    """Term, asked, realised, share that is used."""
+def _budget(budget: Mapping[str, Mapping[str, float]]) -> list[Limit]:
     return [
-        (label(term), Markdown(show(term, row["limit"])), Markdown(show(term, row["value"])), row["used"])
+        Limit(label(term), Markdown(show(term, row["limit"])), Markdown(show(term, row["value"])), row["used"])
         for term, row in budget.items()
     ]
 
 
-def _leaks(run: RunDirectory, total: int) -> _Leaks:
+def _leaks(run: RunDirectory, total: int) -> Leaks:
     places: dict[str, set[str]] = {"learned": set(), "before": set()}
     test: list[str] = []
     for split, digest in run.splits().values():
@@ -178,9 +224,9 @@ def _leaks(run: RunDirectory, total: int) -> _Leaks:
         else:
             places["before" if split == "before" else "learned"].add(digest)
     if not test:
-        return _Leaks(total, None, None)
+        return Leaks(total, None, None)
     here, before = (sum(digest in known for digest in test) for known in places.values())
-    return _Leaks(total, here, before if places["before"] else None)
+    return Leaks(total, here, before if places["before"] else None)
 
 
 def _hub_licence(weights: Provenance | None) -> Markdown | None:

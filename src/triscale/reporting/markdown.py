@@ -2,11 +2,15 @@
 
 import unicodedata
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jinja2
 
+from triscale.reporting.templating import named
 from triscale.units import format_bytes, format_count, format_seconds
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 # Numbers instead of a backslash: a backslash before a pipe is read differently within a table and outside of one.
 _ENTITIES: Mapping[str, str] = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "\\": "&#92;", "`": "&#96;"}
@@ -38,9 +42,9 @@ def escape(text: object) -> Markdown:
     return Markdown(_spaces(plain[:begin]) + middle + _spaces(plain[begin + len(inner) :]))
 
 
-def render_markdown(template: str, values: Mapping[str, Any]) -> str:
-    """A Markdown template of this room: every value that is not `Markdown` is escaped; a name that is missing is an
-    error."""
+def render_markdown(template: str, page: "DataclassInstance") -> str:
+    """A Markdown template of this room, filled in with a page, whose fields are the names that it knows: every value
+    that is not `Markdown` is escaped; a name that is missing is an error."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("triscale.reporting"),
         autoescape=False,  # that is for HTML; `finalize` does it here
@@ -58,7 +62,7 @@ def render_markdown(template: str, values: Mapping[str, Any]) -> str:
         "percent": _percent,
         "number": _number,
     }
-    return environment.get_template(template).render(values)
+    return environment.get_template(template).render(named(page))
 
 
 def _spaces(text: str) -> str:
