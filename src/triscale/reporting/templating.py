@@ -1,8 +1,7 @@
 """How templates become pages: values are escaped, a name that is missing is an error."""
 
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields
+from typing import TYPE_CHECKING
 
 import jinja2
 
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 
-def render(template: str, page: "DataclassInstance | Mapping[str, Any]") -> str:
+def render(template: str, page: "DataclassInstance") -> str:
     """A template of this room, filled in with a page, whose fields are the names that it knows."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("triscale.reporting"),
@@ -29,7 +28,7 @@ def render(template: str, page: "DataclassInstance | Mapping[str, Any]") -> str:
         "label": label,
         "show": show,
     }
-    return environment.get_template(template).render(named(page) if is_dataclass(page) else page)
+    return environment.get_template(template).render(named(page))
 
 
 def named(page: "DataclassInstance") -> dict[str, object]:
