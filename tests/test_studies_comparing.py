@@ -178,6 +178,15 @@ def test_the_seeds_to_tell_a_difference_are_the_fewest_that_make_it_detectable(
     assert seeds_to_tell(-difference, 0.01, arms, corrected) == found
 
 
+def test_so_many_seeds_as_would_tell_the_best_two_arms_end_their_tie_four_times_in_five() -> None:
+    rng, repeats, gap, sigma = np.random.default_rng(8), 300, 0.02, 0.01
+    seeds = seeds_to_tell(gap, sigma, 5, corrected=True)
+    assert seeds is not None
+    means = np.array([gap, 0.0, 0.0, -0.001, -0.002])[:, None]
+    ended = [1 not in compare_arms(means + sigma * rng.normal(size=(5, seeds))).tied for _ in range(repeats)]
+    assert np.mean(ended) >= 0.8
+
+
 def test_no_number_of_seeds_tells_what_does_not_differ() -> None:
     assert seeds_to_tell(0.0, 0.01) is None
     assert seeds_to_tell(1e-9, 0.01) is None

@@ -10,7 +10,7 @@ from triscale.arch import resolve
 from triscale.costing import cost
 from triscale.errors import UserError
 from triscale.stats import Estimate
-from triscale.studies.comparing import Comparisons, paired_seeds
+from triscale.studies.comparing import Comparisons, paired_seeds, seeds_to_tell
 from triscale.studies.conclusions import ArmResult, arms_again, conclude
 from triscale.studies.designs import COMPOUND, FITTED, TEN
 from triscale.studies.planning import Effort, Fidelity
@@ -125,6 +125,13 @@ def test_a_study_without_all_seeds_of_two_arms_says_nothing_yet() -> None:
     found = conclude(setup, grown, 3, {key: outcomes[key] for key in some}, unseal=False)
     assert found.factors == ()
     assert found.fit is None
+
+
+def test_the_seeds_that_are_said_to_tell_the_best_two_are_those_of_the_test_that_judges_ties() -> None:
+    setup, outcomes = made_up(0.002, (0.3, 0.3, 0.4))
+    at = conclude(setup, [setup.grow(arm, 2.0) for arm in TEN.arms], 3, outcomes, unseal=False).factors[0]
+    best, second = sorted((arm.mean.value for arm in at.arms), reverse=True)[:2]
+    assert at.needed == seeds_to_tell(best - second, at.chosen.sigma, len(at.arms), corrected=True)
 
 
 def test_differences_to_the_best_single_dimension_allow_for_its_having_been_picked() -> None:

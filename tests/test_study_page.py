@@ -137,7 +137,7 @@ def test_arms_that_the_data_do_not_tell_apart_are_not_ranked_in_the_headline() -
     text = text_of(study_page(values))
     assert "Not told apart no mix is shown to be better than another" in text
     assert "none of the other 5 arms is shown to be worse" in text
-    assert "no number of seeds would tell these two apart" in text
+    assert "not a million seeds would tell these two apart" in text
 
 
 def test_a_surface_that_does_not_fit_is_said_not_to() -> None:

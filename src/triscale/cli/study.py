@@ -197,7 +197,7 @@ def show(console: Console, values: Mapping[str, Any], report: Path) -> None:
         console.print(", ".join(found))
     first = values["factors"][0] if values["factors"] else None
     if first is not None and len(first["tied"]) == len(first["arms"]):
-        more = "no number of seeds" if first["needed"] is None else f"about {first['needed']:,} seeds"
+        more = "not a million seeds" if first["needed"] is None else f"about {first['needed']:,} seeds"
         console.print(f"these data cannot tell the arms apart; {more} would tell the best two")
     fastest = values["recommended"]["fastest"]
     if fastest is not None:

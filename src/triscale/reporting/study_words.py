@@ -92,7 +92,8 @@ def _tied(at: Values, seeds: int) -> str:
     if not others:
         return f"{where} {best} is better than {'the other arm' if n == 2 else f'each of the other {n - 1} arms'}."
     if len(others) == n - 1:
-        return f"{where} {best} has the highest mean, but none of the other {n - 1} arms is shown to be worse."
+        rest = "the other arm is not" if n == 2 else f"none of the other {n - 1} arms is"
+        return f"{where} {best} has the highest mean, but {rest} shown to be worse."
     return f"{where} {best} has the highest mean; {_and(others)} {'is' if len(others) == 1 else 'are'} tied with it."
 
 
@@ -101,9 +102,10 @@ def _needed(at: Values) -> str:
     if len(at["tied"]) < 2:
         return ""
     if at["needed"] is None:
-        return " The two highest means are equal: no number of seeds would tell these two apart."
+        return " The two highest means are equal, or nearly: not a million seeds would tell these two apart."
     return (
-        f" If the two highest means differ as much as they seem to, {at['needed']:,} seeds show it four times in five."
+        f" If the two highest means differ as much as they seem to, {at['needed']:,} seeds show it four times in five, "
+        "by the same test."
     )
 
 

@@ -55,8 +55,9 @@ class ArmResult:
 class AtFactor:
     """All arms of one factor. chosen: comparisons on the selection images; test: on the test images, once unsealed.
 
-    detects: the smallest true difference that so many seeds show. needed: seeds that would tell the best from the next
-    one, None where no number does.
+    detects: the smallest true difference of two arms, chosen beforehand, that so many seeds show. needed: seeds with
+    which the next one is no longer tied with the best, four times in five, if their means differ as they seem to; None
+    where no number does, or more than a million.
     """
 
     factor: float
@@ -179,7 +180,7 @@ def _at(
         for place, (same, outs) in enumerate(complete)
     )
     order = sorted((mean.value for mean in chosen.means), reverse=True)
-    needed = seeds_to_tell(order[0] - order[1], chosen.sigma, len(arms))
+    needed = seeds_to_tell(order[0] - order[1], chosen.sigma, len(arms), corrected=True)  # as ties are judged
     return AtFactor(factor, arms, chosen, test, detectable(len(arms), seeds, chosen.sigma), needed)
 
 

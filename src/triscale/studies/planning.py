@@ -89,7 +89,7 @@ class Rung:
         return sum(makespan((effort.trial(pace, fidelity) for pace in stage), slots) for stage in stages)
 
     def detects(self, sigma: float) -> float:
-        """The smallest true difference of two arms that it shows four times in five."""
+        """The smallest true difference of two arms, chosen beforehand, that it shows four times in five."""
         return detectable(len(self.design.arms), self.seeds, sigma)
 
 

@@ -22,14 +22,15 @@ def detectable(arms: int, seeds: int, sigma: float, corrected: bool = False) -> 
 
     sigma: the standard deviation of one run once the seeds' own effects are taken away, estimated from all the arms
     with (arms - 1)(seeds - 1) degrees of freedom. The 5 % is uncorrected: of one comparison, chosen beforehand.
-    corrected: Bonferroni's share of it, where every other arm is compared with the best one (arms - 1 comparisons).
+    corrected: Bonferroni's share of it among all pairs of arms, the least that Holm's correction over them leaves to
+    one: what a study that says which arms are tied sees at least so often.
     Raises `UserError` for fewer than two arms or seeds, or a sigma that is negative or not finite.
     """
     if arms < 2 or seeds < 2:
         raise UserError(f"{arms} arms with {seeds} seeds tell nothing apart; take at least two of each")
     if not (math.isfinite(sigma) and sigma >= 0):
         raise UserError(f"a standard deviation of {sigma} is none; it must be finite and not negative")
-    df, level = (arms - 1) * (seeds - 1), LEVEL / (arms - 1) if corrected else LEVEL
+    df, level = (arms - 1) * (seeds - 1), LEVEL / math.comb(arms, 2) if corrected else LEVEL
     beyond = 2 * stats.t.isf(level / 2, df) + 2  # standard errors; a power above 95 % whatever the degrees of freedom
     shift = optimize.brentq(lambda tried: power(tried, df, level) - POWER, 0.0, beyond)
     return float(shift * sigma * math.sqrt(2 / seeds))
