@@ -11,6 +11,7 @@ from pictures import digit_folder
 from triscale.arch import Architecture, adapt, published, resolve
 from triscale.costing import cost
 from triscale.data import read
+from triscale.errors import UserError
 from triscale.scaling import Exponents
 from triscale.studies.designs import TEN, Arm
 from triscale.studies.growing import baseline_for, deepened, grow_arm, realised_shares, slimmed
@@ -79,6 +80,16 @@ def test_any_mix_grows_any_baseline(shares: tuple[float, float, float], factor: 
     assert grown.scaled.realised <= factor * 1.25
     assert grown.upscaled == (max(grown.network.resolution) > 28)
     assert sum((grown.shares.depth, grown.shares.width, grown.shares.resolution)) == pytest.approx(1)
+
+
+def test_an_arm_that_depth_alone_would_pay_for_is_refused_where_no_stage_deepens() -> None:
+    mini = baselines()["resnet_mini"]
+    flat = replace(mini, stages=tuple(replace(stage, deepens=False) for stage in mini.stages))
+    for shares in ((1, 0, 0), (0.5, 0, 0.5)):
+        with pytest.raises(UserError, match=r"arm deep at a factor of 2: more blocks make .* at most ×1, .*--design"):
+            grow_arm(flat, Arm("deep", Exponents(*shares)), 2.0, None)
+    assert grow_arm(flat, Arm("mixed", Exponents(1 / 3, 1 / 3, 1 / 3)), 2.0, None).close
+    assert grow_arm(flat, Arm("resolution", Exponents(0, 0, 1)), 2.0, None).network.resolution > flat.resolution
 
 
 def test_a_network_that_did_not_grow_leans_nowhere() -> None:

@@ -15,6 +15,7 @@ from triscale.training import regularised
 
 ROOM = 0.95  # of the side that leaves just as many pixels as the largest factor asks for
 SMALLEST_SIDE = 16  # pixels of a baseline: below them networks have hardly a map left
+ROUGH = 1e-9  # of a factor: what is asked of no dimension is not missed by rounding
 NEAREST = 4  # numbers of blocks, and of pixels, of which the best pair is taken
 
 
@@ -127,8 +128,14 @@ def _with_width(baseline: Architecture, arm: Arm, factor: float) -> Scaled:
 
 def _without(baseline: Architecture, arm: Arm, factor: float) -> Scaled:
     """Of the networks whose blocks and pixels are nearest to the mix the one nearest to the cost."""
-    few = 1 if arm.single else NEAREST
-    depths = _nearest(_deeper(baseline, factor), baseline, factor**arm.shares.depth)[:few]
+    few, wanted, deeper = 1 if arm.single else NEAREST, factor**arm.shares.depth, _deeper(baseline, factor)
+    most = cost(deeper[-1]).macs / cost(baseline).macs
+    if most < wanted * (1 - ROUGH):
+        raise UserError(
+            f"more blocks make {baseline.name} at most ×{most:.3g}, for no stage of it deepens any further, and "
+            "nothing else buys the rest; name a --design without this arm, or a baseline whose stages deepen"
+        )
+    depths = _nearest(deeper, baseline, wanted)[:few]
     sizes = _nearest(_larger(baseline, factor), baseline, factor**arm.shares.resolution)[:few]
     pairs = [replace(deeper, resolution=larger.resolution) for deeper in depths for larger in sizes]
     best = _nearest(pairs, baseline, factor)[0]
