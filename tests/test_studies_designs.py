@@ -13,6 +13,7 @@ from triscale.scaling import Exponents
 from triscale.scaling.rules import PAPER
 from triscale.studies.designs import DESIGNS, FIVE, TEN, Arm, Design, find_design, to_json
 from triscale.studies.surface import terms
+from triscale.studies.wanted import make_designs
 
 letters = st.characters(min_codepoint=32, max_codepoint=0x2FF, categories=("L", "N", "S"))
 names = st.text(letters, min_size=1, max_size=20).filter(lambda text: not set(text) & set("/\\"))
@@ -100,6 +101,28 @@ def test_two_arms_of_one_name_or_one_mix_are_refused() -> None:
         Design("mine", "", (Arm("a", half), Arm("a", Exponents(1, 0, 0))))
     with pytest.raises(UserError, match="'a' and 'b' are the same mix"):
         Design("mine", "", (Arm("a", half), Arm("b", half)))
+
+
+@pytest.mark.parametrize("name", ["fitted", "compound", "depth"])
+def test_no_arm_takes_the_name_by_which_studies_know_another_mix(tmp_path: Path, name: str) -> None:
+    taken = Arm(name, Exponents(0.2, 0.3, 0.5))
+    path = tmp_path / "mine.json"
+    path.write_text(to_json(Design("mine", "", (taken,))), "utf-8")
+    with pytest.raises(UserError, match=rf"mine: an arm of 20%, 30%, 50% cannot be called '{name}', which studies"):
+        make_designs(None, [path])
+    with pytest.raises(UserError, match=f"cannot be called '{name}'"):
+        make_designs(Design("mine", "", (taken,)))
+    for design in DESIGNS.values():
+        assert make_designs(design) == (design, ())
+
+
+def test_the_arms_of_the_page_join_every_design(tmp_path: Path) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "study.md").read_text("utf-8")
+    path = tmp_path / "mine.json"
+    path.write_text(page.split("```json\n")[1].split("```")[0], "utf-8")
+    _, (mine,) = make_designs(None, [path])
+    for design in DESIGNS.values():
+        assert design.with_arms(mine.arms).arms == (*design.arms, *mine.arms)
 
 
 def test_added_arms_join_once() -> None:

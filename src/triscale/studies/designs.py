@@ -57,7 +57,7 @@ class Design:
             for other in self.arms[:index]:
                 if other.name == arm.name:
                     raise UserError(f"design {self.name}: two arms are called {arm.name!r}; give each its own name")
-                if all(abs(a - b) < 1e-9 for a, b in zip(arm.point, other.point, strict=True)):
+                if _same(arm, other):
                     raise UserError(f"design {self.name}: arms {other.name!r} and {arm.name!r} are the same mix")
 
     def with_arms(self, arms: tuple[Arm, ...]) -> "Design":
@@ -65,6 +65,10 @@ class Design:
         known = {arm.name: arm for arm in self.arms}
         more = tuple(arm for arm in arms if known.get(arm.name) != arm)
         return Design(self.name, self.about, self.arms + more)
+
+
+def _same(arm: Arm, other: Arm) -> bool:
+    return all(abs(a - b) < 1e-9 for a, b in zip(arm.point, other.point, strict=True))
 
 
 def _paper_grid() -> tuple[Arm, ...]:
@@ -159,6 +163,20 @@ def _shares(mix: dict[str, object], where: str) -> Exponents:
     if "alpha" in mix:
         return from_plain(Coefficients, mix, where).exponents()
     return from_plain(Exponents, mix, where)
+
+
+def check_names(design: Design) -> Design:
+    """The design. Raises `UserError` for an arm by whose name studies know another mix, of which pages would tell."""
+    own = {COMPOUND: "the paper's mix", FITTED: "the optimum that they fit"}
+    own |= {name: f"{name} alone" for name in ("depth", "width", "resolution")}
+    known = {arm.name: arm for arm in FIVE.arms}
+    for arm in design.arms:
+        if arm.name in own and not (arm.name in known and _same(arm, known[arm.name])):
+            raise UserError(
+                f"design {design.name}: an arm of {', '.join(f'{share:.0%}' for share in arm.point)} cannot be called "
+                f"{arm.name!r}, which studies call {own[arm.name]}; give it another name"
+            )
+    return design
 
 
 def to_json(design: Design) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from triscale.asking import check_time
 from triscale.errors import UserError
-from triscale.studies.designs import Design, find_design, read_design
+from triscale.studies.designs import Design, check_names, find_design, read_design
 from triscale.studies.planning import Rung, check_least, ladder
 
 MOST_SEEDS = 1000
@@ -58,4 +58,5 @@ def make_designs(
 ) -> tuple[Design | None, tuple[Design, ...]]:
     """The design that is named, and those whose arms are added. Raises `UserError`."""
     named = design if design is None or isinstance(design, Design) else find_design(design)
-    return named, tuple(read_design(path, "--arms") for path in arms)
+    more = tuple(check_names(read_design(path, "--arms")) for path in arms)
+    return named if named is None else check_names(named), more
