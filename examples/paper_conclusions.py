@@ -159,7 +159,8 @@ def _experiments(studies: Sequence[Study]) -> str:
         f"**Experiments.** {counted(len(studies), 'study', 'studies')}, {trials:,} trials, "
         f"{sum(map(machine_hours, studies)):.1f} machine-hours; networks of {format_count(min(sizes))} to "
         f"{format_count(max(sizes))} MACs, {_range(seeds, 'd')} seeds, {_range(epochs, 'd')} epochs. Differences that "
-        f"they show four times in five: {_range(shows, '.2f')} points; smaller ones mostly end as ties."
+        f"they show four times in five between two networks chosen beforehand: {_range(shows, '.2f')} points; smaller "
+        "ones mostly end as ties."
     )
 
 

@@ -171,7 +171,8 @@ def _verdicts(study: Study) -> Iterator[str]:
         if said:
             yield (
                 f"At ×{at['factor']:g}, {'; '.join(said)}. "
-                f"A difference of {100 * at['detects']:.2f} points shows four times in five."
+                f"A difference of {100 * at['detects']:.2f} points between two that were chosen beforehand shows four "
+                "times in five."
             )
 
 
@@ -196,8 +197,12 @@ def _coefficients(study: Study) -> str:
     if surface is None:
         return f"No coefficients: {study.values['why_no_surface']}."
     optimum = " / ".join(f"{100 * surface['optimum'][dimension]:.0f}" for dimension in DIMENSIONS)
-    columns = zip(DIMENSIONS, zip(*surface["compatible"], strict=True), strict=True)
-    ranges = ", ".join(f"{name} {100 * min(column):.0f} to {100 * max(column):.0f} %" for name, column in columns)
+    # The optimum lies between the grid's mixes, and may be the best one as well.
+    columns = zip(*surface["compatible"], [surface["optimum"][dimension] for dimension in DIMENSIONS], strict=True)
+    ranges = ", ".join(
+        f"{name} {100 * min(column):.0f} to {100 * max(column):.0f} %"
+        for name, column in zip(DIMENSIONS, columns, strict=True)
+    )
     own = " / ".join(f"{100 * share:.0f}" for share in _paper())
     said = [
         "Fitted: α = {alpha:.3f}, β = {beta:.3f}, γ = {gamma:.3f}".format(**surface)

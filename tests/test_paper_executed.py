@@ -275,6 +275,12 @@ def test_the_papers_mix_is_in_the_set_only_where_its_neighbour_is() -> None:
     assert "width 100 to 100 %" in studies.tables([corner])
 
 
+def test_the_ranges_of_a_study_hold_its_optimum() -> None:
+    between = {"depth": 0.02, "width": 0.46, "resolution": 0.52}
+    text = studies.tables([study(TIE, optimum=between, compatible=[[0.0, 0.45, 0.55], [0.0, 0.4, 0.6]])])
+    assert "95 % set: depth 0 to 2 %, width 40 to 46 %, resolution 52 to 60 %" in text
+
+
 def test_without_a_surface_the_reason_stands_there() -> None:
     values = {**study(TIE).values, "surface": None, "why_no_surface": "two arms do not tell"}
     one = studies.Study("Letters", "62 classes", (), values)
