@@ -111,11 +111,49 @@ def test_another_shape_is_an_error_that_names_it_and_both_shapes(name: str, tmp_
     refusal(place, "1 tensors have other shapes", name, "(7", project="torchvision")
 
 
+@pytest.mark.parametrize("shape", [(), (3,), (2, 2), (3, 3, 3, 32, 1)])
+@pytest.mark.parametrize(
+    ("project", "ending", "name"),
+    [("tensorflow", ".npz", "stem/conv2d/kernel"), ("keras", ".h5", "predictions/kernel")],
+)
+def test_a_first_or_last_tensor_of_other_axes_is_refused_in_one_line(
+    project: str, ending: str, name: str, shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    found = arrays(project, "efficientnet_b0") | {name: np.zeros(shape, np.float32)}
+    refusal(write(tmp_path / f"b0{ending}", found), "other shapes", name, str(shape), project=project)
+
+
+def test_more_channels_than_a_network_has_are_refused_naming_the_file(tmp_path: Path) -> None:
+    found = arrays("timm", "resnet18") | {"conv1.weight": np.zeros((64, 70_000, 1, 1), np.float32)}
+    refusal(write(tmp_path / "resnet18.safetensors", found), "other shapes", "conv1.weight", project="timm")
+
+
+def test_variables_that_two_layers_of_tensorflow_share_are_refused(tmp_path: Path) -> None:
+    found = arrays("tensorflow", "efficientnet_b0")
+    found["stem/tpu_batch_normalization/gamma"] = found["stem/batch_normalization/gamma"] + 7
+    refusal(write(tmp_path / "efficientnet-b0.npz", found), "stem/batch_normalization/gamma twice")
+
+
+def test_an_average_that_was_never_filled_hides_no_weights(tmp_path: Path) -> None:
+    torch.save({"model": tensors("timm", "resnet18"), "model_ema": {}}, tmp_path / "resnet18.pth")
+    assert import_weights(tmp_path / "resnet18.pth", "timm").architecture.name == "resnet18"
+
+
+def test_pixels_that_keras_normalises_in_another_number_of_channels_are_not_averaged(tmp_path: Path) -> None:
+    found = arrays("keras", "efficientnet_b0")
+    found |= {f"normalization/{name}": np.ones(5, np.float32) for name in ("mean", "variance")}
+    read = import_weights(write(tmp_path / "efficientnetb0.h5", found))
+    assert read.preprocess.mean == (0.485, 0.456, 0.406)
+    assert "none that can be used" in read.because
+
+
 @pytest.mark.parametrize(
     ("name", "counter", "named"),
     [
         ("features.99.1.num_batches_tracked", np.asarray(3), "features.99.1.num_batches_tracked"),
         ("features.0.1.num_batches_tracked", np.asarray([3, 4]), "a counter of (2,)"),
+        ("features.0.1.num_batches_tracked", np.asarray(1e30), "a counter of 1e+30"),
+        ("features.0.1.num_batches_tracked", np.asarray(-5), "a counter of -5"),
     ],
 )
 def test_a_counter_of_no_layer_is_left_over_too(name: str, counter: Array, named: str, tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ def _keras(network: str, tensors: Mapping[str, Tensor]) -> Convention:
     because = "Keras has one; ImageNet's mean and deviation, for the file has none that can be used"
     if "normalization/mean" in tensors and "normalization/variance" in tensors:
         means, variances = (tensors[f"normalization/{name}"].ravel().tolist() for name in ("mean", "variance"))
-        if len(means) == len(variances) and min(variances, default=0) > 0:
+        if len(means) == len(variances) == tensors["stem_conv/kernel"].shape[2] and min(variances) > 0:
             # Keras' published files keep the deviation where the variance belongs, and its code divides once more.
             twice = len(variances) == 3 and max(abs(v - s) for v, s in zip(variances, std, strict=True)) < 1e-3
             mean, std = tuple(means), tuple(variances if twice else (value**0.5 for value in variances))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from triscale.arch import Architecture, published
+from triscale.arch import Architecture, SpecError, published
 from triscale.data import Preprocess
 from triscale.errors import UserError
 from triscale.weights.conventions import Convention, decide
@@ -215,14 +215,18 @@ def _shaped(project: Project, own: Mapping[str, Tensor], network: str) -> Archit
     architecture = published(network)
     expected = table(project, architecture, network)
     stem, head = (
-        target.layout.ours(own[name]).shape
+        (own[name], target)
         for last in ("stem.conv.conv.weight", "head.classifier.weight")
         for name, target in expected.items()
         if target.ours == last
     )
-    if len(stem) != 4 or len(head) != 2 or not stem[1] or not head[0]:
+    if any(tensor.ndim != len(target.shape) for tensor, target in (stem, head)):
         return architecture
-    return replace(architecture, channels=stem[1], head=replace(architecture.head, classes=head[0]))
+    channels, classes = (target.layout.ours(tensor).shape for tensor, target in (stem, head))
+    try:
+        return replace(architecture, channels=channels[1], head=replace(architecture.head, classes=classes[0]))
+    except SpecError:  # none, or more than a network has
+        return architecture
 
 
 def _misshapen(project: Project, own: Mapping[str, Tensor], architecture: Architecture, network: str) -> list[str]:
@@ -268,12 +272,12 @@ def _ours(project: Project, foreign: Foreign, architecture: Architecture, networ
             if tensor.min() < 0:
                 raise UserError(f"{foreign.path}: {name} is a variance below 0; the file is damaged")
             counter = target.ours.replace("running_var", COUNTER)
-            found[counter] = np.asarray(counters.pop(name.replace("running_var", COUNTER), 0), np.int64)
-            if found[counter].shape not in ((), (1,)):
-                raise UserError(
-                    f"{foreign.path}: a counter of {found[counter].shape}; one number counts a layer's steps"
-                )
-            found[counter] = found[counter].reshape(())
+            steps = np.asarray(counters.pop(name.replace("running_var", COUNTER), 0))
+            if steps.shape not in ((), (1,)):
+                raise UserError(f"{foreign.path}: a counter of {steps.shape}; one number counts a layer's steps")
+            if not 0 <= steps.item() < 2**63:
+                raise UserError(f"{foreign.path}: a counter of {steps.item():g}; a layer's steps are from 0 to 2⁶³ - 1")
+            found[counter] = steps.astype(np.int64).reshape(())
     if counters:
         raise UserError(
             f"{foreign.path}: counters of layers that the network does not have ({_some(sorted(counters))})"

@@ -5,6 +5,7 @@ import io
 import pickle
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ def read_foreign(path: Path) -> Foreign:
         if path.stat().st_size > MAX_BYTES:
             raise UserError(f"{path}: larger than {MAX_BYTES:,} bytes; no network of the zoo has so many weights")
         if suffix == ".npz":
-            tensors, remarks = _tensorflow(_numpy(path))
+            tensors, remarks = _tensorflow(_numpy(path), path)
         elif suffix in HDF5:
             tensors, remarks = _keras(path)
         elif suffix in TORCH:
@@ -156,7 +157,7 @@ def _unwrapped(saved: object, path: Path) -> tuple[dict[str, Tensor], list[str]]
 
     remarks: list[str] = []
     if isinstance(saved, dict) and not any(isinstance(value, torch.Tensor) for value in saved.values()):
-        inside = next((key for key in WRAPPERS if isinstance(saved.get(key), dict)), None)
+        inside = next((key for key in WRAPPERS if isinstance(saved.get(key), dict) and saved[key]), None)
         if inside is not None:
             others = ", ".join(sorted(str(key) for key in saved if key != inside))
             remarks.append(f"taken from {inside}" + (f"; not weights: {others}" if others else ""))
@@ -188,7 +189,7 @@ def _numpy(path: Path) -> dict[str, Tensor]:
             return {name: np.asarray(archive[name]) for name in archive.files}
 
 
-def _tensorflow(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+def _tensorflow(tensors: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Tensor], list[str]]:
     """The official code's variables without their scope; of those that have one, the moving average."""
     averaged = {name.removesuffix(AVERAGED) for name in tensors if name.endswith(AVERAGED)}
     slots = [name for name in tensors if name.rpartition("/")[2] in SLOTS]
@@ -205,7 +206,11 @@ def _tensorflow(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[
     remarks = [f"the moving averages of {len(averaged)} variables were taken"] if averaged else []
     if slots or loose:
         remarks.append(f"not weights: {len(slots)} of the optimizer" + "".join(f", {name}" for name in sorted(loose)))
-    return {_plain_norm(name): tensor for name, tensor in kept.items()}, remarks
+    plain = {_plain_norm(name): tensor for name, tensor in kept.items()}
+    if len(plain) < len(kept):
+        twice = next(name for name, many in Counter(map(_plain_norm, kept)).items() if many > 1)
+        raise UserError(f"{path}: holds {twice} twice; bring the weights of one network")
+    return plain, remarks
 
 
 def _plain_norm(name: str) -> str:
