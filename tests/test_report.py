@@ -152,6 +152,10 @@ def test_names_cannot_write_into_the_plots() -> None:
     assert "$x^2$" in drawing
 
 
+def test_a_name_in_letters_that_the_font_lacks_is_drawn_without_a_warning() -> None:
+    assert "名前" in tradeoff([Tried("名前", 1e6, 0.9, 0.8, 0.95, own=True)])  # warnings are errors here
+
+
 def test_a_training_of_one_epoch_has_no_parts_of_epochs() -> None:
     drawn = curve([0.5], "validation accuracy", percent=True)
     assert "0.990" not in drawn

@@ -2,7 +2,9 @@
 
 import io
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +56,7 @@ class Tried:
 
 def curve(values: Sequence[float], title: str, *, percent: bool = False, scratch: Sequence[float] = ()) -> str:
     """One value an epoch, the last one named; dashed, those of a training from scratch."""
-    with mpl.rc_context(STYLE):
+    with drawing():
         figure, axes = _axes(title)
         epochs = range(1, len(values) + 1)
         if scratch:
@@ -76,7 +78,7 @@ def curve(values: Sequence[float], title: str, *, percent: bool = False, scratch
 
 def tradeoff(tried: Sequence[Tried]) -> str:
     """Accuracy against MACs (in powers), each with its interval; the page's own run named and filled."""
-    with mpl.rc_context(STYLE):
+    with drawing():
         figure, axes = _axes("test accuracy, 95 % interval")
         for one in sorted(tried, key=lambda each: each.own):
             colour = ACCENT if one.own else INK
@@ -113,7 +115,7 @@ def tradeoff(tried: Sequence[Tried]) -> str:
 def reliability(bins: Sequence[Bin], title: str = "right, by confidence") -> str:
     """How often the model is right against how sure it is, with 95 % intervals; on the dashed line it is as often right
     as it is sure. The bars are the shares of the images."""
-    with mpl.rc_context(STYLE):
+    with drawing():
         figure, axes = _axes(title)
         n = sum(one.images for one in bins)
         axes.bar(
@@ -149,6 +151,14 @@ def reliability(bins: Sequence[Bin], title: str = "right, by confidence") -> str
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
         return svg(figure)
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """The page's style. Letters that matplotlib's own font lacks are no matter: the browser draws them."""
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        yield
 
 
 def _axes(title: str) -> tuple[Figure, Axes]:

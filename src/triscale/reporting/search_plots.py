@@ -1,12 +1,9 @@
 """Plots of a search: accuracy against cost, what each choice was worth, the leader against the work that was done."""
 
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import matplotlib as mpl
 import numpy as np
 from markupsafe import escape
 from matplotlib.axes import Axes
@@ -14,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from triscale.reporting.labels import shortened
-from triscale.reporting.plots import ACCENT, INK, QUIET, STYLE, svg, within_shares
+from triscale.reporting.plots import ACCENT, INK, QUIET, drawing, svg, within_shares
 from triscale.reporting.search_curves import Band, Course
 from triscale.reporting.study_plots import GROUND
 from triscale.scaling.budget import label, show
@@ -73,7 +70,7 @@ def fronts(spots: Sequence[Spot], term: str, limit: float | None) -> str:
     full, left = [one for one in spots if not one.rung], [one for one in spots if one.rung]
     above, below = 2.6 if full else 0.0, 1.35 if left else 0.0
     heights = [height for height in (above, below) if height]
-    with _drawing():
+    with drawing():
         figure = Figure(figsize=(5.2, 0.75 + above + below), layout="constrained")
         panels = figure.subplots(len(heights), sharex=True, squeeze=False, height_ratios=heights)[:, 0]
         if full:
@@ -144,7 +141,7 @@ def learned(choices: Sequence[tuple[str, Sequence[Learned]]], seen: tuple[float,
     rows = [row for _, values in choices for row in (None, *values)]
     names = [name for choice, values in choices for name in (choice, *(f"{one.value} ({one.n})" for one in values))]
     heads = [at for at, row in enumerate(rows) if row is None]
-    with _drawing():
+    with drawing():
         figure = Figure(figsize=(5.2, 0.75 + 0.2 * len(rows)), layout="constrained")
         axes = figure.subplots()
         axes.set_title(title)
@@ -185,7 +182,7 @@ def progress(courses: Sequence[Course], bands: Sequence[Band], title: str) -> st
     about their mean. Beside it how far each is below the highest of all."""
     top = max(accuracy for one in courses for _, accuracy in one.steps)
     unit, size = next((name, size) for name, size, most in _UNITS if max(one.end for one in courses) < most)
-    with _drawing():
+    with drawing():
         figure = Figure(figsize=(5.2, 3.3 + 0.2 * len(courses) ** 0.5), layout="constrained")
         axes = figure.subplots()
         axes.set_title(title)
@@ -234,14 +231,6 @@ def _course(axes: Axes, one: Course, size: float) -> None:
 def _line(strategy: str) -> tuple[str, str]:
     """The same for a strategy on every page."""
     return _LINES.get(strategy, (OTHER, ":"))
-
-
-@contextmanager
-def _drawing() -> Iterator[None]:
-    """The page's style. Letters that matplotlib's own font lacks are no matter: the browser draws them."""
-    with mpl.rc_context(STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
-        yield
 
 
 def _finished(figure: Figure, name: str) -> str:

@@ -1,14 +1,11 @@
 """Plots of a scaling study: accuracy over the triangle of mixes, against MACs, and seed by seed."""
 
 import math
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-import matplotlib as mpl
 from markupsafe import escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFo
 from matplotlib.tri import Triangulation
 
 from triscale.reporting.labels import Labels, shortened
-from triscale.reporting.plots import ACCENT, INK, QUIET, STYLE, svg, within_shares
+from triscale.reporting.plots import ACCENT, INK, QUIET, drawing, svg, within_shares
 from triscale.units import format_count
 
 Shares = tuple[float, float, float]  # of depth, width and resolution; sum 1
@@ -85,7 +82,7 @@ def ternary(
     """The fitted accuracy over all mixes. grid: rows of depth, width, resolution, accuracy, …, in regular steps.
     compatible: those of its mixes that may be the best one. An arm whose label finds no room is a dot alone."""
     x, y = (-0.2, 1.2), (-0.15, 1.08)
-    with _drawing():
+    with drawing():
         figure = Figure(figsize=(_SIDE * (x[1] - x[0]) / 72, _SIDE * (y[1] - y[0]) / 72))
         axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
         axes.set(xlim=x, ylim=y)
@@ -179,7 +176,7 @@ def curves(series: Sequence[Series], baseline: tuple[float, Sequence[float]], ti
     """Accuracy against MACs (in powers) for each way to grow. baseline: its MACs, and the accuracy of each seed."""
     macs, seeds = baseline
     costs = sorted({macs} | {cost for one in series for cost, _ in one.points})
-    with _drawing():
+    with drawing():
         figure = Figure(figsize=(5.2, 3.3), layout="constrained")
         axes = figure.subplots()
         axes.set_title(title)
@@ -252,7 +249,7 @@ def _apart(costs: Sequence[float]) -> list[float]:
 
 def strip(rows: Sequence[Row], title: str) -> str:
     """Every arm's seeds as small dots, and its mean with the interval: filled where it is tied with the best."""
-    with _drawing():
+    with drawing():
         figure = Figure(figsize=(5.2, 0.85 + 0.27 * len(rows)), layout="constrained")
         axes = figure.subplots()
         axes.set_title(title)
@@ -283,14 +280,6 @@ def _around(bounded: Sequence[Bounded]) -> tuple[list[float], list[float]]:
         [max(0.0, value - max(0.0, low)) for value, low, _ in bounded],
         [max(0.0, min(1.0, high) - value) for value, _, high in bounded],
     )
-
-
-@contextmanager
-def _drawing() -> Iterator[None]:
-    """The page's style. Letters that matplotlib's own font lacks are no matter: the browser draws them."""
-    with mpl.rc_context(STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
-        yield
 
 
 def _finished(figure: Figure, label: str) -> str:
