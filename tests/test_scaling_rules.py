@@ -274,6 +274,7 @@ def test_a_rule_that_is_none_is_named(name: str) -> None:
 
 BAD_FILES: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "not JSON"),
+    "twice": (b'{"alpha": 1.2, "beta": 1.1, "gamma": 1.15, "alpha": 3}', "'alpha' is given twice"),
     "cut short": (b'{"alpha": 1.2', "not JSON"),
     "not UTF-8": (b"\xff\xfe\xff", "not JSON"),
     "deep": (b"[" * 100_000, "nested too deep"),

@@ -1,6 +1,6 @@
 """What the budget solver and its trim promise."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import hypothesis.strategies as st
@@ -36,6 +36,7 @@ from triscale.scaling import (
     TooSmallError,
     solve,
 )
+from triscale.verbs import scale
 
 B0 = published("efficientnet_b0")
 POWERS = tuple(name for name in RULES if name != "tiny")
@@ -383,3 +384,29 @@ def test_an_analytic_limit_that_bounds_nothing_leaves_a_measured_one_to_be_solve
     watch = Stopwatch(lambda architecture: cost(architecture).macs * 25e-12)  # B0: 9.6 ms
     solved = solve(B0, RULES[rule], Budget({"macs": macs, "latency": 0.008}, {"latency": watch}))
     assert 0.005 < watch.measure(solved.architecture) <= 0.008
+
+
+@pytest.mark.parametrize(
+    "asked", [{"latency": float("inf")}, {"macs": 10**400}, {"factor": 10**400}, {"phi": 10**400}, {"factor": 1e31}]
+)
+def test_what_is_beyond_every_number_is_refused_in_one_line(asked: dict[str, float]) -> None:
+    with pytest.raises(UserError, match=r"limits nothing|out of reach"):
+        scale(B0, measured={"latency": lambda _: 0.01}, **asked)
+
+
+def test_a_network_of_many_stages_is_trimmed_without_looking_at_millions_of_combinations(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked, used_by = 0, Budget.used
+
+    def counted(budget: Budget, values: Mapping[str, float]) -> float:
+        nonlocal looked
+        looked += 1
+        assert looked < 100_000
+        return used_by(budget, values)
+
+    monkeypatch.setattr(Budget, "used", counted)
+    stages = tuple(Stage(Conv(3), 64) for _ in range(24))
+    base = Architecture(stages, Stem(64), Head(channels=None), (128, 128))
+    solved = solve(base, RULES["width"], Budget({"macs": 1.2 * cost(base).macs}))
+    assert 0.99 <= used(solved) <= 1

@@ -13,6 +13,7 @@ Measure = Callable[[Architecture], float]
 # What the description alone decides. Latency (seconds) and memory (bytes) are measured by whoever asks for them.
 ANALYTIC = ("macs", "params", "activations", "size")
 MEASURED = ("latency", "memory")
+MOST = 1e30  # of any term: far beyond every network, and far from where quotients overflow
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,8 @@ def check_limits(limits: Mapping[str, float]) -> None:
             raise UserError(f"budget {term} of {limit!r} is no number; 400 million MACs are 400e6")
         if not limit > 0:
             raise UserError(f"budget {term} of {limit} is not positive")
+        if not limit <= MOST:
+            raise UserError(f"budget {term} is above {MOST:g}, which limits nothing; leave it out")
 
 
 def label(term: str) -> str:

@@ -1,6 +1,5 @@
 """Rules: ways to turn a cost factor into depth, width and resolution."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from triscale.errors import UserError
+from triscale.plain import read_json
 from triscale.scaling.multipliers import Coefficients, Exponents, Multipliers
 
 
@@ -212,13 +212,12 @@ def find_rule(rule: "str | Rule | Exponents | Coefficients") -> Rule:
 def read_coefficients(path: Path) -> Coefficients:
     """α, β, γ from a JSON file; other keys of the file are left alone. Raises `UserError` naming the file."""
     try:
-        values = json.loads(path.read_bytes())
+        text = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}; name a coefficients file that can be read") from None
-    except RecursionError:
-        raise UserError(f"{path}: nested too deep for a coefficients file") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON: {error}") from None
+    except ValueError as error:  # a name with a null character
+        raise UserError(f"{str(path)!r}: {error}; name a coefficients file that can be read") from None
+    values = read_json(text, str(path))
     found = [values.get(key) if isinstance(values, dict) else None for key in ("alpha", "beta", "gamma")]
     if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in found):
         raise UserError(f'{path}: a coefficients file has the numbers "alpha", "beta" and "gamma"')

@@ -9,7 +9,8 @@ from triscale.arch.rounding import multiply
 from triscale.arch.spec import Architecture
 from triscale.costing.cost import Cost, cost
 from triscale.errors import UserError
-from triscale.scaling.budget import Budget, label, show
+from triscale.plain import short
+from triscale.scaling.budget import MOST, Budget, label, show
 from triscale.scaling.multipliers import Multipliers
 from triscale.scaling.rules import Rule
 from triscale.scaling.trim import CLOSE, Step, steps_between, trim, widened
@@ -74,13 +75,15 @@ def grow(baseline: Architecture, rule: Rule, *, factor: float | None = None, phi
     if (factor is None) == (phi is None):
         raise UserError("give either a factor or φ")
     if factor is not None:
-        if not 0 < factor < float("inf"):
+        if not factor > 0:
             raise UserError(f"factor {factor:g} is not positive; 2 doubles the MACs, 0.5 halves them")
+        if not factor <= MOST:
+            raise UserError(f"a factor above {MOST:g} is out of reach; 2 doubles the MACs, 0.5 halves them")
         multipliers = rule.at_factor(factor)
     else:
         assert phi is not None
         if not abs(phi) < 64:
-            raise UserError(f"φ = {phi:g} is out of reach; each step of φ doubles the MACs")
+            raise UserError(f"φ = {short(phi)} is out of reach; each step of φ doubles the MACs")
         multipliers = rule.at_phi(phi)
     grown = _member(baseline, multipliers)
     return Scaled(

@@ -1,9 +1,10 @@
 """Trim: channel steps that bring a network to just under its budget after the official rounding."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
+from math import comb
 
 from triscale.arch.rounding import round_channels
 from triscale.arch.spec import Architecture, SpecError
@@ -14,6 +15,9 @@ MOST_STEPS = 4
 SMALL_IMAGE = 64  # pixels: up to here channels are so few that steps of 8 are coarse
 SMALL_STEP = 4
 CHECKED = 64  # predicted combinations that are costed exactly, per number of steps
+MOST_COMBINED = 10_000  # predicted combinations: four steps up and down of ten places; of 66 they would be 13 million
+
+Chosen = tuple[int, ...]  # moves by number
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,19 +115,32 @@ def _ranked(start: Architecture, budget: Budget, sizes: tuple[int, ...], count: 
             if moved is not None:
                 values = budget.values(moved, budget.analytic)
                 moves.append(_Move(place, size, {term: values[term] - base[term] for term in base}))
+
+    def prediction(chosen: Chosen) -> float:
+        return budget.used({term: base[term] + sum(moves[i].adds[term] for i in chosen) for term in base})
+
     ranked = []
-    for chosen in combinations_with_replacement(moves, count):
-        predicted = budget.used({term: base[term] + sum(move.adds[term] for move in chosen) for term in base})
+    for chosen in _combined(len(moves), count, prediction):
+        predicted = prediction(chosen)
         if predicted > 1.02:  # single steps do not add up exactly
             continue
         steps: Counter[str] = Counter()
-        for move in chosen:
-            steps[move.place] += move.step
+        for i in chosen:
+            steps[moves[i].place] += moves[i].step
         within = CLOSE <= predicted <= 1
         uneven = sum((step / channels[place]) ** 2 for place, step in steps.items())
         ranked.append((not within, uneven if within else abs(predicted - (1 + CLOSE) / 2), steps))
     ranked.sort(key=lambda entry: entry[:2])
     return [steps for *_, steps in ranked]
+
+
+def _combined(moves: int, count: int, prediction: Callable[[Chosen], float]) -> Iterable[Chosen]:
+    """Combinations of `count` of so many moves: all or, where those are too many to look at, the ones that begin with
+    the most promising of one move less."""
+    if comb(moves + count - 1, count) <= MOST_COMBINED:
+        return combinations_with_replacement(range(moves), count)
+    fewer = sorted(_combined(moves, count - 1, prediction), key=lambda chosen: abs(prediction(chosen) - 1))[:CHECKED]
+    return sorted({tuple(sorted((*chosen, move))) for chosen in fewer for move in range(moves)})
 
 
 def _movable(architecture: Architecture) -> dict[str, int]:
