@@ -2,6 +2,7 @@
 
 import json
 import platform
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -148,6 +149,16 @@ def test_planning_takes_the_kernels_with_which_a_step_is_fastest_and_says_what_e
     assert {"fp32 with all own kernels, 1 threads", "fp32, 1 threads", "fp32 with own kernels, 1 threads"} <= set(
         machine.step
     )
+
+
+@compiled
+def test_where_the_time_for_measuring_is_over_only_threads_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("triscale.training.choosing.seconds", lambda *_: pytest.fail("a layer was timed"))
+    machine = fastest_machine(build(DEEP), 8, HERE, until=time.monotonic() - 1)
+    assert machine.precision == "fp32"
+    assert machine.kernels == tuple(build(DEEP).with_kernels())
+    assert {way.partition(",")[0] for way in machine.step} == {"fp32 with all own kernels"}
+    assert machine.per_image > 0
 
 
 @compiled

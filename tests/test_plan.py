@@ -3,16 +3,20 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from tiny import LOOK
 
 from triscale.arch import Architecture, to_json
 from triscale.costing import cost
+from triscale.data import read
 from triscale.engines import Latency
 from triscale.errors import TooShortError, UserError
 from triscale.fitting import CANDIDATES, Asked, Draft, Frozen, Listener, Plan, draft, fit
-from triscale.fitting.candidates import Candidate, Course, take
+from triscale.fitting.candidates import Candidate, Course, measure, take
+from triscale.models.model import new
 from triscale.nn import Network
 from triscale.searching.references import mini
 from triscale.training import Machine, Pace
@@ -27,13 +31,14 @@ class FakeMachine:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, macs_per_second: float) -> None:
         self.speed, self.favourite = macs_per_second, ""
         monkeypatch.setattr("triscale.fitting.candidates.fastest_machine", self.fastest_machine)
+        monkeypatch.setattr("triscale.fitting.candidates.product_speed", lambda _: 10 * macs_per_second)
         monkeypatch.setattr("triscale.fitting.plan.rehearse", self.rehearse)
 
     def per_image(self, architecture: Architecture) -> float:
         swift = 3 if architecture.name.startswith(self.favourite) and self.favourite else 1
         return cost(architecture).macs / self.speed / swift
 
-    def fastest_machine(self, network: Network, batch: int, device: torch.device) -> Machine:
+    def fastest_machine(self, network: Network, batch: int, device: torch.device, until: float | None) -> Machine:
         return Machine(str(device), "fp32", 1, batch, self.per_image(network.architecture), {})
 
     def rehearse(self, model: Network, images: object, recipe: object, machine: Machine, **_: object) -> Pace:
@@ -213,6 +218,58 @@ def test_no_time_left_at_all_is_named_before_anything_is_measured(
         planned(digits, {"macs": 2e6}, time=1)
 
 
+def test_a_network_that_no_training_completes_in_the_time_is_neither_built_nor_timed(
+    digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake, timed = FakeMachine(monkeypatch, 1e9), []
+
+    def remembered(network: Network, *how: Any) -> Machine:
+        timed.append(cost(network.architecture).macs)
+        return fake.fastest_machine(network, *how)
+
+    monkeypatch.setattr("triscale.fitting.candidates.fastest_machine", remembered)
+    plan = planned(digits, {"macs": 2e10}, time=60, baseline=["resnet18", "mobilenet_v2"])
+    assert max(timed) < 1e8
+    assert plan.recipe.epochs >= plan.fewest
+    assert "smaller than the budget allows" in plan.why
+    timed.clear()
+    learned = new(replace(mini(), channels=1), tuple("0123456789"), LOOK)
+    learned.trained = True
+    fixed, course = Asked({}, weights=learned, time=10).wish(), Course(5, 8, 16, 5, 5, 1e-3, 10.0)
+    with pytest.raises(TooShortError, match=r"5 epochs of .* take about .* give it"):
+        take(measure(read(digits), fixed, course, lambda *_: None), course)
+    assert not timed
+
+
+def test_measuring_ends_with_its_time_though_no_candidate_completes_as_it_is(
+    digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeMachine(monkeypatch, 4e9)
+    assert not planned(digits, {"macs": 40e6}, time=30).candidates[1].refused
+    monkeypatch.setattr("triscale.fitting.plan.MEASURING", -1.0)
+    plan = planned(digits, {"macs": 40e6}, time=30)
+    assert plan.taken == 0
+    assert plan.candidates[0].shrunk
+    assert plan.recipe.epochs >= plan.fewest
+    assert all("there was no time left to measure it" in (one.refused or "") for one in plan.candidates[1:])
+
+
+def test_where_the_time_is_over_nothing_is_made_smaller_and_rehearsed_again(
+    digits: Path, fast: FakeMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rehearsed = []
+
+    def rehearse(*given: Any, **how: object) -> Pace:
+        rehearsed.append(given)
+        return fast.rehearse(*given, **how)
+
+    monkeypatch.setattr("triscale.fitting.plan.rehearse", rehearse)
+    monkeypatch.setattr("triscale.fitting.plan._after", lambda *_: 1000.0)
+    with pytest.raises(TooShortError, match="there are 0"):
+        planned(digits, {"macs": 2e6}, time=20, baseline="efficientnet_b0")
+    assert len(rehearsed) == 1
+
+
 def test_a_smaller_network_that_is_grown_by_a_named_rule_starts_from_its_own_pixels(
     digits: Path, fast: FakeMachine, sizes: list[Path]
 ) -> None:
@@ -248,10 +305,10 @@ def test_a_candidate_whose_training_runs_out_of_memory_is_refused_and_the_others
 ) -> None:
     measured = fast.fastest_machine
 
-    def narrow(network: Network, batch: int, device: torch.device) -> Machine:
+    def narrow(network: Network, batch: int, device: torch.device, until: float | None) -> Machine:
         if network.architecture.name.startswith("mobilenet"):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return measured(network, batch, device)
+        return measured(network, batch, device, until)
 
     monkeypatch.setattr("triscale.fitting.candidates.fastest_machine", narrow)
     plan = planned(digits, {"macs": 2e6}, baseline=["mobilenet_v2", "resnet18"])

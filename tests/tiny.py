@@ -28,7 +28,7 @@ KERNELS = fixed_kernels(build(TINY))
 CPU = Machine("cpu", "fp32", 1, measured=16, per_image=1e-3, step={}, kernels=KERNELS)
 
 
-def fixed_machine(network: Network, batch: int, device: torch.device) -> Machine:
+def fixed_machine(network: Network, batch: int, device: torch.device, until: float | None = None) -> Machine:
     """In place of what is measured as fastest, which may be something else the second time."""
     return Machine(str(device), "fp32", 1, batch, 1e-5, {}, kernels=fixed_kernels(network))
 

@@ -14,6 +14,7 @@ from triscale.scaling import RULES, Scaled, TooSmallError, grow, scale_to
 from triscale.scaling.budget import MEASURED, show
 from triscale.training import Machine, fastest_machine
 from triscale.training.budgets import GUARD, check_memory, measured_budget
+from triscale.training.machine import product_speed
 from triscale.training.recipe import regularised
 from triscale.units import format_count, format_epochs, format_seconds
 
@@ -22,6 +23,9 @@ TRAINING_OVERHEAD = 1.5
 EQUAL = 0.95  # of the most MACs, or of the pixels kept: candidates of at least so many count as equal
 ROUNDS = 3  # of measuring all candidates in turns until all hold the latency
 ATTEMPTS = 5  # to shrink a candidate until it completes the fewest epochs
+FORWARD_AND_BACK = 3  # times the MACs of the forward pass
+# Of the speed of a matrix product in fp32: what no training reaches, in bf16 neither; and what is usual.
+FASTEST, USUAL = 10.0, 0.1
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,8 @@ class Candidate:
     baseline: as named. scaled, machine: None where it is refused. architecture: as it would be trained. epoch: expected
     seconds of an epoch. epochs: what the time allows (or what was asked for, without a time). latency: where that is a
     budget. shrunk: it was made smaller than the budget so that it completes the fewest epochs. refused: why it cannot
-    be taken.
+    be taken. One that no training could complete in the time is not built: it has no architecture and no machine, and
+    its epoch is by the usual speed of a training.
     """
 
     baseline: Architecture
@@ -55,8 +60,13 @@ class Candidate:
         return self.refused is None and self.epochs >= course.fewest
 
     @property
+    def hopeless(self) -> bool:
+        """Whether it was left unmeasured because no training could complete it in the time."""
+        return self.refused is not None and self.epoch > 0
+
+    @property
     def macs(self) -> int:
-        """Of the scaled network; 0 where it is refused."""
+        """Of the scaled network; 0 where it holds no budget."""
         return self.scaled.cost.macs if self.scaled else 0
 
     def kept(self, course: "Course") -> float:
@@ -70,7 +80,8 @@ class Course:
 
     steps: of an epoch. images: of an epoch's steps. pixels: of the shorter side of the images. fewest, most: epochs
     that make sense; both the asked ones where epochs were asked for. seconds: of training, None where time plays no
-    part. time: the limit that was asked, from the start to the end of everything.
+    part. time: the limit that was asked, from the start to the end of everything. until: the `time.monotonic()` after
+    which no more is measured than one has to.
     """
 
     steps: int
@@ -80,6 +91,12 @@ class Course:
     most: int
     seconds: float | None
     time: float | None
+    until: float | None = None
+
+    @property
+    def late(self) -> bool:
+        """Whether the time for measuring is over."""
+        return self.until is not None and time.monotonic() > self.until
 
     @property
     def images(self) -> int:
@@ -92,27 +109,34 @@ class Course:
             return self.most
         return min(self.most, int(self.seconds / epoch))
 
+    def after(self, seconds: float) -> "Course":
+        """The same with so many seconds less to train."""
+        return self if self.seconds is None else replace(self, seconds=self.seconds - seconds)
 
-def measure(
-    images: Data, wish: Wish, course: Course, told: Callable[[int, int], None], until: float | None = None
-) -> tuple[Candidate, ...]:
+
+def measure(images: Data, wish: Wish, course: Course, told: Callable[[int, int], None]) -> tuple[Candidate, ...]:
     """Every baseline scaled to the budget and timed, in the order named; `told` how many of how many are.
 
-    until: the `time.monotonic()` after which no further one is begun, if there is one that can be taken. Only where
-    none completes the fewest epochs, each is made smaller until it does. One that cannot be taken says why; it is no
-    error by itself.
+    Only where none completes the fewest epochs, each is made smaller until it does. Where the time for measuring is
+    over, none is begun after one that was timed, nor made smaller after one that completes them. One that cannot be
+    taken says why; it is no error by itself.
     """
     found: list[Candidate] = []
+    started = time.monotonic()
+    speed = float("inf") if course.seconds is None else product_speed(wish.device)
     for baseline in wish.baselines:
-        late = until is not None and time.monotonic() > until and any(one.completes(course) for one in found)
+        late = course.late and any(one.refused is None for one in found)
         found.append(
             Candidate(baseline, refused="there was no time left to measure it; raise --time")
             if late
-            else _measure_one(baseline, images, wish, course)
+            else _measure_one(baseline, images, wish, course, speed)
         )
         told(len(found), len(wish.baselines))
     if not any(candidate.completes(course) for candidate in found):
-        found = [_small_enough(candidate, images, wish, course) for candidate in found]
+        course = course.after(time.monotonic() - started)
+        for i, candidate in enumerate(found):
+            if not (course.late and any(one.completes(course) for one in found)):
+                found[i] = _small_enough(candidate, images, wish, course)
     return _within_latency(found, images, wish, course)
 
 
@@ -157,9 +181,14 @@ def shrink(candidate: Candidate, share: float, images: Data, wish: Wish, course:
     return replace(_timed(candidate.baseline, scaled, wish, course), shrunk=True)
 
 
-def _measure_one(baseline: Architecture, images: Data, wish: Wish, course: Course) -> Candidate:
+def _measure_one(baseline: Architecture, images: Data, wish: Wish, course: Course, speed: float) -> Candidate:
+    """speed: MACs a second of a matrix product."""
     try:
         scaled = _scale(baseline, images, wish, wish.limits)
+        # To build and time it alone could take longer than all the time there is.
+        epoch = course.images * FORWARD_AND_BACK * scaled.cost.macs / speed
+        if course.seconds is not None and course.fewest * epoch / FASTEST > course.seconds:
+            return _hopeless(baseline, scaled, course, epoch)
         check_memory(scaled.architecture, course.batch, wish.device, "lower --batch or the budget")
         return _timed(baseline, scaled, wish, course)
     except UserError as error:
@@ -171,10 +200,17 @@ def _measure_one(baseline: Architecture, images: Data, wish: Wish, course: Cours
         return Candidate(baseline, refused=refused)
 
 
+def _hopeless(baseline: Architecture, scaled: Scaled, course: Course, epoch: float) -> Candidate:
+    """The candidate, not built. epoch: its seconds at the speed of a matrix product."""
+    network, least = f"{format_count(scaled.cost.macs)} MACs", format_seconds(course.fewest * epoch / FASTEST)
+    refused = f"{format_epochs(course.fewest)} of {network} take more than {least} here; raise --time"
+    return Candidate(baseline, scaled, epoch=epoch / USUAL, refused=refused)
+
+
 def _small_enough(candidate: Candidate, images: Data, wish: Wish, course: Course) -> Candidate:
     """The candidate with less MACs, so that it completes the fewest epochs; or the smallest that was tried."""
     for _ in range(ATTEMPTS):
-        if candidate.refused is not None or candidate.completes(course):
+        if (candidate.refused is not None and not candidate.hopeless) or candidate.completes(course):
             break
         try:
             candidate = shrink(candidate, smaller_share(candidate, course), images, wish, course)
@@ -184,10 +220,10 @@ def _small_enough(candidate: Candidate, images: Data, wish: Wish, course: Course
 
 
 def smaller_share(candidate: Candidate, course: Course) -> float:
-    """The share of its MACs at which a candidate should complete the fewest epochs: less than in proportion, because
-    small networks do fewer MACs a second."""
+    """The share of its MACs at which a candidate should complete the fewest epochs: of one that was timed less than in
+    proportion, because small networks do fewer MACs a second."""
     share = max(1e-6, course.seconds or 0.0) / (course.fewest * candidate.epoch)
-    return min(0.9, 0.95 * float(share**1.3))
+    return min(0.9, 0.95 * float(share ** (1.0 if candidate.hopeless else 1.3)))
 
 
 def too_slow(candidate: Candidate, course: Course) -> TooShortError:
@@ -242,7 +278,7 @@ def _as_it_is(baseline: Architecture, images: Data, wish: Wish) -> Scaled:
 def _timed(baseline: Architecture, scaled: Scaled, wish: Wish, course: Course) -> Candidate:
     name = f"{baseline.name[:100].removesuffix('-fit')}-fit"
     network = replace(regularised(scaled.architecture, baseline), name=name)
-    machine = fastest_machine(build(network, seed=wish.seed), course.batch, wish.device)
+    machine = fastest_machine(build(network, seed=wish.seed), course.batch, wish.device, course.until)
     return expect(Candidate(baseline, scaled, network, machine), course, TRAINING_OVERHEAD)
 
 
@@ -298,7 +334,7 @@ def _over(candidate: Candidate, limit: float) -> Candidate:
 
 def _nothing_left(candidates: tuple[Candidate, ...], course: Course) -> UserError:
     slow = [candidate for candidate in candidates if candidate.refused is None]
-    if slow:
+    if slow := slow or [candidate for candidate in candidates if candidate.hopeless]:
         return too_slow(min(slow, key=lambda candidate: candidate.epoch), course)
     first, *others = candidates
     names = ", ".join(candidate.name for candidate in others)

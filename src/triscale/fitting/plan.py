@@ -191,8 +191,9 @@ def make_plan(images: Data, wish: Wish, started: float, listener: PlanListener) 
             f"give it {format_seconds(least)} or more",
             least,
         )
-    until = None if course.seconds is None else time.monotonic() + MEASURING * course.seconds
-    return _rehearsed(asked, measure(images, wish, course, listener.measuring, until), course)
+    if course.seconds is not None:
+        course = replace(course, until=time.monotonic() + MEASURING * course.seconds)
+    return _rehearsed(asked, measure(images, wish, course, listener.measuring), course)
 
 
 def _course(asked: _Asked) -> Course:
@@ -237,6 +238,8 @@ def _rehearsed(asked: "_Asked", candidates: tuple[Candidate, ...], course: Cours
             taken, why = again, since
             continue
         rehearsed = candidates[taken]
+        if course.seconds is not None and course.seconds <= 0:  # no network is small enough for no time at all
+            break
         try:
             smaller = shrink(rehearsed, smaller_share(rehearsed, course), asked.images, asked.wish, course)
         except UserError:

@@ -30,6 +30,8 @@ TURNS = 4
 LONG_ENOUGH = 2.0  # seconds of measuring
 MEASURED_MACS = 5_000_000_000  # forward, of one measured step on a CPU: about a second or two with its backward pass
 
+PRODUCT, PRODUCT_ON_CUDA = 512, 4096  # rows and columns: some milliseconds
+
 N = TypeVar("N", bound=nn.Module)
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
@@ -155,21 +157,25 @@ def training_step(
     return step
 
 
-def fastest_machine(network: Network, batch: int, device: torch.device) -> Machine:
+def fastest_machine(network: Network, batch: int, device: torch.device, until: float | None = None) -> Machine:
     """How to train here: the threads, then the kernels of each layer in each precision, then the precision, that take
     least time for a step; and how long that is.
 
     Candidates are timed in turn on a copy of the network. More threads are taken only where they pay by a tenth: on a
     machine that does other work too, threads that wait for each other are many times slower than one alone. On CUDA
     it is bf16 where the device has it, and what is timed is whether torch.compile makes it faster (on a CPU it does
-    not: it made a step at 32 pixels eight times slower).
+    not: it made a step at 32 pixels eight times slower). until: the `time.monotonic()` after which nothing further is
+    tried.
     """
     most = torch.get_num_threads()
     copy = to_device(deepcopy(network), device).train()
     count = sample_size(network.architecture, batch, device)
     try:
         with torch.random.fork_rng(devices=[]):  # the run's own draws must not depend on what is measured
-            times, best = _on_cuda(copy, count, device) if device.type == "cuda" else _on_cpu(copy, count, batch, most)
+            if device.type == "cuda":
+                times, best = _on_cuda(copy, count, device, until)
+            else:
+                times, best = _on_cpu(copy, count, batch, most, until)
     finally:
         torch.set_num_threads(most)
     measured = {str(way): round(time, 6) for way, time in times.items()}
@@ -190,12 +196,33 @@ def cpu_precisions() -> tuple[TrainingPrecision, ...]:
     return ("fp32",) if emulates_bf16() else TRAINING
 
 
-def _on_cpu(copy: Network, count: int, batch: int, most: int) -> tuple[dict[Way, float], Way]:
+def product_speed(device: torch.device) -> float:
+    """MACs a second of a large matrix product in fp32: the best of a few."""
+    cuda = device.type == "cuda"
+    side = PRODUCT_ON_CUDA if cuda else PRODUCT
+    x = torch.ones((side, side), device=device)
+    taken: list[float] = []
+    for _ in range(1 + TURNS):
+        start = time.perf_counter()
+        x @ x
+        if cuda:
+            torch.cuda.synchronize(device)
+        taken.append(time.perf_counter() - start)
+    return float(side**3 / min(taken))
+
+
+def _late(until: float | None) -> bool:
+    return until is not None and time.monotonic() > until
+
+
+def _on_cpu(copy: Network, count: int, batch: int, most: int, until: float | None) -> tuple[dict[Way, float], Way]:
     device, every = torch.device("cpu"), all_kernels(copy)
     steps = {precision: training_step(copy, count, device, precision) for precision in cpu_precisions()}
     counts, how = sorted({1, max(1, most // 2), most}), ALL_OWN if every else ""
     times = time_steps(copy, {Way("fp32", threads, how, every): steps["fp32"] for threads in counts})
     threads = min((time * (1 if way.threads == 1 else 1.1), way.threads) for way, time in times.items())[1]
+    if _late(until):
+        return times, next(way for way in times if way.threads == threads)
     torch.set_num_threads(threads)
     ways = {}
     for precision, step in steps.items():
@@ -204,6 +231,8 @@ def _on_cpu(copy: Network, count: int, batch: int, most: int) -> tuple[dict[Way,
             ways[Way(precision, threads, OWN, own)] = step
         if every and own != every:  # what neighbours win by being one kernel, no layer shows alone
             ways[Way(precision, threads, ALL_OWN, every)] = step
+        if _late(until):
+            break
     decisive = time_steps(copy, ways)
     return times | decisive, min(decisive, key=decisive.__getitem__)
 
@@ -213,9 +242,11 @@ def cuda_precision() -> TrainingPrecision:
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
-def _on_cuda(copy: Network, count: int, device: torch.device) -> tuple[dict[Way, float], Way]:
+def _on_cuda(copy: Network, count: int, device: torch.device, until: float | None) -> tuple[dict[Way, float], Way]:
     precision, threads = cuda_precision(), torch.get_num_threads()
     times = time_steps(copy, {Way(precision, threads): training_step(copy, count, device, precision)})
+    if _late(until):
+        return times, Way(precision, threads)
     try:
         step = training_step(copy, count, device, precision, compiled=True)
         times |= time_steps(copy, {Way(precision, threads, COMPILED): step})
