@@ -178,7 +178,7 @@ def test_a_candidate_too_slow_for_the_time_is_passed_over_for_one_that_is_not(
 def test_a_rehearsal_that_is_slower_than_the_timing_gives_way_to_a_candidate_that_completes(
     digits: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake = FakeMachine(monkeypatch, 4e9)
+    fake = FakeMachine(monkeypatch, 4e8)
 
     def rehearse(model: Network, images: object, recipe: object, machine: Machine, **_: object) -> Pace:
         slow = 60.0 if model.architecture.name.startswith("resnet18") else 1.0
@@ -186,7 +186,7 @@ def test_a_rehearsal_that_is_slower_than_the_timing_gives_way_to_a_candidate_tha
 
     monkeypatch.setattr("triscale.fitting.plan.rehearse", rehearse)
     fake.favourite = "resnet18"
-    plan = planned(digits, {"macs": 3e6}, time=12, baseline=["resnet18", "mobilenet_v2"])
+    plan = planned(digits, {"macs": 3e6}, time=120, baseline=["resnet18", "mobilenet_v2"])
     taken, other = plan.candidates[plan.taken], plan.candidates[1 - plan.taken]
     assert taken.epochs >= plan.fewest
     assert taken.name == "mobilenet_v2"
@@ -244,10 +244,10 @@ def test_a_network_that_no_training_completes_in_the_time_is_neither_built_nor_t
 def test_measuring_ends_with_its_time_though_no_candidate_completes_as_it_is(
     digits: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    FakeMachine(monkeypatch, 4e9)
-    assert not planned(digits, {"macs": 40e6}, time=30).candidates[1].refused
+    FakeMachine(monkeypatch, 3e8)
+    assert not planned(digits, {"macs": 40e6}, time=300).candidates[1].refused
     monkeypatch.setattr("triscale.fitting.plan.MEASURING", -1.0)
-    plan = planned(digits, {"macs": 40e6}, time=30)
+    plan = planned(digits, {"macs": 40e6}, time=300)
     assert plan.taken == 0
     assert plan.candidates[0].shrunk
     assert plan.recipe.epochs >= plan.fewest
