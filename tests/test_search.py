@@ -179,6 +179,18 @@ def test_a_space_that_was_used_up_stays_so_until_the_search_is_extended(
     assert not json.loads((place / "search.json").read_text())["used_up"]
 
 
+def test_that_a_space_was_used_up_is_kept_with_the_finalists(
+    searched: Path, tmp_path: Path, triscale: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = shutil.copytree(searched, tmp_path / "search")
+    monkeypatch.setattr("triscale.searching.halving.fresh", lambda *_: None)
+    code, _, err = triscale("search", "--resume", "--candidates", "9", "--out", place)
+    assert code == 0, err
+    settings = json.loads((place / "run.json").read_text())
+    assert settings["used_up"] is True
+    assert settings["finalists"]
+
+
 def test_a_time_that_is_over_already_is_said_to_be(searched: Path, tmp_path: Path, triscale: Run) -> None:
     place = shutil.copytree(searched, tmp_path / "again")
     code, _, err = triscale("search", "--resume", "--time", "1s", "--out", place)
