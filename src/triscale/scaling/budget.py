@@ -87,7 +87,7 @@ def check_limits(limits: Mapping[str, float]) -> None:
         if not limit > 0:
             raise UserError(f"budget {term} of {limit} is not positive")
         if not limit <= MOST:
-            raise UserError(f"budget {term} is above {MOST:g}, which limits nothing; leave it out")
+            raise UserError(f"budget {term} is above the largest one, {MOST:g}, and limits nothing; leave it out")
 
 
 def label(term: str) -> str:
