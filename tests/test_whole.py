@@ -17,6 +17,7 @@ from PIL import Image
 from triscale.arch import adapt, multiply, published, to_json
 from triscale.costing import cost
 from triscale.errors import TooShortError, TriscaleError, UserError
+from triscale.evaluating import compare
 from triscale.fitting import Fitted, fit, whole
 from triscale.fitting.whole import BESIDE, Listeners, Whole, fit_whole, resume_whole
 from triscale.models import load
@@ -118,6 +119,9 @@ def test_a_stage_that_fails_is_done_again_and_none_before_it(few: Path, tmp_path
     assert all(stages.asked[name]["epochs"] == 2 for name in BESIDE)  # as many as the grown one's
     assert 60 / 4 < stages.asked["fit"]["time"] <= 60  # all that is left, whatever the zoo takes after it
     assert load(out).classes  # the model that came out
+    for name, found in zip(BESIDE, rows[1:], strict=True):  # bounds that hold for all of them at once
+        apart = compare(out / "zoo" / name, out / "fit").difference
+        assert found["apart"] == pytest.approx([apart.value, *apart.interval(1 - 0.05 / len(BESIDE))])
     assert "Beside the zoo" in (out / "report.html").read_text()
     assert (out / "MODEL.md").read_bytes() == (out / "fit" / "MODEL.md").read_bytes()  # of the same model
 

@@ -49,6 +49,7 @@ from triscale.units import format_count
 
 WHOLE, SEARCH, STUDY, FIT, ZOO = ALL_STAGES, "search", "study", LAST_STAGE, "zoo"
 BESIDE = ("efficientnet_b0", "mobilenet_v2", "resnet18")  # of the zoo, scaled to the same MACs
+EACH = 1 - 0.05 / len(BESIDE)  # the confidence in each difference, so that all hold in 95 % (Bonferroni)
 PAPER = RULES["compound"]  # where no coefficients were found
 STUDIED_ALONE = "efficientnet_b0"  # where there is no search, and no baseline is named
 MARGIN = 1.2  # of a time that was measured while others were measured, too
@@ -390,14 +391,15 @@ class _Stages:
         rows = [_row("grown", fitted, None)]
         for name, one in zoo.items():
             found = compare(fitted.run.path, one.run.path).difference
-            low, high = found.interval()
+            low, high = found.interval(EACH)
             # Not -found.value: of none, that is -0.0, and people would see its sign.
             rows.append(_row(name, one, [0.0 - found.value, 0.0 - high, 0.0 - low]))
         return {"networks": rows, "epochs": fitted.plan.recipe.epochs * fitted.steps / fitted.plan.steps}
 
 
 def _row(name: str, fitted: Fitted, apart: list[float] | None) -> dict[str, Any]:
-    """A network: its test accuracy with its 95 % interval, and its paired difference to the grown one."""
+    """A network: its test accuracy with its 95 % interval. apart: its paired difference to the grown one,
+    and the bounds, which hold for all networks of the zoo at once."""
     top, total = fitted.test.top(), fitted.plan.scaled.cost
     return {
         "name": name,
