@@ -193,7 +193,7 @@ def test_tiny_never_makes_a_network_dearer(one: float, other: float, zoo: str) -
 
 @pytest.mark.parametrize("factor", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_factor_that_is_none_is_named(factor: float) -> None:
-    with pytest.raises(UserError, match="is not positive|out of reach"):
+    with pytest.raises(UserError, match=r"is not positive|out of reach"):
         grow(B0, RULES["compound"], factor=factor)
 
 
