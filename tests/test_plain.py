@@ -172,3 +172,11 @@ def test_values_that_no_line_can_show_are_told_of_all_the_same() -> None:
     for _ in range(100_000):
         deep = [deep]
     assert short(deep) == "a list too large to show"
+
+
+def test_a_key_of_any_length_is_named_in_a_line_that_can_be_read() -> None:
+    with pytest.raises(UserError, match=rf"^file: unknown key '{'x' * 57}…'; the keys are name"):
+        from_plain(Drawing, WHOLE | {"x" * 10**6: 1}, "file")
+    twice = '{"' + "x" * 1000 + '": 1, "' + "x" * 1000 + '": 2}'
+    with pytest.raises(UserError, match=rf"^file: not JSON: '{'x' * 57}…' is given twice$"):
+        read_json(twice, "file")

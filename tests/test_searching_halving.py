@@ -14,12 +14,13 @@ from executors import Clocked, Formula, accuracy
 from searches import REFERENCE, SETUP, Chosen, StopError, sit
 from small_trials import unheard
 
-from triscale.arch import Architecture
+from triscale.arch import Architecture, Conv, Head, Stage, Stem
 from triscale.costing import cost
 from triscale.errors import HopelessError, TriscaleError, UserError
-from triscale.searching.calibrating import calibrate
+from triscale.searching.calibrating import calibrate, family
 from triscale.searching.costs import Costs
 from triscale.searching.halving import ETA, FEWEST, FINAL, FINALISTS, LOOKS, Search
+from triscale.searching.networks import around
 from triscale.searching.objectives import Objective
 from triscale.searching.setup import Setup
 from triscale.searching.strategies import STRATEGIES, find_strategy
@@ -379,3 +380,11 @@ def test_costs_that_were_measured_lie_with_the_trial_and_are_not_measured_again(
     entry = SETUP.entry(codes, 1, 0, "candidate 0", {"latency": 0.25, "macs": 5.0})
     assert SETUP.measured(entry.parameters) == {"latency": 0.25}
     assert SETUP.codes(entry.parameters) == codes
+
+
+def test_a_reference_that_cannot_be_halved_is_no_ground_to_measure_w_on() -> None:
+    least = Architecture((Stage(Conv(), 8, 2),), stem=Stem(8), head=Head(2, None), resolution=(2, 2))
+    limits = {"macs": float(cost(least).macs)}
+    setup = replace(SETUP, space=around(least), objective=Objective(limits, "paper"))
+    with pytest.raises(UserError, match=r"^--calibrate trains the reference at half .*; choose another --reference"):
+        family(setup)

@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 
 from triscale.arch.spec import MAX_CHANNELS, MAX_REPEATS, MAX_RESOLUTION, Architecture, SpecError, Stage
+from triscale.plain import short
 
 MAX_MULTIPLIER = 1e9  # far beyond every limit of the spec, and far from where products overflow
 LAST_MAP = 4  # pixels: below it a 3×3 depthwise convolution sees mostly padding
@@ -56,7 +57,7 @@ def multiply(
     """
     for what, value in (("depth", depth), ("width", width), ("resolution", resolution)):
         if not 0 < value <= MAX_MULTIPLIER:
-            raise SpecError(f"{what} multiplier must be above 0 and at most {MAX_MULTIPLIER:g}, not {value:g}")
+            raise SpecError(f"{what} multiplier must be above 0 and at most {MAX_MULTIPLIER:g}, not {short(value)}")
     rounding = architecture.rounding
 
     def channels(count: int) -> int:

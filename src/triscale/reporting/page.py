@@ -170,4 +170,5 @@ def _point(name: str, settings: dict[str, Any], *, own: bool) -> Tried:
     result = settings["result"]
     low, high = result["test_accuracy_interval_95"]
     macs = cost(from_dict(settings["plan"]["architecture"])).macs
-    return Tried(name, float(macs), float(result["test_accuracy"]), float(low), float(high), own)
+    drawn = name.encode(errors="replace").decode()  # a name on disk may be no text
+    return Tried(drawn, float(macs), float(result["test_accuracy"]), float(low), float(high), own)

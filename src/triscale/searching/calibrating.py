@@ -8,7 +8,7 @@ from scipy import stats  # type: ignore[import-untyped]
 
 from triscale.arch import Architecture
 from triscale.costing import cost
-from triscale.errors import HopelessError
+from triscale.errors import HopelessError, UserError
 from triscale.scaling import Budget, scale_to
 from triscale.scaling.budget import ANALYTIC
 from triscale.searching.setup import Setup
@@ -50,12 +50,23 @@ def calibrate(setup: Setup, ledger: Ledger, executor: Executor, told: OnProgress
     nothing: epochs and images are those of the whole search.
     """
     (term,) = setup.objective.limits
-    family = [_member(setup, term, factor) for factor in FACTORS]
-    members = list(zip(family, FACTORS, strict=True))
+    members = list(zip(family(setup), FACTORS, strict=True))
     entries = [_entry(setup, network, factor, seed) for network, factor in members for seed in range(SEEDS)]
     expected = {entry.trial.key: setup.seconds(entry.trial.architecture, setup.top) for entry in entries}
     outcomes = run_trials(ledger, executor, entries, expected, told)
     return slope([(_costs(entry.trial.architecture, term), outcomes[entry.trial.key]) for entry in entries])
+
+
+def family(setup: Setup) -> list[Architecture]:
+    """The networks that are trained, by `FACTORS`. Raises `UserError` where the reference cannot be scaled to one."""
+    (term,) = setup.objective.limits
+    try:
+        return [_member(setup, term, factor) for factor in FACTORS]
+    except UserError as error:
+        raise UserError(
+            f"--calibrate trains the reference at half the limit and at twice of it, which this one does not reach "
+            f"({error}); choose another --reference or limit, or name a w as --exponent"
+        ) from None
 
 
 def slope(runs: list[tuple[float, Outcome]]) -> Calibrated:

@@ -18,7 +18,7 @@ from triscale.plain import from_plain
 from triscale.runs import RunDirectory
 from triscale.scaling.budget import limits_of
 from triscale.searching.asked import Asked, by_term, check_extent
-from triscale.searching.calibrating import FACTOR, calibrate
+from triscale.searching.calibrating import FACTOR, calibrate, family
 from triscale.searching.costs import Costs
 from triscale.searching.halving import Search
 from triscale.searching.listening import SearchListener
@@ -117,6 +117,8 @@ def begin_search(data: str | Path, asked: Asked, out: str | Path, listener: Sear
     with carriers(untested(images), asked.workers, asked.cluster, device) as (pool, keep):
         listener.measuring()
         setup = prepare_search(images, asked, pool, keep, device, started)
+        if asked.calibrate:
+            family(setup)  # says now what cannot be
         frozen = {"asked": asked.fixed(), "setup": setup.to_json(), "finalists": None}
         run, settings = begin_run(out, images, asked.on_bad, frozen)
         listener.planned(setup, run)
