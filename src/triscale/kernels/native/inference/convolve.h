@@ -122,18 +122,21 @@ struct Conv {
       const T* weight = weights + first * inputs;
       if (gated) scale(weight, call.gate, layer.channels, vectors, static_cast<T*>(scratch));
       const T* panel_weight = gated ? static_cast<const T*>(scratch) : weight;
+      const T* next = weight + vectors * kLanes * inputs;
       for (long at = begin; at < end; at++) {
         const long run = at / tiles.count, tile = at % tiles.count, pixel = tiles.first(tile), rows = tiles.rows(tile);
         const T* x = static_cast<const T*>(call.input) + runs.input(run) + pixel * runs.apart;
         const long out = runs.output(run) + pixel * runs.out_apart + first;
+        const long step = vectors * kLanes * step_of<T>() * sizeof(T), bytes = vectors * kLanes * inputs * sizeof(T);
+        const Stream ahead = stream(next, bytes, step, at - begin, end - begin);
         if constexpr (Same<T, Sum<T>>::value) {
           if (limits != nullptr && call.logits == nullptr) {
-            multiply(rows, vectors, x, runs.apart, panel_weight, bias + first, limits, y + out, runs.out_apart);
+            multiply(rows, vectors, x, runs.apart, panel_weight, bias + first, limits, y + out, runs.out_apart, ahead);
             continue;
           }
         }
         alignas(64) Sum<T> sums[kPixelsAtOnce * kPair];
-        multiply(rows, vectors, x, runs.apart, panel_weight, bias + first, nullptr, sums, vectors * kLanes);
+        multiply(rows, vectors, x, runs.apart, panel_weight, bias + first, nullptr, sums, vectors * kLanes, ahead);
         finish(layer, sums, rows, vectors, runs.out_apart, call, out);
       }
     }

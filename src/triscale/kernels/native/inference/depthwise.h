@@ -282,13 +282,14 @@ struct ExpandDepthwise {
     long fill(long tile, long until) const {
       for (; tile < tiles_.count; tile++) {
         if (pixel_ + tiles_.first(tile) >= until * layer_.width) break;
-        fill_tile(pixel_ + tiles_.first(tile), tiles_.rows(tile));
+        fill_tile(tile);
       }
       return tile;
     }
 
    private:
-    void fill_tile(long pixel, long rows) const {
+    void fill_tile(long tile) const {
+      const long pixel = pixel_ + tiles_.first(tile), rows = tiles_.rows(tile);
       if (layer_.expand == 0) {
         const T* from = x_ + pixel * apart_ + first_;
         return in_vectors([&](auto vector, long values) {
@@ -305,7 +306,9 @@ struct ExpandDepthwise {
       alignas(64) X sums[kPixelsAtOnce * kPair];
       // What needs no more than limits goes where it belongs at once, if it lies in one row.
       X* to = limits != nullptr && column + rows <= layer_.width ? place(pixel / layer_.width, column) : sums;
-      multiply_(rows, lanes_ / kLanes, x_ + pixel * apart_, apart_, weight_, bias_, limits, to, lanes_);
+      const long values = padded<T>(layer_.expand) * lanes_, step = lanes_ * step_of<T>() * sizeof(T);
+      const Stream ahead = stream(weight_ + values, values * sizeof(T), step, tile, tiles_.count);
+      multiply_(rows, lanes_ / kLanes, x_ + pixel * apart_, apart_, weight_, bias_, limits, to, lanes_, ahead);
       if (to != sums) return;
       in_vectors([&](auto vector, long values) {
         using V = decltype(vector);

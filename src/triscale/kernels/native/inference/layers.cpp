@@ -117,7 +117,8 @@ int64_t multiply_for(int64_t repeats) {
   const long nowhere = 0;
   const Window window{1, kInputs, &nowhere};
   const TileProduct<T> multiply(Tiles(kPixelsAtOnce), window);
-  for (int64_t i = 0; i < repeats; i++) multiply(kPixelsAtOnce, 2, x, kInputs, weight, bias, nullptr, sums, kPair);
+  const Stream nothing{reinterpret_cast<uintptr_t>(weight), 0};
+  for (int64_t i = 0; i < repeats; i++) multiply(kPixelsAtOnce, 2, x, kInputs, weight, bias, nullptr, sums, kPair, nothing);
   return repeats * kPixelsAtOnce * kPair * kInputs;
 }
 
@@ -146,7 +147,7 @@ bool multiplies(long inputs) {
     for (long tile = 0; tile < tiles.count; tile++) {
       alignas(64) Sum<T> y[kPixelsAtOnce * kPair];
       const T* panel = packed + first * kTaps * padded<T>(inputs);
-      multiply(tiles.rows(tile), width / kLanes, x + tiles.first(tile) * kApart, kApart, panel, bias + first, nullptr, y, width);
+      multiply(tiles.rows(tile), width / kLanes, x + tiles.first(tile) * kApart, kApart, panel, bias + first, nullptr, y, width, {reinterpret_cast<uintptr_t>(panel), 0});
       for (long i = 0; i < tiles.rows(tile) * width; i++) {
         float wanted = bias[first + i % width], found;
         for (long k = 0; k < kTaps * inputs; k++) {

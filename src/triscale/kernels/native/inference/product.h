@@ -44,6 +44,26 @@ constexpr long ahead(int rows) { return rows > 4 ? 4096 : 16384; }
 TRISCALE_INLINE void fetch(const void* p, int lines) {
   for (int i = 0; i < lines; i++) __builtin_prefetch(static_cast<const char*>(p) + 64 * i);
 }
+constexpr int lines_of(int vectors) { return (vectors * kLanes * 4 + 63) / 64; }
+
+// What a product asks for beside its own weights: an address, and how many bytes further the next step's is. (A number, for
+// nothing is read there, and behind the last weights it is no place of ours.)
+struct Stream {
+  uintptr_t at;
+  long step;
+
+  Stream after(long steps) const { return {at + steps * step, step}; }
+  TRISCALE_INLINE void ask() {
+    fetch(reinterpret_cast<const void*>(at), 1);
+    at += step;
+  }
+};
+
+// The next panel of so many bytes, whose steps are `step` bytes: all tiles that are multiplied with the panel before ask for
+// a part each. Memory is slower than the products of one tile are, but has the time of all of them.
+inline Stream stream(const void* next, long bytes, long step, long tile, long tiles) {
+  return {reinterpret_cast<uintptr_t>(next) + bytes * tile / tiles, (step + tiles - 1) / tiles};
+}
 
 #if defined(__AVX512BF16__)
 TRISCALE_INLINE __m512bh pair_at(const Bf16* x) {
@@ -57,7 +77,7 @@ TRISCALE_INLINE __m512bh pair_at(const Bf16* x) {
 // at the limits, where there are any. Rows of y are `y_apart` values from one to the next.
 template <int ROWS, int VECTORS>
 __attribute__((noinline)) void product(const float* x, long apart, const Window& window, const float* weight,
-                                       const float* bias, const Limits* limits, float* y, long y_apart) {
+                                       const float* bias, const Limits* limits, float* y, long y_apart, Stream next) {
   Vec sum[ROWS][VECTORS];
   TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) {
     const Vec first = load(bias + v * kLanes, Full{});
@@ -73,7 +93,8 @@ __attribute__((noinline)) void product(const float* x, long apart, const Window&
         const Vec value = all(at[r / 5][r % 5 * apart]);
         TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) sum[r][v] += value * taps[v];
       }
-      fetch(weight + ahead(ROWS) / sizeof(float), VECTORS);
+      fetch(weight + ahead(ROWS) / sizeof(float), lines_of(VECTORS));
+      next.ask();
       weight += VECTORS * kLanes;
       at[0]++, at[1]++, at[2]++;
       asm volatile("" : "+r"(at[0]), "+r"(at[1]), "+r"(at[2]));
@@ -93,7 +114,7 @@ __attribute__((noinline)) void product(const float* x, long apart, const Window&
 #if !defined(TRISCALE_TILES)
 template <int ROWS, int VECTORS>
 __attribute__((noinline)) void product(const Bf16* x, long apart, const Window& window, const Bf16* weight,
-                                       const float* bias, const Limits* limits, float* y, long y_apart) {
+                                       const float* bias, const Limits* limits, float* y, long y_apart, Stream next) {
 #if defined(__AVX512BF16__)
   __m512 sum[ROWS][VECTORS];
   TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) {
@@ -109,7 +130,8 @@ __attribute__((noinline)) void product(const Bf16* x, long apart, const Window& 
         const __m512bh value = pair_at(at[r / 5] + r % 5 * apart);
         TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) sum[r][v] = _mm512_dpbf16_ps(sum[r][v], value, taps[v]);
       }
-      fetch(weight + ahead(ROWS) / sizeof(Bf16), VECTORS);
+      fetch(weight + ahead(ROWS) / sizeof(Bf16), lines_of(VECTORS));
+      next.ask();
       weight += VECTORS * kPair;
       at[0] += 2, at[1] += 2, at[2] += 2;
       asm volatile("" : "+r"(at[0]), "+r"(at[1]), "+r"(at[2]));
@@ -125,7 +147,7 @@ __attribute__((noinline)) void product(const Bf16* x, long apart, const Window& 
     TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) _mm512_storeu_ps(y + r * y_apart + v * kLanes, sum[r][v]);
   }
 #else
-  (void)x, (void)apart, (void)window, (void)weight, (void)bias, (void)limits, (void)y, (void)y_apart;  // never asked for: see kMultiplies
+  (void)x, (void)apart, (void)window, (void)weight, (void)bias, (void)limits, (void)y, (void)y_apart, (void)next;  // never asked for: see kMultiplies
 #endif
 }
 #endif
@@ -162,7 +184,7 @@ struct PairSums {
 
 template <int ROWS, int VECTORS>
 __attribute__((noinline)) void product(const Fp16* x, long apart, const Window& window, const Fp16* weight,
-                                       const float* bias, const Limits* limits, Fp16* y, long y_apart) {
+                                       const float* bias, const Limits* limits, Fp16* y, long y_apart, Stream next) {
   PairSums<ROWS, VECTORS> of(bias);
   Half32 before[ROWS][VECTORS];
   long chain = 0;
@@ -190,7 +212,8 @@ __attribute__((noinline)) void product(const Fp16* x, long apart, const Window& 
           const Half32 value = (Half32)_mm512_set1_epi32(pair);
           TRISCALE_UNROLL for (int v = 0; v < VECTORS; v++) of.sum[r][v] += value * taps[v];
         }
-        fetch(weight + ahead(ROWS) / sizeof(Fp16), VECTORS);
+        fetch(weight + ahead(ROWS) / sizeof(Fp16), lines_of(VECTORS));
+        next.ask();
         weight += VECTORS * kPair;
         at[0] += 2, at[1] += 2, at[2] += 2;
         asm volatile("" : "+r"(at[0]), "+r"(at[1]), "+r"(at[2]));
@@ -212,7 +235,7 @@ __attribute__((noinline)) void product(const Fp16* x, long apart, const Window& 
 #endif
 
 template <class T>
-using Product = void (*)(const T*, long, const Window&, const T*, const float*, const Limits*, Sum<T>*, long);
+using Product = void (*)(const T*, long, const Window&, const T*, const float*, const Limits*, Sum<T>*, long, Stream);
 
 template <class T, int ROWS>
 Product<T> find_product(long rows, long vectors) {
@@ -250,21 +273,21 @@ class TileProduct {
 
   // As `product`, of so many rows and vectors of outputs.
   TRISCALE_INLINE void operator()(long rows, long vectors, const T* x, long apart, const T* weight, const float* bias,
-                                  const Limits* limits, Sum<T>* y, long y_apart) const {
+                                  const Limits* limits, Sum<T>* y, long y_apart, Stream next) const {
     const Product<T> multiply = (rows == fewest_ ? short_ : tall_)[vectors - 1];
     if constexpr (Same<T, float>::value) {
       if (window_.taps * window_.inputs > kInRow) {
-        return in_parts(multiply, rows, vectors * kLanes, x, apart, weight, bias, limits, y, y_apart);
+        return in_parts(multiply, rows, vectors * kLanes, x, apart, weight, bias, limits, y, y_apart, next);
       }
     }
-    multiply(x, apart, window_, weight, bias, limits, y, y_apart);
+    multiply(x, apart, window_, weight, bias, limits, y, y_apart, next);
   }
 
  private:
   // Some taps, or some inputs of one, at a time: their sums are added up by themselves.
   __attribute__((noinline)) void in_parts(Product<float> multiply, long rows, long width, const float* x, long apart,
                                           const float* weight, const float* bias, const Limits* limits, float* y,
-                                          long y_apart) const {
+                                          long y_apart, Stream next) const {
     alignas(64) static const float kNothing[kPair] = {};
     alignas(64) float sums[kPixelsAtOnce * kPair], more[kPixelsAtOnce * kPair];
     const long taps = max_of(1, kInRow / window_.inputs), parts = (window_.inputs + kInRow - 1) / kInRow;
@@ -273,8 +296,9 @@ class TileProduct {
         const long begin = window_.inputs * part / parts, end = window_.inputs * (part + 1) / parts;
         const Window some{min_of(taps, window_.taps - tap), end - begin, window_.offsets + tap};
         const bool first = tap + part == 0;
-        multiply(x + begin, apart, some, weight, first ? bias : kNothing, nullptr, first ? sums : more, width);
+        multiply(x + begin, apart, some, weight, first ? bias : kNothing, nullptr, first ? sums : more, width, next);
         weight += some.taps * some.inputs * width;
+        next = next.after(some.taps * some.inputs);
         if (first) continue;
         for (long i = 0; i < rows * width; i += kLanes) store(sums + i, load(sums + i, Full{}) + load(more + i, Full{}), Full{});
       }

@@ -119,7 +119,7 @@ class TileProduct<Bf16> {
 
   // As `product`, of so many rows and vectors of outputs; sums become fp16 on the way out.
   TRISCALE_INLINE void operator()(long rows, long vectors, const Bf16* x, long apart, const Bf16* weight, const float* bias,
-                                  const Limits* limits, Fp16* y, long y_apart) const {
+                                  const Limits* limits, Fp16* y, long y_apart, Stream) const {
     alignas(64) float sums[kPixelsAtOnce * kPair], others[kPixelsAtOnce * kPair];
     const bool split = (vectors == 2 ? tile_product<2> : tile_product<1>)(x, apart, window_, parts_, weight, bias, sums, others);
     if (split) {
