@@ -1,5 +1,6 @@
 """What `read` promises when the data is wrong: one line that names the culprit and a way out."""
 
+import inspect
 import os
 import sys
 from pathlib import Path
@@ -9,6 +10,9 @@ from bad_data import APART, BAD, COMPOSED, MANIFESTS, complaint, folders, noise,
 from PIL import Image
 
 from triscale.data import read
+from triscale.data.folders import list_folder
+from triscale.doctoring import doctor
+from triscale.doctoring.surveying import survey
 from triscale.errors import UserError
 
 
@@ -169,6 +173,43 @@ def test_a_wrong_manifest_is_refused_with_its_line(tmp_path: Path, case: str) ->
     manifest = tmp_path / "list.csv"
     manifest.write_text(text)
     complaint(manifest, words)
+
+
+@pytest.mark.parametrize("line", ["{}", "path,label\n0.png,{} ", "path,label,split\n0.png,a,{}", "path,label\n\0{},a"])
+def test_what_a_manifest_holds_is_told_in_a_line_that_can_be_read(tmp_path: Path, line: str) -> None:
+    manifest = tmp_path / "list.csv"
+    manifest.write_text(line.format("x" * 100_000) + "\n")
+    with pytest.raises(UserError) as caught:
+        read(manifest)
+    told = [str(caught.value), *(finding.message for finding in doctor(manifest).findings)]
+    assert all(len(line) < 300 + len(str(tmp_path)) for line in told)
+
+
+def test_folders_may_be_nested_deeper_than_calls_may(tmp_path: Path) -> None:
+    root = folders(tmp_path, "a", "b")
+    deep = root / "a" / "/".join("d" * 120)
+    deep.mkdir(parents=True)
+    noise().save(deep / "deep.png")
+    usual = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack(0)) + 100)
+    try:
+        listed, surveyed = list_folder(root), survey(root, 10**6)
+    finally:
+        sys.setrecursionlimit(usual)
+    assert any(entry.path == deep / "deep.png" for entry in listed.entries)
+    assert surveyed.entries == list(listed.entries)
+
+
+def test_a_folder_that_may_not_be_entered_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = folders(tmp_path, "a", "b")
+
+    def refused(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refused)
+    for look in (read, doctor):
+        with pytest.raises(UserError, match=r"cannot be read \(Permission denied\); make it readable"):
+            look(root)
 
 
 def test_a_manifest_in_another_encoding(tmp_path: Path) -> None:

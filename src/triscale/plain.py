@@ -64,10 +64,11 @@ def short(value: object) -> str:
         text = json.dumps(value, default=str)
     except (ValueError, RecursionError):  # a number of thousands of digits, lists in lists to the interpreter's limit
         return f"a {type(value).__name__} too large to show"
-    return _clipped(text)
+    return clipped(text)
 
 
-def _clipped(text: str) -> str:
+def clipped(text: str) -> str:
+    """A text as an error line shows it."""
     return text if len(text) <= 60 else text[:57] + "…"
 
 
@@ -75,7 +76,7 @@ def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) != len(pairs):
         names = [key for key, _ in pairs]
-        raise ValueError(f"{_clipped(next(key for key in names if names.count(key) > 1))!r} is given twice")
+        raise ValueError(f"{clipped(next(key for key in names if names.count(key) > 1))!r} is given twice")
     return values
 
 
@@ -126,7 +127,7 @@ def _decode_fields(kind: type, value: Any, source: str, place: str) -> Any:
     fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
     for key in value:
         if key not in fields:
-            raise UserError(f"{where}: unknown key {_clipped(key)!r}; the keys are {', '.join(fields)}")
+            raise UserError(f"{where}: unknown key {clipped(key)!r}; the keys are {', '.join(fields)}")
     for name, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and name not in value:

@@ -82,15 +82,21 @@ def _loose(folder: Path) -> list[str]:
 
 def _walk(folder: Path, prefix: str, walk: _Walk) -> None:
     """Collect pictures below ``folder``; each real folder once, so links in a circle come to an end."""
-    for entry in _scan(folder):
-        name = f"{prefix}/{entry.name}"
+    path = [(folder, prefix, iter(_scan(folder)))]  # folders may be nested deeper than calls may
+    while path:
+        here, above, entries = path[-1]
+        entry = next(entries, None)
+        if entry is None:
+            path.pop()
+            continue
+        name = f"{above}/{entry.name}"
         if _is_folder(entry):
             real = os.path.realpath(entry.path)
             if real not in walk.seen:
                 walk.seen.add(real)
-                _walk(folder / entry.name, name, walk)
+                path.append((here / entry.name, name, iter(_scan(here / entry.name))))
         elif is_picture_name(entry.name):
-            walk.found.append((normal(name), folder / entry.name))
+            walk.found.append((normal(name), here / entry.name))
         else:
             walk.ignored += 1
 

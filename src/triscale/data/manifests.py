@@ -8,6 +8,7 @@ from pathlib import Path
 from triscale.data.folders import SPLIT_NAMES, Entry, Listing
 from triscale.data.spelling import normal
 from triscale.errors import UserError
+from triscale.plain import clipped
 
 _HEADERS = (["path", "label"], ["path", "label", "split"])
 
@@ -33,12 +34,13 @@ def _entry(where: str, folder: Path, header: list[str], row: list[str]) -> Entry
         raise UserError(f"data: {where}: {len(row)} cells instead of {','.join(header)}; quote cells with commas")
     path, label = row[0], row[1]
     if not path.strip() or "\0" in path:
-        raise UserError(f"data: {where}: the path {path!r} is no path; fill it or remove the line")
+        raise UserError(f"data: {where}: the path {clipped(path)!r} is no path; fill it or remove the line")
     if not label or label != label.strip():
-        raise UserError(f"data: {where}: the label {label!r} is empty or has spaces around it; write the bare label")
+        wrong = f"the label {clipped(label)!r} is empty or has spaces around it"
+        raise UserError(f"data: {where}: {wrong}; write the bare label")
     split = row[2] if len(row) == 3 else "train"
     if split not in SPLIT_NAMES:
-        raise UserError(f"data: {where}: unknown split {split!r}; write train, val or test")
+        raise UserError(f"data: {where}: unknown split {clipped(split)!r}; write train, val or test")
     # ./a.png and a.png are one picture.
     return Entry(normal(os.path.normpath(path)), folder / path, normal(label), SPLIT_NAMES[split])
 
@@ -62,7 +64,8 @@ def list_manifest(manifest: Path, *, to_learn: bool = True) -> Listing:
     rows = _rows(manifest)
     _, header = next(rows, (1, []))
     if header not in _HEADERS:
-        raise UserError(f"data: '{manifest}' begins with {','.join(header)!r}; begin it with path,label[,split]")
+        found = clipped(",".join(header))
+        raise UserError(f"data: '{manifest}' begins with {found!r}; begin it with path,label[,split]")
     before: dict[str, tuple[int, str]] = {}
     entries = []
     for line, row in rows:

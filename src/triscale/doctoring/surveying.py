@@ -19,6 +19,7 @@ from triscale.data.manifests import list_manifest, listed_again
 from triscale.data.spelling import alike, normal
 from triscale.doctoring.findings import Finding, number
 from triscale.errors import UserError, no_text
+from triscale.plain import clipped
 
 
 @dataclass
@@ -47,13 +48,14 @@ def survey(root: Path, max_pixels: int) -> Survey:
         str(root).encode()
         os.fsencode(root)
         is_folder, exists = root.is_dir(), root.exists()
+        holds_idx = is_folder and is_idx(root)
     except UnicodeEncodeError:
         wrong = no_text("is a name that is no text; rename the folder, in UTF-8")
         raise UserError(f"data: {str(root)!r} {wrong}") from None
     except OSError as error:
         raise UserError(f"data: '{root}' cannot be read ({error.strerror}); make it readable") from None
     if is_folder:
-        return _survey_idx(root, max_pixels) if is_idx(root) else _survey_folder(root)
+        return _survey_idx(root, max_pixels) if holds_idx else _survey_folder(root)
     if not exists:
         raise UserError(f"data: '{root}' does not exist; give a folder of class folders, a manifest.csv or IDX files")
     if root.suffix.lower() != ".csv":
@@ -95,19 +97,20 @@ def _look_into(folder: Path, found: Survey) -> _Inside:
 
 def _walk(folder: Path, prefix: str, seen: set[str], found: Survey) -> list[tuple[str, Path]]:
     """(name, path) of the pictures below ``folder``, each real folder once; other files go to ``found.ignored``."""
-    inside = _look_into(folder, found)
-    pictures = []
-    for file in inside.files:
-        name = f"{prefix}/{file}"
-        if is_picture_name(file):
-            pictures.append((normal(name), folder / file))
-        else:
-            found.ignored.append(normal(name))
-    for below in inside.folders:
-        real = os.path.realpath(below)
-        if real not in seen:
-            seen.add(real)
-            pictures += _walk(below, f"{prefix}/{below.name}", seen, found)
+    pictures, waiting = [], [(folder, prefix, "")]  # folders may be nested deeper than calls may
+    while waiting:
+        here, prefix, real = waiting.pop()
+        if real in seen:
+            continue
+        seen.add(real)
+        inside = _look_into(here, found)
+        for file in inside.files:
+            name = f"{prefix}/{file}"
+            if is_picture_name(file):
+                pictures.append((normal(name), here / file))
+            else:
+                found.ignored.append(normal(name))
+        waiting += [(below, f"{prefix}/{below.name}", os.path.realpath(below)) for below in reversed(inside.folders)]
     return pictures
 
 
@@ -250,11 +253,11 @@ def _fault(row: list[str], header: list[str]) -> str | None:
     if len(row) != len(header):
         return f"{len(row)} cells instead of {','.join(header)}"
     if not row[0].strip() or "\0" in row[0]:
-        return f"the path {row[0]!r} is no path"
+        return f"the path {clipped(row[0])!r} is no path"
     if not row[1] or row[1] != row[1].strip():
-        return f"the label {row[1]!r} is empty or has spaces around it"
+        return f"the label {clipped(row[1])!r} is empty or has spaces around it"
     if len(row) == 3 and row[2] not in SPLIT_NAMES:
-        return f"unknown split {row[2]!r}; write train, val or test"
+        return f"unknown split {clipped(row[2])!r}; write train, val or test"
     return None
 
 
