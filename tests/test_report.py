@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -110,9 +111,11 @@ def test_other_runs_on_the_same_images_stand_beside_and_strangers_do_not(tmp_pat
     (tmp_path / "runs" / "unfinished").mkdir()
     (tmp_path / "runs" / "unfinished" / "run.json").write_text(json.dumps(unfinished))
     fit(folder, out=tmp_path / "runs" / "elsewhere", seed=4, **asked)  # another seed holds out other images
+    shutil.copytree(tmp_path / "runs" / "first", tmp_path / "runs" / os.fsdecode(b"no-text-\xff"))
     last = fit(folder, out=tmp_path / "runs" / "last", seed=3, **asked)
     text = Outline(page_of(last.run)).text
     assert "first" in text
+    assert "no-text-?" in text
     assert not any(name in text for name in ("stranger", "torn", "unfinished", "elsewhere"))
 
 
